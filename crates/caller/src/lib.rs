@@ -1,0 +1,152 @@
+//! Calls a backend over and over, as a pod in a cluster does: resolve the name through cluster DNS,
+//! connect, ask, and say what happened; and when it failed, why.
+
+pub mod cli;
+pub mod dns;
+mod http;
+pub mod probe;
+pub mod report;
+pub mod summary;
+pub mod text;
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use runtime::admin::{self, Admin};
+use runtime::listen::{BindError, ListenAddr};
+use runtime::server::{Phase, Server};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::probe::Probe;
+use crate::summary::Summary;
+use crate::text::{Block, Format};
+
+/// What a caller does.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to call.
+    pub probe: Probe,
+    /// From the start of a call to the start of the next; zero: one after another.
+    pub interval: Duration,
+    /// Stop after this many calls.
+    pub count: Option<u64>,
+    /// Stop after this long.
+    pub duration: Option<Duration>,
+    /// How much to say of each call.
+    pub format: Format,
+    /// Where the probes come in. `None`: nowhere.
+    pub admin: Option<ListenAddr>,
+}
+
+/// A caller whose admin port is open.
+#[derive(Debug)]
+pub struct Caller {
+    config: Config,
+    admin: Option<Server<Admin>>,
+    phase: watch::Sender<Phase>,
+}
+
+/// Opens the admin port. Must be called inside a Tokio runtime.
+///
+/// # Errors
+///
+/// When the port cannot be opened; the error names it.
+pub fn bind(config: Config) -> Result<Caller, BindError> {
+    let phase = watch::Sender::new(Phase::Serving);
+    let listener = config.admin.map(ListenAddr::bind).transpose()?;
+    let admin = listener.map(|listener| admin::server(listener, phase.subscribe()));
+    Ok(Caller {
+        config,
+        admin,
+        phase,
+    })
+}
+
+impl Caller {
+    /// Where the probes come in.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// Calls until `shutdown` completes, or until it has called often or long enough; writes a
+    /// block for each call and the summary to `out`.
+    ///
+    /// A call under way is finished first.
+    ///
+    /// # Errors
+    ///
+    /// When `out` cannot be written to.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        mut out: impl Write,
+    ) -> io::Result<Summary> {
+        let Self {
+            config,
+            admin,
+            phase,
+        } = self;
+        let Config {
+            probe,
+            interval,
+            count,
+            duration,
+            format,
+            admin: _,
+        } = config;
+        if let Some(admin) = admin {
+            tokio::spawn(admin.run(std::future::pending()));
+        }
+        let end = duration.map(|duration| Instant::now() + duration);
+        let mut stop = pin!(async {
+            tokio::select! {
+                () = shutdown => {}
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
+            }
+        });
+        let mut ticker = Ticker::new(interval);
+        let mut summary = Summary::new(probe.target.to_string());
+        while count.is_none_or(|count| summary.calls() < count) {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                () = ticker.tick() => {}
+            }
+            let report = probe.call().await;
+            summary.record(&report);
+            let report = &report;
+            out.write_all(Block { report, format }.to_string().as_bytes())?;
+            out.flush()?;
+        }
+        phase.send_replace(Phase::LameDuck);
+        out.write_all(summary.to_string().as_bytes())?;
+        out.flush()?;
+        Ok(summary)
+    }
+}
+
+/// Ticks from start to start. A call that takes longer than the interval skips ticks.
+struct Ticker(Option<tokio::time::Interval>);
+
+impl Ticker {
+    fn new(every: Duration) -> Self {
+        Self((!every.is_zero()).then(|| {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            ticks
+        }))
+    }
+
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(ticks) => {
+                ticks.tick().await;
+            }
+            None => tokio::task::yield_now().await,
+        }
+    }
+}

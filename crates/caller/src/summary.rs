@@ -1,0 +1,151 @@
+//! What many calls came to, as ping says it when it is interrupted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use runtime::escape::Escaped;
+use tokio::time::Instant;
+
+use crate::report::{Kind, Phases, Report};
+use crate::text::Millis;
+
+/// Backends told apart; those that come after share one line. Bounds memory whatever they say.
+const MAX_BACKENDS: usize = 100;
+
+/// Durations are kept in microseconds, to two significant digits, up to this.
+const MAX_MICROS: u64 = 600_000_000;
+
+/// The count of calls so far.
+#[derive(Debug)]
+pub struct Summary {
+    target: String,
+    start: Instant,
+    calls: u64,
+    failed: BTreeMap<Kind, u64>,
+    last_success: Instant,
+    longest_gap: Duration,
+    backends: BTreeMap<String, u64>,
+    other_backends: u64,
+    phases: [(&'static str, Histogram<u32>); 4],
+}
+
+impl Summary {
+    /// Starts counting now. `target` is what is called.
+    pub fn new(target: String) -> Self {
+        let phase = |name| {
+            let histogram = Histogram::new_with_bounds(1, MAX_MICROS, 2);
+            (name, histogram.expect("the bounds are constant and valid"))
+        };
+        let now = Instant::now();
+        Self {
+            target,
+            start: now,
+            calls: 0,
+            failed: BTreeMap::new(),
+            last_success: now,
+            longest_gap: Duration::ZERO,
+            backends: BTreeMap::new(),
+            other_backends: 0,
+            phases: ["dns", "connect", "first_byte", "total"].map(phase),
+        }
+    }
+
+    /// Counts a call that has just ended.
+    pub fn record(&mut self, report: &Report) {
+        self.calls += 1;
+        match &report.failure {
+            Some(failure) => *self.failed.entry(failure.kind).or_default() += 1,
+            None => {
+                let gap = self.last_success.elapsed();
+                self.longest_gap = self.longest_gap.max(gap);
+                self.last_success = Instant::now();
+            }
+        }
+        if let Some(answer) = &report.answer {
+            let backend = match &answer.pod {
+                Some(pod) => Escaped::new(pod.as_bytes()).to_string(),
+                None => answer.address.to_string(),
+            };
+            if self.backends.len() < MAX_BACKENDS || self.backends.contains_key(&backend) {
+                *self.backends.entry(backend).or_default() += 1;
+            } else {
+                self.other_backends += 1;
+            }
+        }
+        let Phases {
+            dns,
+            connect,
+            first_byte,
+            total,
+        } = report.phases;
+        for ((_, histogram), phase) in
+            self.phases
+                .iter_mut()
+                .zip([dns, connect, first_byte, Some(total)])
+        {
+            if let Some(duration) = phase {
+                let micros = u64::try_from(duration.as_micros()).unwrap_or(MAX_MICROS);
+                histogram.saturating_record(micros);
+            }
+        }
+    }
+
+    /// Calls that failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// Calls in all.
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// The longest time without a success, counting from the start and up to now.
+    pub fn longest_gap(&self) -> Duration {
+        self.longest_gap.max(self.last_success.elapsed())
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, calls, .. } = self;
+        let failed = self.failed();
+        let share = |count: u64| count as f64 * 100.0 / (*calls).max(1) as f64;
+        writeln!(f, "--- {target} call statistics ---")?;
+        writeln!(
+            f,
+            "{calls} calls, {ok} ok, {failed} failed ({percent:.1}%), in {elapsed:.1?}",
+            ok = calls - failed,
+            percent = share(failed),
+            elapsed = self.start.elapsed(),
+        )?;
+        for (kind, count) in &self.failed {
+            writeln!(f, "failed: {count} {} ({})", kind.label(), kind.words())?;
+        }
+        writeln!(
+            f,
+            "longest gap without a success: {:.1?}",
+            self.longest_gap()
+        )?;
+        for (backend, count) in &self.backends {
+            writeln!(f, "answered by: {backend} {count} ({:.1}%)", share(*count))?;
+        }
+        if self.other_backends > 0 {
+            let count = self.other_backends;
+            writeln!(f, "answered by: other {count} ({:.1}%)", share(count))?;
+        }
+        writeln!(f, "{:<12}{:>10}{:>10}{:>10}", "phase", "p50", "p99", "max")?;
+        for (name, histogram) in &self.phases {
+            let [p50, p99, max] = [
+                histogram.value_at_quantile(0.5),
+                histogram.value_at_quantile(0.99),
+                histogram.max(),
+            ]
+            .map(|micros| Millis((!histogram.is_empty()).then(|| Duration::from_micros(micros))));
+            writeln!(f, "{name:<12}{p50:>10}{p99:>10}{max:>10}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+//! The access log: a line on stdout for each answer, in http-echo's own form or as JSON.
+//!
+//! ```text
+//! 2026/11/22 12:22:53 backend:8080 127.0.0.1:42176 "GET /any/path HTTP/1.1" 200 28 "t/1" 11.547µs
+//! ```
+//!
+//! Lines are put into a buffer of bounded size which one thread writes out, so that a reader of
+//! stdout who is slow, or stuck, never delays an answer. What does not fit is dropped and counted.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::str::FromStr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::{Request, StatusCode};
+use jiff::Timestamp;
+use runtime::escape::Escaped;
+use serde::Serialize;
+use tracing::warn;
+
+/// Most bytes of lines that wait to be written: some thousand lines.
+const MAX_WAITING: usize = 256 * 1024;
+
+/// After the first line, how long to wait for more, so that a busy server writes many at a time.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// How long a stdout that is full is left alone, where it is set not to block.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// How long the last lines may take on the way out.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// http-echo's own.
+    #[default]
+    Text,
+    /// A JSON object.
+    Json,
+    /// No lines.
+    Off,
+}
+
+/// The text is not a form of the access log.
+#[derive(Debug, thiserror::Error)]
+#[error("expected text, json or off")]
+pub struct ParseFormatError;
+
+impl FromStr for Format {
+    type Err = ParseFormatError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "off" => Ok(Self::Off),
+            _ => Err(ParseFormatError),
+        }
+    }
+}
+
+/// An answer, as the log tells of it.
+pub(crate) struct Entry<'a> {
+    pub(crate) request: &'a Request<()>,
+    pub(crate) request_id: Option<&'a HeaderValue>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) status: StatusCode,
+    pub(crate) bytes: usize,
+    pub(crate) duration: Duration,
+}
+
+/// The log's writing end: started once, finished once.
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    lines: Lines,
+}
+
+/// Takes the lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Lines {
+    format: Format,
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    /// Lines have come, or the last has.
+    came: Condvar,
+    /// The last line has been written.
+    gone: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    dropped: u64,
+    clock: Clock,
+    /// No more lines will come.
+    closed: bool,
+    /// Nothing is left to write.
+    done: bool,
+}
+
+/// The current second, spelled out: most lines share it.
+#[derive(Debug, Default)]
+struct Clock {
+    second: i64,
+    text: String,
+}
+
+impl AccessLog {
+    pub(crate) fn start(format: Format) -> Self {
+        let queue = Arc::<Queue>::default();
+        if format == Format::Off {
+            queue.lock().done = true;
+        } else {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new()
+                .name("access-log".into())
+                .spawn(move || queue.write_out())
+                .expect("a thread can be started");
+        }
+        Self {
+            lines: Lines { format, queue },
+        }
+    }
+
+    pub(crate) fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+
+    /// Waits for the lines to be written, but not for ever: nobody may be reading.
+    pub(crate) fn finish(self) {
+        let queue = self.lines.queue;
+        let mut state = queue.lock();
+        state.closed = true;
+        queue.came.notify_one();
+        let (state, _) = queue
+            .gone
+            .wait_timeout_while(state, FINISH_TIMEOUT, |state| !state.done)
+            .unwrap_or_else(PoisonError::into_inner);
+        if !state.done {
+            warn!("stdout is stuck: the last access log lines are lost");
+        }
+    }
+}
+
+impl Lines {
+    pub(crate) fn write(&self, entry: &Entry<'_>) {
+        let append = match self.format {
+            Format::Text => append_text,
+            Format::Json => append_json,
+            Format::Off => return,
+        };
+        let mut state = self.queue.lock();
+        let before = state.waiting.len();
+        if before > MAX_WAITING {
+            state.dropped += 1;
+            return;
+        }
+        let State { waiting, clock, .. } = &mut *state;
+        append(waiting, clock, entry);
+        drop(state);
+        if before == 0 {
+            self.queue.came.notify_one();
+        }
+    }
+}
+
+/// <https://github.com/hashicorp/http-echo>'s line, with the parts that a client chooses escaped.
+fn append_text(line: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
+    let request = entry.request;
+    line.extend_from_slice(clock.now().as_bytes());
+    let written = writeln!(
+        line,
+        " {} {} \"{} {} {:?}\" {} {} \"{}\" {:?}",
+        Escaped::quoted(host(request)),
+        entry.peer,
+        request.method(),
+        Escaped::quoted(request.uri().path().as_bytes()),
+        request.version(),
+        entry.status.as_u16(),
+        entry.bytes,
+        Escaped::quoted(header(request, USER_AGENT)),
+        entry.duration,
+    );
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    host: String,
+    client: SocketAddr,
+    method: &'a str,
+    path: &'a str,
+    protocol: String,
+    status: u16,
+    bytes: usize,
+    user_agent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    duration_us: f64,
+}
+
+fn append_json(line: &mut Vec<u8>, _clock: &mut Clock, entry: &Entry<'_>) {
+    let request = entry.request;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let written = serde_json::to_writer(
+        &mut *line,
+        &JsonLine {
+            time: format!("{:.3}", Timestamp::now()),
+            host: text(host(request)),
+            client: entry.peer,
+            method: request.method().as_str(),
+            path: request.uri().path(),
+            protocol: format!("{:?}", request.version()),
+            status: entry.status.as_u16(),
+            bytes: entry.bytes,
+            user_agent: text(header(request, USER_AGENT)),
+            request_id: entry.request_id.map(|id| text(id.as_bytes())),
+            duration_us: entry.duration.as_nanos() as f64 / 1e3,
+        },
+    );
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+    line.push(b'\n');
+}
+
+/// HTTP/2 and absolute-form requests name the host in the target, others in a header.
+fn host(request: &Request<()>) -> &[u8] {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => header(request, HOST),
+    }
+}
+
+fn header(request: &Request<()>, name: http::HeaderName) -> &[u8] {
+    request
+        .headers()
+        .get(name)
+        .map_or(b"", HeaderValue::as_bytes)
+}
+
+impl Clock {
+    fn now(&mut self) -> &str {
+        let now = Timestamp::now();
+        if self.second != now.as_second() {
+            self.second = now.as_second();
+            self.text.clear();
+            let written = write!(self.text, "{}", now.strftime("%Y/%m/%d %H:%M:%S"));
+            debug_assert!(written.is_ok(), "a String takes everything");
+        }
+        &self.text
+    }
+}
+
+impl Queue {
+    /// A thread that panicked while it held the lock has left at worst half a line.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes lines until the queue is closed and empty.
+    fn write_out(&self) {
+        // The file itself: `io::stdout` would buffer once more, line by line.
+        let mut stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        let mut lines = Vec::new();
+        let mut broken = false;
+        loop {
+            let mut state = self
+                .came
+                .wait_while(self.lock(), |state| {
+                    state.waiting.is_empty() && !state.closed
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            if !state.closed {
+                drop(state);
+                thread::sleep(GATHER);
+                state = self.lock();
+            }
+            std::mem::swap(&mut lines, &mut state.waiting);
+            let dropped = std::mem::take(&mut state.dropped);
+            drop(state);
+
+            if dropped > 0 {
+                warn!(lines = dropped, "access log lines dropped: stdout was stuck");
+            }
+            let written = match &mut stdout {
+                Ok(stdout) => write_all(stdout, &lines),
+                Err(error) => Err(io::Error::from(error.kind())),
+            };
+            if let Err(error) = &written
+                && !broken
+            {
+                warn!(%error, "cannot write the access log");
+            }
+            broken = written.is_err();
+            lines.clear();
+
+            let mut state = self.lock();
+            if state.closed && state.waiting.is_empty() {
+                state.done = true;
+                self.gone.notify_all();
+                return;
+            }
+        }
+    }
+}
+
+/// `Write::write_all`, for a stdout that another process may have set not to block.
+fn write_all(out: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The answers:
+//!
+//! - every path and method -- the text, with the status asked for
+//! - `/health` -- 200 and `{"status":"ok"}`, whatever the status asked for, and not in the log
+//! - `CONNECT` -- 405 with the text: a 2xx would promise a tunnel, and could carry no text
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use runtime::server::Handler;
+
+use crate::Pod;
+use crate::access_log::{Entry, Lines};
+use crate::sniff;
+
+const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
+const APP_VERSION: HeaderName = HeaderName::from_static("x-app-version");
+const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
+const NODE_NAME: HeaderName = HeaderName::from_static("x-node-name");
+const POD_NAMESPACE: HeaderName = HeaderName::from_static("x-pod-namespace");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers with the text.
+#[derive(Clone, Debug)]
+pub(crate) struct Echo(Arc<Answers>);
+
+#[derive(Debug)]
+struct Answers {
+    text: Answer,
+    connect: Answer,
+    health: Answer,
+    log: Lines,
+}
+
+/// An answer made ready, so that a request costs no more than a copy.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Echo {
+    pub(crate) fn new(
+        mut text: Vec<u8>,
+        status: StatusCode,
+        content_type: Option<HeaderValue>,
+        pod: Pod,
+        log: Lines,
+    ) -> Self {
+        let content_type = content_type.unwrap_or_else(|| sniff::content_type(&text));
+        text.push(b'\n');
+        let text = Bytes::from(text);
+        let health = Bytes::from_static(b"{\"status\":\"ok\"}\n");
+        let health_type = sniff::content_type(&health);
+        let answer = |status, content_type: &HeaderValue, body: &Bytes| {
+            Answer::new(status, content_type, body, &pod)
+        };
+        Self(Arc::new(Answers {
+            text: answer(status, &content_type, &text),
+            connect: answer(StatusCode::METHOD_NOT_ALLOWED, &content_type, &text),
+            health: answer(StatusCode::OK, &health_type, &health),
+            log,
+        }))
+    }
+}
+
+impl Answer {
+    fn new(status: StatusCode, content_type: &HeaderValue, body: &Bytes, pod: &Pod) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(APP_NAME, HeaderValue::from_static("echo-server"));
+        headers.insert(
+            APP_VERSION,
+            HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
+        );
+        let Pod {
+            name,
+            node,
+            namespace,
+        } = pod;
+        for (header, value) in [
+            (POD_NAME, name),
+            (NODE_NAME, node),
+            (POD_NAMESPACE, namespace),
+        ] {
+            if let Some(value) = value {
+                headers.insert(header, value.clone());
+            }
+        }
+        // RFC 9110, sections 15.3.5 and 15.4.5: these have no content.
+        let body = match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Bytes::new(),
+            _ => {
+                headers.insert(CONTENT_TYPE, content_type.clone());
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+                body.clone()
+            }
+        };
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    fn respond(&self, method: &Method, request_id: Option<&HeaderValue>) -> Response<Full<Bytes>> {
+        let body = match *method {
+            Method::HEAD => Bytes::new(),
+            _ => self.body.clone(),
+        };
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers.clone();
+        if let Some(id) = request_id {
+            response.headers_mut().insert(REQUEST_ID, id.clone());
+        }
+        response
+    }
+}
+
+impl Handler for Echo {
+    type Body = Full<Bytes>;
+
+    async fn handle(&self, request: Request<()>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let start = Instant::now();
+        let Answers {
+            text,
+            connect,
+            health,
+            log,
+        } = &*self.0;
+        let request_id = request.headers().get(REQUEST_ID);
+        if request.uri().path() == "/health" {
+            return health.respond(request.method(), request_id);
+        }
+        let answer = match *request.method() {
+            Method::CONNECT => connect,
+            _ => text,
+        };
+        let response = answer.respond(request.method(), request_id);
+        log.write(&Entry {
+            request: &request,
+            request_id,
+            peer,
+            status: answer.status,
+            bytes: answer.body.len(),
+            duration: start.elapsed(),
+        });
+        response
+    }
+}

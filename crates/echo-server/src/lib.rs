@@ -1,0 +1,129 @@
+//! A fixed text for every request, as hashicorp/http-echo gives it, from a server that says which
+//! pod it runs in and that leaves without dropping a request.
+//!
+//! [`Config`] says what to do, [`bind`] surfaces everything that can go wrong at the start, and
+//! [`EchoServer::run`] serves until it is told to stop.
+
+mod access_log;
+pub mod cli;
+mod echo;
+mod sniff;
+
+use std::future::Future;
+use std::net::SocketAddr;
+
+use http::{HeaderValue, StatusCode};
+use runtime::admin;
+use runtime::listen::{BindError, ListenAddr};
+use runtime::server::{Drain, Limits, Server};
+use tracing::info;
+
+pub use crate::access_log::Format as AccessLogFormat;
+use crate::access_log::AccessLog;
+use crate::echo::Echo;
+
+/// What an echo-server does.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The body of every answer, without the newline that ends it.
+    pub text: Vec<u8>,
+    /// Where requests come in.
+    pub listen: ListenAddr,
+    /// The status of every answer.
+    pub status: StatusCode,
+    /// `None`: as Go would guess it from the text.
+    pub content_type: Option<HeaderValue>,
+    /// Where the probes come in. `None`: nowhere.
+    pub admin: Option<ListenAddr>,
+    /// How answers are logged on stdout.
+    pub access_log: AccessLogFormat,
+    /// What one client may take.
+    pub limits: Limits,
+    /// How long leaving may take.
+    pub drain: Drain,
+    /// Who answers, for the answer's headers.
+    pub pod: Pod,
+}
+
+/// What the downward API tells a pod of itself. What is not known is not sent.
+#[derive(Clone, Debug, Default)]
+pub struct Pod {
+    /// `X-Pod-Name`
+    pub name: Option<HeaderValue>,
+    /// `X-Node-Name`
+    pub node: Option<HeaderValue>,
+    /// `X-Pod-Namespace`
+    pub namespace: Option<HeaderValue>,
+}
+
+/// An echo-server whose ports are open.
+#[derive(Debug)]
+pub struct EchoServer {
+    server: Server<Echo>,
+    admin: Option<Server<admin::Admin>>,
+    access_log: AccessLog,
+}
+
+/// Opens the ports. Must be called inside a Tokio runtime.
+///
+/// # Errors
+///
+/// When a port cannot be opened; the error names it.
+pub fn bind(config: Config) -> Result<EchoServer, BindError> {
+    let Config {
+        text,
+        listen,
+        status,
+        content_type,
+        admin,
+        access_log,
+        limits,
+        drain,
+        pod,
+    } = config;
+    let listener = listen.bind()?;
+    let admin_listener = admin.map(ListenAddr::bind).transpose()?;
+    let access_log = AccessLog::start(access_log);
+    let echo = Echo::new(text, status, content_type, pod, access_log.lines());
+    let server = Server::new(listener, echo, limits, drain);
+    let admin = admin_listener.map(|listener| admin::server(listener, server.phase()));
+    Ok(EchoServer {
+        server,
+        admin,
+        access_log,
+    })
+}
+
+impl EchoServer {
+    /// The address that requests come in at.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system cannot tell.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.server.local_addr()
+    }
+
+    /// Serves until `shutdown` completes, drains, and writes out the access log.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system cannot tell the addresses that are listened on.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+        let Self {
+            server,
+            admin,
+            access_log,
+        } = self;
+        info!(address = %server.local_addr()?, "server is listening");
+        if let Some(admin) = admin {
+            info!(address = %admin.local_addr()?, "probes are answered");
+            // It goes on through the drain, and ends with the process.
+            tokio::spawn(admin.run(std::future::pending()));
+        }
+        server.run(shutdown).await;
+        access_log.finish();
+        info!("drained");
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! echo-server: see `echo-server --help`.
+//!
+//! Exit codes: 0 after a clean shutdown; 1 when it cannot start, such as on a port in use; 2 for an
+//! unknown flag or a bad value; 127 without a text or with arguments left over, as http-echo has it.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use echo_server::cli::{Args, NoConfig};
+
+fn main() -> ExitCode {
+    let args = Args::from_env();
+    runtime::log::init(args.log_level());
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<NoConfig>() {
+            Some(no_config) => {
+                eprintln!("{no_config}");
+                ExitCode::from(127)
+            }
+            None => {
+                eprintln!("echo-server: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    let mut builder = match args.threads() {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    let config = args.try_into()?;
+    let tokio = builder.enable_all().build().context("cannot start")?;
+    tokio.block_on(async {
+        let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
+        echo_server::bind(config)?.run(shutdown).await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,70 @@
+//! The content type that Go's `http.DetectContentType` gives a text, as far as a text can tell it:
+//! the HTML and XML rows of the WHATWG MIME Sniffing standard, section 7.1.
+
+use http::HeaderValue;
+
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const XML: HeaderValue = HeaderValue::from_static("text/xml; charset=utf-8");
+
+/// Without regard to case, and each followed by a space or `>`.
+const HTML_TAGS: [&[u8]; 16] = [
+    b"<!DOCTYPE HTML",
+    b"<HTML",
+    b"<HEAD",
+    b"<SCRIPT",
+    b"<IFRAME",
+    b"<H1",
+    b"<DIV",
+    b"<FONT",
+    b"<TABLE",
+    b"<A",
+    b"<STYLE",
+    b"<TITLE",
+    b"<B",
+    b"<BODY",
+    b"<BR",
+    b"<P",
+];
+
+/// The content type of `text`.
+pub(crate) fn content_type(text: &[u8]) -> HeaderValue {
+    let text = text.trim_ascii_start();
+    if text.starts_with(b"<?xml") {
+        return XML;
+    }
+    if text.starts_with(b"<!--") || HTML_TAGS.iter().any(|tag| starts_with_tag(text, tag)) {
+        return HTML;
+    }
+    PLAIN
+}
+
+fn starts_with_tag(text: &[u8], tag: &[u8]) -> bool {
+    text.len() > tag.len()
+        && text[..tag.len()].eq_ignore_ascii_case(tag)
+        && matches!(text[tag.len()], b' ' | b'>')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::content_type;
+
+    #[test]
+    fn texts_get_the_type_that_go_gives_them() {
+        for (text, expected) in [
+            ("Hello from Backend Service!", "text/plain; charset=utf-8"),
+            ("{\"a\": 1}", "text/plain; charset=utf-8"),
+            ("<html>hi</html>", "text/html; charset=utf-8"),
+            (" \n\t<!doctype HTML><p>", "text/html; charset=utf-8"),
+            ("<p class=x>", "text/html; charset=utf-8"),
+            ("<!-- x", "text/html; charset=utf-8"),
+            ("<paragraph>", "text/plain; charset=utf-8"),
+            ("<p", "text/plain; charset=utf-8"),
+            ("x <html>", "text/plain; charset=utf-8"),
+            ("<?xml version=\"1.0\"?>", "text/xml; charset=utf-8"),
+            ("", "text/plain; charset=utf-8"),
+        ] {
+            assert_eq!(content_type(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+}

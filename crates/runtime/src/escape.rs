@@ -1,0 +1,101 @@
+//! Makes bytes from the network safe to print: one line, no control over the terminal.
+
+use std::fmt::{self, Write};
+
+/// Displays bytes as text, on one line: `\n`, `\r` and `\t` as such, other control characters and
+/// bytes that are not UTF-8 as `\xNN`, characters that reorder or hide text as `\u{NNNN}`.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a> {
+    bytes: &'a [u8],
+    quoted: bool,
+}
+
+impl<'a> Escaped<'a> {
+    /// For text that stands for itself.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            quoted: false,
+        }
+    }
+
+    /// For text between double quotes: `"` and `\` are escaped as well, so that it cannot end early.
+    pub fn quoted(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            quoted: true,
+        }
+    }
+
+    fn is_plain(&self, byte: u8) -> bool {
+        matches!(byte, b' '..=b'~') && !(self.quoted && matches!(byte, b'"' | b'\\'))
+    }
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.bytes.utf8_chunks() {
+            let text = chunk.valid();
+            if text.bytes().all(|byte| self.is_plain(byte)) {
+                f.write_str(text)?;
+            } else {
+                for c in text.chars() {
+                    self.write_char(f, c)?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Escaped<'_> {
+    fn write_char(&self, f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
+        match c {
+            '\n' => f.write_str("\\n"),
+            '\r' => f.write_str("\\r"),
+            '\t' => f.write_str("\\t"),
+            '"' | '\\' if self.quoted => write!(f, "\\{c}"),
+            _ if c.is_ascii_control() => write!(f, "\\x{:02x}", c as u32),
+            _ if c.is_control() || is_invisible(c) => write!(f, "\\u{{{:x}}}", c as u32),
+            _ => f.write_char(c),
+        }
+    }
+}
+
+/// Zero-width and bidirectional format characters, and line separators: they make a line look like
+/// another (see Unicode Technical Report 36 and CVE-2021-42574).
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Escaped;
+
+    #[test]
+    fn plain_text_is_left_alone() {
+        let text = "Hello from Backend Service! \\ \"quoted\" grüße 你好";
+        assert_eq!(Escaped::new(text.as_bytes()).to_string(), text);
+    }
+
+    #[test]
+    fn control_and_hidden_characters_are_spelled_out() {
+        let bytes = b"a\x1b[31m\r\n\tb\x7f\xff\xc2\x85\xe2\x80\xae";
+        assert_eq!(
+            Escaped::new(bytes).to_string(),
+            "a\\x1b[31m\\r\\n\\tb\\x7f\\xff\\u{85}\\u{202e}"
+        );
+    }
+
+    #[test]
+    fn quoted_text_cannot_leave_its_quotes() {
+        assert_eq!(
+            Escaped::quoted(br#"x" 200 "\"#).to_string(),
+            r#"x\" 200 \"\\"#
+        );
+    }
+}

@@ -1,0 +1,10 @@
+//! What both binaries need and neither is about: diagnostics, signals, listening
+//! addresses, and an HTTP server that knows how to leave without dropping a request.
+
+pub mod admin;
+mod connection;
+pub mod escape;
+pub mod listen;
+pub mod log;
+pub mod server;
+pub mod signals;

@@ -1,0 +1,200 @@
+//! An HTTP server for one port: HTTP/1.0, HTTP/1.1 and HTTP/2 with prior knowledge (h2c).
+//!
+//! It accepts until asked to stop, and then leaves in three steps, so that a cluster which keeps
+//! sending for a while (endpoint removal is not instantaneous) never sees a failure:
+//!
+//! 1. [`Phase::LameDuck`], for [`Drain::delay`]: still accepting and answering, but asking clients
+//!    to go elsewhere (`Connection: close`; GOAWAY once an HTTP/2 connection has no open stream).
+//! 2. [`Phase::Draining`], for at most [`Drain::timeout`]: the port is closed, idle connections
+//!    are closed, requests under way are finished.
+//! 3. [`Phase::Cut`]: what is left is closed.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Body;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::connection;
+
+/// First and longest pause after a failed accept, such as one for want of file descriptors.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Answers requests. The body has been read and discarded before it is asked.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The body of an answer. The server's own refusals are made from a fixed text.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
+        + From<&'static str>
+        + Send
+        + 'static;
+
+    /// Answers one request of the client at `peer`.
+    fn handle(
+        &self,
+        request: Request<()>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// What one client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest time from the first byte of a request to the end of its head, and again from there
+    /// to the end of its body.
+    pub header_timeout: Duration,
+    /// Longest time without a request.
+    pub idle_timeout: Duration,
+    /// Connections served at once; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Longest request body, in bytes.
+    pub max_body: u64,
+}
+
+/// How long leaving may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// Time to go on accepting after the request to stop.
+    pub delay: Duration,
+    /// Time for requests under way after that.
+    pub timeout: Duration,
+}
+
+/// Where a server is in its life. The order is the order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Accepting and answering.
+    Serving,
+    /// Accepting and answering, while asking clients to leave.
+    LameDuck,
+    /// Not accepting; finishing what is under way.
+    Draining,
+    /// Closing what is left.
+    Cut,
+}
+
+/// A server on an open port. Dropping it closes the port.
+#[derive(Debug)]
+pub struct Server<H> {
+    listener: TcpListener,
+    handler: H,
+    limits: Limits,
+    drain: Drain,
+    phase: watch::Sender<Phase>,
+}
+
+impl<H: Handler> Server<H> {
+    /// Makes a server of an open port; [`Server::run`] starts it.
+    pub fn new(listener: TcpListener, handler: H, limits: Limits, drain: Drain) -> Self {
+        Self {
+            listener,
+            handler,
+            limits,
+            drain,
+            phase: watch::Sender::new(Phase::Serving),
+        }
+    }
+
+    /// The address that is really listened on.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Follows the server through its life.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Serves until `shutdown` completes, then drains.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let permits = Arc::new(Semaphore::new(self.limits.max_connections));
+        self.accept_until(&permits, shutdown).await;
+
+        self.phase.send_replace(Phase::LameDuck);
+        info!(delay = ?self.drain.delay, "lame duck: still accepting, asking clients to leave");
+        self.accept_until(&permits, sleep(self.drain.delay)).await;
+        // Who is in the kernel's queue by now has connected: closing the port would reset them.
+        self.accept_until(&permits, std::future::ready(())).await;
+
+        let Self {
+            listener,
+            limits,
+            drain,
+            phase,
+            ..
+        } = self;
+        drop(listener);
+        phase.send_replace(Phase::Draining);
+        let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+        if timeout(drain.timeout, permits.acquire_many(all))
+            .await
+            .is_err()
+        {
+            let open = limits.max_connections - permits.available_permits();
+            warn!(connections = open, timeout = ?drain.timeout, "drain timeout: cutting connections");
+            phase.send_replace(Phase::Cut);
+        }
+    }
+
+    async fn accept_until(&self, permits: &Arc<Semaphore>, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        loop {
+            let (stream, peer, permit) = tokio::select! {
+                // Accepting first: with a `stop` that is ready, this empties the kernel's queue.
+                biased;
+                accepted = self.accept(permits) => accepted,
+                () = &mut stop => return,
+            };
+            let connection = connection::serve(
+                stream,
+                peer,
+                self.handler.clone(),
+                self.limits,
+                self.phase.subscribe(),
+            );
+            tokio::spawn(async move {
+                connection.await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn accept(
+        &self,
+        permits: &Arc<Semaphore>,
+    ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+        let permit = Arc::clone(permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let mut pause = ACCEPT_BACKOFF.0;
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    return (stream, peer, permit);
+                }
+                // The client has gone before we came to it: no reason to wait.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    warn!(%error, ?pause, "failed to accept");
+                    sleep(pause).await;
+                    pause = ACCEPT_BACKOFF.1.min(pause * 2);
+                }
+            }
+        }
+    }
+}
