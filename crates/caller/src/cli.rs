@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
 
@@ -155,6 +155,14 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
+    /// Reads this process's arguments and environment; prints help, the version or an error, and
+    /// exits, where there is nothing to run.
+    pub fn from_env() -> Self {
+        // --help is often pasted somewhere; what the environment holds is nobody's business.
+        let command = Self::command().mut_args(|arg| arg.hide_env_values(true));
+        Self::from_arg_matches_mut(&mut command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     /// The least severe diagnostics to show.
     pub fn log_level(&self) -> LevelFilter {
         self.log_level

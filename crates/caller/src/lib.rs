@@ -20,6 +20,7 @@ use runtime::listen::{BindError, ListenAddr};
 use runtime::server::{Phase, Server};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::info;
 
 use crate::probe::Probe;
 use crate::summary::Summary;
@@ -99,6 +100,7 @@ impl Caller {
             admin: _,
         } = config;
         if let Some(admin) = admin {
+            info!(address = %admin.local_addr()?, "probes are answered");
             tokio::spawn(admin.run(std::future::pending()));
         }
         let end = duration.map(|duration| Instant::now() + duration);

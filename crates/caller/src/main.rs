@@ -9,10 +9,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use caller::Config;
 use caller::cli::Args;
-use clap::Parser;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::from_env();
     runtime::log::init(args.log_level());
     match run(args.into()) {
         Ok(code) => code,

@@ -291,7 +291,10 @@ impl Queue {
             drop(state);
 
             if dropped > 0 {
-                warn!(lines = dropped, "access log lines dropped: stdout was stuck");
+                warn!(
+                    lines = dropped,
+                    "access log lines dropped: stdout was stuck"
+                );
             }
             let written = match &mut stdout {
                 Ok(stdout) => write_all(stdout, &lines),

@@ -23,7 +23,12 @@ use crate::{AccessLogFormat, Config, Pod};
 /// with a word to clients to leave; then the port is closed, requests under way get
 /// --drain-timeout, and the exit code is 0. A second signal exits at once.
 #[derive(Debug, Parser)]
-#[command(name = "echo-server", version, args_override_self = true, verbatim_doc_comment)]
+#[command(
+    name = "echo-server",
+    version,
+    args_override_self = true,
+    verbatim_doc_comment
+)]
 pub struct Args {
     /// The body of every answer; a newline is added. Required. An empty flag counts as none
     #[arg(long, env = "ECHO_TEXT")]
@@ -132,7 +137,8 @@ impl Args {
     /// Reads this process's arguments and environment; prints help, the version or an error, and
     /// exits, where there is nothing to run.
     pub fn from_env() -> Self {
-        let mut command = Self::command();
+        // --help is often pasted somewhere; what the environment holds is nobody's business.
+        let mut command = Self::command().mut_args(|arg| arg.hide_env_values(true));
         command.build();
         let args = from_go_style(&command, std::env::args_os());
         let mut matches = command.get_matches_from(args);

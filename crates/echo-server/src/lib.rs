@@ -18,8 +18,8 @@ use runtime::listen::{BindError, ListenAddr};
 use runtime::server::{Drain, Limits, Server};
 use tracing::info;
 
-pub use crate::access_log::Format as AccessLogFormat;
 use crate::access_log::AccessLog;
+pub use crate::access_log::Format as AccessLogFormat;
 use crate::echo::Echo;
 
 /// What an echo-server does.

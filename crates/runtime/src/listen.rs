@@ -102,16 +102,17 @@ impl ListenAddr {
     ///
     /// When the address is in use, not this machine's, or not permitted.
     pub fn bind(self) -> Result<TcpListener, BindError> {
-        let opened = match self.ip {
-            Some(ip) => open(SocketAddr::new(ip, self.port)),
-            None => open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port)).or_else(
-                |error| match error.kind() {
-                    // A port in use is in use for IPv4 as well: that error is the one to show.
-                    io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
-                    _ => open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port)),
-                },
-            ),
-        };
+        let opened =
+            match self.ip {
+                Some(ip) => open(SocketAddr::new(ip, self.port)),
+                None => open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port)).or_else(
+                    |error| match error.kind() {
+                        // A port in use is in use for IPv4 as well: that error is the one to show.
+                        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+                        _ => open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port)),
+                    },
+                ),
+            };
         opened.map_err(|source| BindError { addr: self, source })
     }
 }

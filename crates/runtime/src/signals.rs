@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 /// By shell convention a process that a signal ended exits with this plus the signal's number.
@@ -25,14 +26,20 @@ pub fn shutdown_requested() -> io::Result<impl Future<Output = ()> + Send + 'sta
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
     };
-    Ok(async move {
+    let (requested, request) = oneshot::channel();
+    // A task of its own hears signals whatever the rest of the program is busy with.
+    tokio::spawn(async move {
         let first = signals.next().await;
         info!(signal = first.name, "shutting down");
-        tokio::spawn(async move {
-            let second = signals.next().await;
-            warn!(signal = second.name, "second signal, exiting at once");
-            std::process::exit(SIGNAL_EXIT_BASE + second.number);
-        });
+        // Nobody may be waiting any more; the second signal counts all the same.
+        let _ = requested.send(());
+        let second = signals.next().await;
+        warn!(signal = second.name, "second signal, exiting at once");
+        std::process::exit(SIGNAL_EXIT_BASE + second.number);
+    });
+    Ok(async move {
+        // The task ends with the runtime, and then nobody waits here.
+        let _ = request.await;
     })
 }
 

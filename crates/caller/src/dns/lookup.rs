@@ -138,9 +138,7 @@ impl Resolver {
                 break;
             }
         }
-        Err(verdict.map_or(Verdict::NoTime, |question| {
-            Verdict::Answer(question.answer)
-        }))
+        Err(verdict.map_or(Verdict::NoTime, |question| Verdict::Answer(question.answer)))
     }
 
     /// The addresses of one absolute name, or the question that decided that there are none.
@@ -269,7 +267,11 @@ impl Verdict {
                 };
             }
         };
-        let alike = || questions.iter().filter(|question| question.answer == answer);
+        let alike = || {
+            questions
+                .iter()
+                .filter(|question| question.answer == answer)
+        };
         let names = List::of(alike().map(|question| question.name.to_ascii()));
         let servers = List::of(alike().map(|question| question.server.to_string()));
         Failure {

@@ -9,5 +9,5 @@ mod search;
 mod wire;
 
 pub use self::conf::{ConfError, ConfSource, ResolvConf};
-pub use self::lookup::{Families, Failure, FailureKind, Lookup, Resolver};
+pub use self::lookup::{Failure, FailureKind, Families, Lookup, Resolver};
 pub use self::wire::{Answer, Family, Question, Transport};

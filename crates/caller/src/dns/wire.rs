@@ -201,8 +201,9 @@ async fn over_tcp(
     server: SocketAddr,
     patience: Duration,
 ) -> Result<DnsResponse, NetError> {
+    // It owns the task that drives the connection, so it has to live until the answer is here.
     let provider = TokioRuntimeProvider::new();
-    TcpClientStream::exchange(server, None, patience, None, provider)
+    TcpClientStream::exchange(server, None, patience, None, provider.clone())
         .await?
         .send(request)
         .first_answer()
@@ -233,7 +234,12 @@ fn addresses(response: &DnsResponse, name: &Name, family: Family) -> Answer {
     let mut ttl = u32::MAX;
     // More steps than records is a loop.
     for _ in 0..=response.answers.len() {
-        let records = || response.answers.iter().filter(|record| record.name == *name);
+        let records = || {
+            response
+                .answers
+                .iter()
+                .filter(|record| record.name == *name)
+        };
         let mut addresses = Vec::new();
         for record in records() {
             let address: IpAddr = match (&record.data, family) {

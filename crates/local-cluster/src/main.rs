@@ -1,0 +1,74 @@
+//! local-cluster: see `local-cluster --help`.
+//!
+//! Exit codes: 0; 1 when a call failed in a run with `--count`, or when it cannot start; 2 for an
+//! unknown flag or a bad value.
+
+use std::num::NonZeroU64;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use caller::text::Format;
+use clap::Parser;
+use local_cluster::cluster::{Cluster, Config};
+use runtime::log::LevelFilter;
+
+/// Runs the demo on this machine alone: cluster DNS, the backend Service, two backends, two callers.
+///
+/// Everything listens on 127.0.0.1, at the usual ports where they are free. Lines are prefixed with
+/// the pod that says them, as `kubectl logs --prefix` does it. Ctrl-C stops all of it.
+#[derive(Debug, Parser)]
+#[command(name = "local-cluster", version, verbatim_doc_comment)]
+struct Args {
+    /// From the start of a call to the start of the next
+    #[arg(long, default_value = "10s", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    interval: Duration,
+
+    /// Stop after this many calls of each frontend; exit 0 if none failed, else 1
+    #[arg(long, value_name = "N")]
+    count: Option<NonZeroU64>,
+
+    /// text (three lines a call) or wide (a fourth: pod, address, times by phase)
+    #[arg(long, default_value = "wide")]
+    format: Format,
+
+    /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off
+    #[arg(long, default_value = "warn", value_name = "LEVEL")]
+    log_level: LevelFilter,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    runtime::log::init(args.log_level);
+    match run(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("local-cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the run is a success.
+#[tokio::main(flavor = "current_thread")]
+async fn run(args: Args) -> anyhow::Result<bool> {
+    let Args {
+        interval,
+        count,
+        format,
+        log_level: _,
+    } = args;
+    let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
+    let cluster = Cluster::bind(Config {
+        interval,
+        count,
+        format,
+    })
+    .await?;
+    print!("{cluster}");
+    println!();
+    let none_failed = cluster.run(shutdown).await?;
+    Ok(none_failed || count.is_none())
+}

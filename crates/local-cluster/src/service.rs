@@ -1,0 +1,76 @@
+//! A ClusterIP: one address that spreads connections over endpoints by chance, as kube-proxy does,
+//! but by copying bytes, not by rewriting packets.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rand::seq::IndexedRandom;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tracing::debug;
+
+/// The pods behind a Service, shared by the Service and whoever changes them.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints(Arc<RwLock<Vec<SocketAddr>>>);
+
+impl Endpoints {
+    /// New connections go to these from now on; those under way stay where they are.
+    pub fn set(&self, addresses: impl Into<Vec<SocketAddr>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+    }
+
+    fn pick(&self) -> Option<SocketAddr> {
+        let addresses = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        addresses.choose(&mut rand::rng()).copied()
+    }
+}
+
+/// A running Service. Dropping it closes its port.
+#[derive(Debug)]
+pub struct Service {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Service {
+    /// Starts taking connections at a port of 127.0.0.1: `port`, or a free one where that is taken
+    /// or 0.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had.
+    pub async fn start(port: u16, endpoints: Endpoints) -> io::Result<Self> {
+        let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(listener) => listener,
+            Err(_) => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
+        };
+        let addr = listener.local_addr()?;
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(forward(client, endpoints.pick()));
+            }
+        });
+        Ok(Self { addr, accepting })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Joins a client with a pod. Without one the client sees its connection closed.
+async fn forward(mut client: TcpStream, pod: Option<SocketAddr>) {
+    let Some(pod) = pod else { return };
+    let joined = async {
+        let mut server = TcpStream::connect(pod).await?;
+        copy_bidirectional(&mut client, &mut server).await
+    };
+    if let Err(error) = joined.await {
+        debug!(%pod, %error, "connection broken");
+    }
+}

@@ -1,0 +1,124 @@
+//! HTTP/1 byte by byte, so that a test sees what is really on the wire.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::PATIENCE;
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Such as `HTTP/1.1 200 OK`.
+    pub status_line: String,
+    /// Names in lower case, in the order in which they came.
+    pub headers: Vec<(String, String)>,
+    /// As long as `Content-Length` says, or to the end of the connection.
+    pub body: String,
+}
+
+impl Reply {
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        let code = self.status_line.split(' ').nth(1).unwrap_or_default();
+        code.parse().expect("a status line has a code")
+    }
+
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find_map(|(key, value)| (key == name).then_some(value.as_str()))
+    }
+}
+
+impl Connection {
+    /// Connects.
+    pub fn open(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap_or_else(|error| panic!("{addr}: {error}"));
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it is not zero");
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// Sends bytes as they are. A server that has had enough may have hung up already.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.get_mut().write_all(bytes.as_ref());
+    }
+
+    /// Reads an answer to anything but HEAD.
+    pub fn reply(&mut self) -> Reply {
+        let mut reply = self.reply_to_head();
+        let mut body = Vec::new();
+        let no_content = matches!(reply.status(), 204 | 304);
+        match reply.header("content-length") {
+            _ if no_content => {}
+            Some(length) => {
+                body.resize(length.parse().expect("a length"), 0);
+                self.stream.read_exact(&mut body).expect("the whole body");
+            }
+            None => {
+                self.stream.read_to_end(&mut body).expect("the whole body");
+            }
+        }
+        reply.body = String::from_utf8(body).expect("text");
+        reply
+    }
+
+    /// Reads an answer to HEAD, which has no body whatever its headers say.
+    pub fn reply_to_head(&mut self) -> Reply {
+        let mut line = || {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).expect("a line");
+            assert!(line.ends_with("\r\n"), "cut short: {line:?}");
+            line.truncate(line.len() - 2);
+            line
+        };
+        let status_line = line();
+        let mut headers = Vec::new();
+        loop {
+            let line = line();
+            let Some((name, value)) = line.split_once(':') else {
+                assert_eq!(line, "", "neither a header nor the end");
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        Reply {
+            status_line,
+            headers,
+            body: String::new(),
+        }
+    }
+
+    /// Whether the server has closed the connection, having sent nothing more.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => rest.is_empty(),
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// One request on a connection of its own.
+pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Reply {
+    let mut connection = Connection::open(addr);
+    connection.send(request);
+    connection.reply()
+}
+
+/// `GET path` on a connection of its own.
+pub fn get(addr: SocketAddr, path: &str) -> Reply {
+    exchange(
+        addr,
+        format!("GET {path} HTTP/1.1\r\nHost: backend:8080\r\n\r\n"),
+    )
+}

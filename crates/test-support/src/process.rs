@@ -1,0 +1,210 @@
+//! A process whose output can be waited for while it runs.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::{Pid, kill_process};
+
+use crate::PATIENCE;
+
+pub use rustix::process::Signal;
+
+/// A running process. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stdout: Arc<Stream>,
+    stderr: Arc<Stream>,
+}
+
+/// What a process said, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// `None`: a signal ended it.
+    pub code: Option<i32>,
+    /// All of its stdout, unless that was left unread.
+    pub stdout: String,
+    /// All of its stderr.
+    pub stderr: String,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    state: Mutex<Text>,
+    grew: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    text: String,
+    ended: bool,
+}
+
+impl Stream {
+    fn collect(mut source: impl Read + Send + 'static) -> Arc<Self> {
+        let stream = Arc::<Self>::default();
+        let writer = Arc::clone(&stream);
+        thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            loop {
+                let n = source.read(&mut buffer).unwrap_or(0);
+                let mut state = writer.state.lock().expect("no reader panics");
+                state.text += &String::from_utf8_lossy(&buffer[..n]);
+                state.ended = n == 0;
+                writer.grew.notify_all();
+                if n == 0 {
+                    return;
+                }
+            }
+        });
+        stream
+    }
+
+    /// The first whole line for which `find` gives something.
+    fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.state.lock().expect("no reader panics");
+        loop {
+            let whole = state.text.rfind('\n').map_or("", |end| &state.text[..end]);
+            if let Some(found) = whole.lines().find_map(&find) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.ended || left.is_zero() {
+                let came = state.text.clone();
+                drop(state);
+                panic!("{what} did not come; this did:\n{came}");
+            }
+            state = self
+                .grew
+                .wait_timeout(state, left)
+                .expect("no reader panics")
+                .0;
+        }
+    }
+
+    fn all(&self) -> String {
+        let state = self.state.lock().expect("no reader panics");
+        let (state, _) = self
+            .grew
+            .wait_timeout_while(state, PATIENCE, |state| !state.ended)
+            .expect("no reader panics");
+        state.text.clone()
+    }
+}
+
+impl Process {
+    /// Starts a process; its output is collected as it comes.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut process = Self::spawn_unread(command);
+        let stdout = process.child.stdout.take().expect("it is piped");
+        process.stdout = Stream::collect(stdout);
+        process
+    }
+
+    /// Starts a process whose stdout nobody reads until [`Process::read_stdout`].
+    pub fn spawn_unread(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let stderr = Stream::collect(child.stderr.take().expect("it is piped"));
+        Self {
+            child,
+            stdout: Arc::default(),
+            stderr,
+        }
+    }
+
+    /// Starts to read a stdout that was left unread.
+    pub fn read_stdout(&mut self) {
+        let stdout = self.child.stdout.take().expect("it was left unread");
+        self.stdout = Stream::collect(stdout);
+    }
+
+    /// Waits for a line of stdout with `what` in it, and gives the line.
+    pub fn wait_for_stdout(&self, what: &str) -> String {
+        let find = |line: &str| line.contains(what).then(|| line.to_owned());
+        self.stdout.wait_for(what, find)
+    }
+
+    /// Waits for a line of stderr with `what` in it, and gives the line.
+    pub fn wait_for_stderr(&self, what: &str) -> String {
+        let find = |line: &str| line.contains(what).then(|| line.to_owned());
+        self.stderr.wait_for(what, find)
+    }
+
+    /// Waits for `key=VALUE` in a line of stderr with `what` in it, and gives the value.
+    pub fn wait_for_field(&self, what: &str, key: &str) -> String {
+        let line = self.wait_for_stderr(what);
+        let mut words = line.split_whitespace();
+        let value = words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        value
+            .unwrap_or_else(|| panic!("no {key} in {line:?}"))
+            .to_owned()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it still runs");
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("it can be waited for")
+            .is_some()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Output {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().expect("it can be waited for") {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "it did not end: {self:?}"),
+            }
+            thread::sleep(std::time::Duration::from_millis(2));
+        };
+        let unread = self.child.stdout.is_some();
+        Output {
+            code: status.code(),
+            stdout: match unread {
+                true => String::new(),
+                false => self.stdout.all(),
+            },
+            stderr: self.stderr.all(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a process to its end.
+pub fn run(command: &mut Command) -> Output {
+    Process::spawn(command).finish()
+}
+
+/// Starts an echo-server at a free port of 127.0.0.1, and gives where it listens.
+pub fn echo_server(command: &mut Command) -> (Process, std::net::SocketAddr) {
+    let process = Process::spawn(command.env("ECHO_LISTEN", "127.0.0.1:0"));
+    let addr = process.wait_for_field("server is listening", "address");
+    (process, addr.parse().expect("an address"))
+}

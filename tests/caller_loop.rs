@@ -1,0 +1,144 @@
+//! How caller goes on and how it ends.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+
+use test_support::bed::Bed;
+use test_support::http::get;
+use test_support::process::{Process, Signal, run};
+
+const CALLER: &str = env!("CARGO_BIN_EXE_caller");
+
+#[test]
+fn both_pods_are_seen_in_twenty_calls() {
+    let bed = Bed::start(&["backend-1", "backend-2"]);
+    let output = run(bed.caller(CALLER).args(["--count=20", "--interval=0s"]));
+    assert_eq!(output.code, Some(0));
+    for line in [
+        "\n20 calls, 20 ok, 0 failed (0.0%), in ",
+        "\nanswered by: backend-1 ",
+        "\nanswered by: backend-2 ",
+        "\nlongest gap without a success: ",
+    ] {
+        assert!(
+            output.stdout.contains(line),
+            "no {line:?} in\n{}",
+            output.stdout
+        );
+    }
+}
+
+#[test]
+fn a_count_with_a_failure_exits_1_and_says_of_which_kind() {
+    let bed = Bed::start(&["backend-1"]);
+    let output = run(bed
+        .caller(CALLER)
+        .args(["--count=2", "--interval=0s", &bed.url("nosuch")]));
+    assert_eq!(output.code, Some(1));
+    let summary = "2 calls, 0 ok, 2 failed (100.0%), in ";
+    assert!(output.stdout.contains(summary), "{}", output.stdout);
+    let kind = "failed: 2 dns_nxdomain (the name does not exist)\n";
+    assert!(output.stdout.contains(kind), "{}", output.stdout);
+}
+
+#[test]
+fn a_duration_ends_it() {
+    let bed = Bed::start(&["backend-1"]);
+    let output = run(bed
+        .caller(CALLER)
+        .args(["--duration=200ms", "--interval=10ms"]));
+    assert_eq!(output.code, Some(0));
+    assert!(
+        output.stdout.contains(" 0 failed (0.0%)"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
+fn either_signal_ends_a_waiting_caller_with_the_summary_and_exit_code_0() {
+    let bed = Bed::start(&["backend-1"]);
+    for signal in [Signal::TERM, Signal::INT] {
+        let caller = Process::spawn(bed.caller(CALLER).arg("--interval=1h"));
+        caller.wait_for_stdout("Response received successfully!");
+        caller.signal(signal);
+        let output = caller.finish();
+        assert_eq!(output.code, Some(0));
+        let summary = "1 calls, 1 ok, 0 failed";
+        assert!(output.stdout.contains(summary), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn a_signal_lets_the_call_under_way_end() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    let mut command = Command::new(CALLER);
+    command.args([
+        "--admin-listen=off",
+        "--log-level=info",
+        "--timeout=1m",
+        &url,
+    ]);
+    let caller = Process::spawn(&mut command);
+    let (mut stream, _) = listener.accept().expect("a call");
+    let mut request = [0; 1024];
+    let n = stream.read(&mut request).expect("a request");
+    let request = String::from_utf8_lossy(&request[..n]).to_lowercase();
+    assert!(request.contains("\r\nx-request-id: "), "{request}");
+    let agent = concat!("\r\nuser-agent: caller/", env!("CARGO_PKG_VERSION"), "\r\n");
+    assert!(request.contains(agent), "{request}");
+    caller.signal(Signal::TERM);
+    caller.wait_for_stderr("shutting down");
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+        .expect("it waits");
+    let output = caller.finish();
+    assert_eq!(output.code, Some(0));
+    let block = "\nlate\nResponse received successfully!\n";
+    assert!(output.stdout.contains(block), "{}", output.stdout);
+}
+
+#[test]
+fn probes_are_green_while_it_calls() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut command = bed.caller(CALLER);
+    command
+        .env("CALLER_ADMIN_LISTEN", "127.0.0.1:0")
+        .arg("--log-level=info");
+    let caller = Process::spawn(&mut command);
+    let admin = caller.wait_for_field("probes are answered", "address");
+    let admin = admin.parse().expect("an address");
+    assert_eq!(get(admin, "/livez").status(), 200);
+    assert_eq!(get(admin, "/readyz").status(), 200);
+}
+
+#[test]
+fn a_bad_value_exits_2_and_names_the_flag() {
+    for (args, named) in [
+        (&["https://backend/"][..], "[URL]"),
+        (&["http://"], "[URL]"),
+        (&["--interval=x"], "--interval"),
+        (&["--timeout=0s"], "--timeout"),
+        (&["--count=0"], "--count"),
+        (&["--format=xml"], "--format"),
+        (&["--ip-family=5"], "--ip-family"),
+        (&["--nameserver=dns"], "--nameserver"),
+        (&["--admin-listen=x"], "--admin-listen"),
+        (&["--nosuch"], "--nosuch"),
+    ] {
+        let output = run(Command::new(CALLER).args(args));
+        assert_eq!(output.code, Some(2), "{args:?}");
+        assert!(output.stderr.contains(named), "{args:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn an_admin_address_in_use_exits_1_and_is_named() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = taken.local_addr().expect("it is bound").to_string();
+    let output = run(Command::new(CALLER).args(["--admin-listen", &addr]));
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains(&addr), "{}", output.stderr);
+}
