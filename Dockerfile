@@ -1,0 +1,53 @@
+# Two images from one file, each nothing but a static binary:
+#   docker build --target echo-server -t echo-server:0.1.0 .
+#   docker build --target caller -t caller:0.1.0 .
+# The builder compiles for the architecture it runs on, so `--platform` and emulated or native
+# builders give the other one.
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+# Static glibc: no name is ever looked up by it, so nothing is missing at run time.
+ENV RUSTFLAGS="-C target-feature=+crt-static"
+
+# The dependencies alone, from the manifests and empty sources, so that a change of the code does
+# not compile them again.
+COPY Cargo.toml Cargo.lock ./
+COPY crates/caller/Cargo.toml crates/caller/
+COPY crates/echo-server/Cargo.toml crates/echo-server/
+COPY crates/local-cluster/Cargo.toml crates/local-cluster/
+COPY crates/runtime/Cargo.toml crates/runtime/
+COPY crates/test-support/Cargo.toml crates/test-support/
+RUN for crate in crates/*; do \
+        mkdir $crate/src && touch $crate/src/lib.rs && echo 'fn main() {}' > $crate/src/main.rs; \
+    done && rm crates/runtime/src/main.rs crates/test-support/src/main.rs \
+    && cargo build --release --locked --target host-tuple -p echo-server \
+    && cargo build --release --locked --target host-tuple -p caller
+
+# The sources are older than what was just compiled in their place.
+COPY crates crates
+RUN find crates -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --target host-tuple -p echo-server \
+    && cargo build --release --locked --target host-tuple -p caller \
+    && mkdir /out && cp target/*/release/echo-server target/*/release/caller /out/
+
+FROM scratch AS echo-server
+LABEL org.opencontainers.image.title="echo-server" \
+      org.opencontainers.image.description="Answers every request with a fixed text; a drop-in for hashicorp/http-echo that drains" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /out/echo-server /bin/echo-server
+ENV PATH=/bin
+USER 65532:65532
+EXPOSE 8080 8081
+ENTRYPOINT ["/bin/echo-server"]
+
+FROM scratch AS caller
+LABEL org.opencontainers.image.title="caller" \
+      org.opencontainers.image.description="Resolves a Service through cluster DNS, calls it, and says what happened" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /out/caller /bin/caller
+ENV PATH=/bin
+USER 65532:65532
+EXPOSE 8082
+ENTRYPOINT ["/bin/caller"]
