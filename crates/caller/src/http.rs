@@ -1,19 +1,21 @@
-//! The HTTP half of a call: one connection to one address, one request, one answer. Nothing is
-//! done behind the caller's back: no proxy, no redirect, no retry, no pooled connection.
+//! The HTTP half of a call: one request to one address, one answer. Nothing is done behind the
+//! caller's back: no proxy, no redirect, no retry, no pooled connection unless asked for.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
-use reqwest::{Client, Response, Url, redirect};
+use http::{HeaderMap, Method, StatusCode};
+use reqwest::{Client, Response, Url, redirect, retry};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::BoxError;
 use tower::util::MapFutureLayer;
 
 use crate::report::{Answer, Failure, Kind};
+use crate::status::ExpectedStatus;
 
 /// A body over this many bytes is not read to its end.
 const MAX_BODY: u64 = 1024 * 1024;
@@ -26,39 +28,96 @@ const MAX_POD_NAME: usize = 253;
 
 const USER_AGENT: &str = concat!("caller/", env!("CARGO_PKG_VERSION"));
 
-/// A request, to be sent to any address of the host.
+/// How requests are made.
 #[derive(Clone, Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) url: &'a Url,
-    pub(crate) request_id: &'a str,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) deadline: Instant,
+pub struct HttpConfig {
+    /// The request's method.
+    pub method: Method,
+    /// Headers beside the caller's own.
+    pub headers: HeaderMap,
+    /// Which answers are a success.
+    pub expected_status: ExpectedStatus,
+    /// HTTP/2 with prior knowledge in place of HTTP/1.1.
+    pub http2: bool,
+    /// Use a connection for several calls.
+    pub keep_alive: bool,
+    /// Each TCP handshake.
+    pub connect_timeout: Duration,
+}
+
+/// Sends requests.
+#[derive(Debug)]
+pub(crate) struct Http {
+    config: HttpConfig,
+    url: Url,
+    /// The clients, and with them the connections, that are kept alive.
+    kept: Mutex<HashMap<SocketAddr, Connector>>,
 }
 
 /// What came of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) connect: Option<Duration>,
     pub(crate) first_byte: Option<Duration>,
     pub(crate) answer: Option<Answer>,
     pub(crate) failure: Option<Failure>,
 }
 
-/// The TCP handshake, as the connector saw it.
-#[derive(Debug)]
-struct Handshake {
-    end: Instant,
-    duration: Duration,
-    failure: Option<(Kind, String)>,
+/// A client for one address, and what its connector saw last.
+#[derive(Clone, Debug)]
+struct Connector {
+    client: Client,
+    handshake: Arc<Mutex<Handshake>>,
 }
 
-impl Request<'_> {
-    /// Sends the request to the first of `addresses` that takes a connection.
-    pub(crate) async fn send(&self, addresses: &[SocketAddr]) -> Exchange {
+/// A TCP handshake.
+#[derive(Debug, Default)]
+enum Handshake {
+    /// There was none: a connection that was kept alive is used.
+    #[default]
+    None,
+    /// It has begun.
+    Begun,
+    /// The connection stands.
+    Done { end: Instant, took: Duration },
+    /// It has failed.
+    Failed(Kind, String),
+}
+
+impl Http {
+    pub(crate) fn new(config: HttpConfig, url: Url) -> Self {
+        Self {
+            config,
+            url,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Forgets the connections to all addresses but these.
+    pub(crate) fn keep_only(&self, addresses: &[SocketAddr]) {
+        self.kept().retain(|address, _| addresses.contains(address));
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Connector>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request to the first of `addresses` that takes a connection.
+    pub(crate) async fn send(
+        &self,
+        addresses: &[SocketAddr],
+        request_id: &str,
+        deadline: Instant,
+    ) -> Exchange {
         let mut first_failure = None;
         for &address in addresses {
-            let exchange = self.send_to(address).await;
-            if exchange.connect.is_some() {
+            let exchange = self.send_to(address, request_id, deadline).await;
+            let connected = match &exchange.failure {
+                Some(failure) => !failure.kind.is_before_connection(),
+                None => true,
+            };
+            if connected {
                 return exchange;
             }
             first_failure.get_or_insert(exchange);
@@ -66,39 +125,46 @@ impl Request<'_> {
         first_failure.unwrap_or_default()
     }
 
-    async fn send_to(&self, address: SocketAddr) -> Exchange {
-        let handshake = Arc::new(Mutex::new(None));
+    async fn send_to(&self, address: SocketAddr, request_id: &str, deadline: Instant) -> Exchange {
         let start = Instant::now();
-        let sent = match self.client(address, Arc::clone(&handshake)) {
-            Ok(client) => {
-                let request = client
-                    .get(self.url.clone())
-                    .header("x-request-id", self.request_id);
-                timeout_at(self.deadline, request.send()).await
-            }
-            Err(error) => Ok(Err(error)),
-        };
-        let handshake = handshake
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
         let failed = |kind, what: &str| {
             Some(Failure {
                 kind,
                 evidence: format!("{address}: {what} after {:.1?}", start.elapsed()),
             })
         };
-        let mut exchange = Exchange::default();
-        let Some(handshake) = handshake else {
-            // The deadline, and with it the client, went before the connector was done.
-            exchange.failure = failed(Kind::ConnectTimeout, "connecting: no answer");
-            return exchange;
+        let mut exchange = Exchange {
+            address: Some(address),
+            ..Exchange::default()
         };
-        if let Some((kind, what)) = handshake.failure {
-            exchange.failure = failed(kind, &format!("connecting: {what}"));
-            return exchange;
-        }
-        exchange.connect = Some(handshake.duration);
+        let Connector { client, handshake } = match self.connector(address) {
+            Ok(connector) => connector,
+            Err(error) => {
+                exchange.failure = failed(Kind::Protocol, &root(&error).to_string());
+                return exchange;
+            }
+        };
+        let request = client
+            .request(self.config.method.clone(), self.url.clone())
+            .headers(self.config.headers.clone())
+            .header("x-request-id", request_id);
+        let sent = timeout_at(deadline, request.send()).await;
+        let handshake = std::mem::take(&mut *lock(&handshake));
+        let connected = match handshake {
+            Handshake::None => start,
+            Handshake::Done { end, took } => {
+                exchange.connect = Some(took);
+                end
+            }
+            Handshake::Begun => {
+                exchange.failure = failed(Kind::ConnectTimeout, "connecting: no answer");
+                return exchange;
+            }
+            Handshake::Failed(kind, what) => {
+                exchange.failure = failed(kind, &format!("connecting: {what}"));
+                return exchange;
+            }
+        };
         let mut response = match sent {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
@@ -110,12 +176,12 @@ impl Request<'_> {
                 return exchange;
             }
         };
-        exchange.first_byte = Some(handshake.end.elapsed());
-        let mut answer = head(&response, address);
-        let read = timeout_at(self.deadline, read_body(&mut response, &mut answer)).await;
+        exchange.first_byte = Some(connected.elapsed());
+        let mut answer = head(&response);
+        let read = timeout_at(deadline, read_body(&mut response, &mut answer)).await;
         let status = response.status();
         exchange.failure = match read {
-            Ok(Ok(())) if status.is_success() => None,
+            Ok(Ok(())) if self.config.expected_status.allows(status) => None,
             Ok(Ok(())) => failed(Kind::HttpStatus, &status_line(status)),
             Ok(Err(Body::TooLarge)) => failed(
                 Kind::BodyTooLarge,
@@ -134,51 +200,72 @@ impl Request<'_> {
         exchange
     }
 
-    /// A client for one call. Building one costs less than a microsecond, and holds on to nothing.
-    fn client(
-        &self,
-        address: SocketAddr,
-        handshake: Arc<Mutex<Option<Handshake>>>,
-    ) -> reqwest::Result<Client> {
-        let patience = self.connect_timeout;
+    /// A client for this address: a new one, or the one that has a connection to it.
+    fn connector(&self, address: SocketAddr) -> reqwest::Result<Connector> {
+        if !self.config.keep_alive {
+            return self.new_connector(address);
+        }
+        let mut kept = self.kept();
+        if let Some(connector) = kept.get(&address) {
+            return Ok(connector.clone());
+        }
+        let connector = self.new_connector(address)?;
+        kept.insert(address, connector.clone());
+        Ok(connector)
+    }
+
+    /// Building a client costs less than a microsecond, and it holds on to nothing but its pool.
+    fn new_connector(&self, address: SocketAddr) -> reqwest::Result<Connector> {
+        let handshake = Arc::new(Mutex::new(Handshake::None));
+        let seen = Arc::clone(&handshake);
+        let patience = self.config.connect_timeout;
         let timed = MapFutureLayer::new(move |connecting| {
-            let handshake = Arc::clone(&handshake);
+            let seen = Arc::clone(&seen);
             async move {
                 let start = Instant::now();
+                *lock(&seen) = Handshake::Begun;
                 let connected = timeout(patience, connecting).await;
-                let failure = match &connected {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(error)) => Some(while_connecting(error)),
-                    Err(_) => Some((Kind::ConnectTimeout, "no answer".to_owned())),
+                *lock(&seen) = match &connected {
+                    Ok(Ok(_)) => Handshake::Done {
+                        end: Instant::now(),
+                        took: start.elapsed(),
+                    },
+                    Ok(Err(error)) => while_connecting(error),
+                    Err(_) => Handshake::Failed(Kind::ConnectTimeout, "no answer".to_owned()),
                 };
-                *handshake.lock().unwrap_or_else(PoisonError::into_inner) = Some(Handshake {
-                    end: Instant::now(),
-                    duration: start.elapsed(),
-                    failure,
-                });
                 connected.unwrap_or_else(|late| Err(late.into()))
             }
         });
         let host = self.url.host_str().unwrap_or_default();
-        Client::builder()
+        let mut builder = Client::builder()
             .user_agent(USER_AGENT)
             .no_proxy()
             .redirect(redirect::Policy::none())
-            .pool_max_idle_per_host(0)
+            .retry(retry::never())
+            .pool_max_idle_per_host(usize::from(self.config.keep_alive))
             .resolve_to_addrs(host, &[address])
-            .connector_layer(timed)
-            .build()
+            .connector_layer(timed);
+        if self.config.http2 {
+            builder = builder.http2_prior_knowledge();
+        } else {
+            builder = builder.http1_only();
+        }
+        let client = builder.build()?;
+        Ok(Connector { client, handshake })
     }
 }
 
-fn head(response: &Response, address: SocketAddr) -> Answer {
+fn lock(handshake: &Mutex<Handshake>) -> std::sync::MutexGuard<'_, Handshake> {
+    handshake.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn head(response: &Response) -> Answer {
     let pod = response.headers().get("x-pod-name").map(|name| {
         let name = name.as_bytes();
         let name = &name[..name.len().min(MAX_POD_NAME)];
         String::from_utf8_lossy(name).into_owned()
     });
     Answer {
-        address,
         status: response.status().as_u16(),
         pod,
         body: Vec::new(),
@@ -212,7 +299,7 @@ fn status_line(status: StatusCode) -> String {
     }
 }
 
-fn while_connecting(error: &BoxError) -> (Kind, String) {
+fn while_connecting(error: &BoxError) -> Handshake {
     let error = error.as_ref();
     let kind = match find::<io::Error>(error).map(io::Error::kind) {
         Some(ErrorKind::ConnectionRefused) => Kind::ConnectRefused,
@@ -220,7 +307,7 @@ fn while_connecting(error: &BoxError) -> (Kind, String) {
         Some(ErrorKind::ConnectionReset) => Kind::Reset,
         _ => Kind::ConnectUnreachable,
     };
-    (kind, root(error).to_string())
+    Handshake::Failed(kind, root(error).to_string())
 }
 
 fn before_head(error: &reqwest::Error) -> Kind {
@@ -228,12 +315,12 @@ fn before_head(error: &reqwest::Error) -> Kind {
         return match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Kind::Reset,
             ErrorKind::TimedOut => Kind::ResponseTimeout,
-            _ => Kind::EmptyReply,
+            ErrorKind::UnexpectedEof => Kind::EmptyReply,
+            _ => Kind::Protocol,
         };
     }
     match find::<hyper::Error>(error) {
-        Some(error) if error.is_parse() || error.is_parse_too_large() => Kind::Protocol,
-        Some(error) if error.is_incomplete_message() => Kind::EmptyReply,
+        Some(error) if error.is_incomplete_message() || error.is_closed() => Kind::EmptyReply,
         _ => Kind::Protocol,
     }
 }

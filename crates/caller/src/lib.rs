@@ -1,13 +1,18 @@
 //! Calls a backend over and over, as a pod in a cluster does: resolve the name through cluster DNS,
 //! connect, ask, and say what happened; and when it failed, why.
 
+pub mod check;
 pub mod cli;
+pub mod diagnose;
 pub mod dns;
-mod http;
+pub mod http;
+pub mod json;
 pub mod probe;
 pub mod report;
+pub mod status;
 pub mod summary;
 pub mod text;
+pub mod view;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -22,15 +27,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::info;
 
-use crate::probe::Probe;
+use crate::probe::{Probe, ProbeConfig};
 use crate::summary::Summary;
-use crate::text::{Block, Format};
+use crate::view::Format;
 
 /// What a caller does.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How to call.
-    pub probe: Probe,
+    pub probe: ProbeConfig,
     /// From the start of a call to the start of the next; zero: one after another.
     pub interval: Duration,
     /// Stop after this many calls.
@@ -111,21 +116,26 @@ impl Caller {
             }
         });
         let mut ticker = Ticker::new(interval);
-        let mut summary = Summary::new(probe.target.to_string());
+        let url = probe.target.to_string();
+        let probe = Probe::new(probe);
+        let mut summary = Summary::new(url.clone());
         while count.is_none_or(|count| summary.calls() < count) {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = ticker.tick() => {}
             }
-            let report = probe.call().await;
-            summary.record(&report);
-            let report = &report;
-            out.write_all(Block { report, format }.to_string().as_bytes())?;
+            let mut text = String::new();
+            let ended = |report| {
+                summary.record(&report);
+                text += &format.report(&url, &report);
+            };
+            probe.round(ended).await;
+            out.write_all(text.as_bytes())?;
             out.flush()?;
         }
         phase.send_replace(Phase::LameDuck);
-        out.write_all(summary.to_string().as_bytes())?;
+        out.write_all(format.summary(&summary).as_bytes())?;
         out.flush()?;
         Ok(summary)
     }

@@ -1,29 +1,52 @@
 //! A call, from the name to the last byte of the answer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::Url;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::dns::Resolver;
-use crate::http::{Exchange, Request};
-use crate::report::{Phases, Report};
+use crate::dns::{Families, Lookup, Resolver};
+use crate::http::{Exchange, Http, HttpConfig};
+use crate::report::{Failure, Phases, Report};
+
+/// With `--each-address`, how many are called at once: enough that a few dead ones do not hold up
+/// the rest, and few enough to bound memory.
+const AT_ONCE: usize = 16;
 
 /// Where to call: `http://HOST[:PORT][/PATH]`; without a scheme, `http` is meant, as with curl.
 #[derive(Clone, Debug)]
 pub struct Target {
     url: Url,
-    host: Host,
-    port: u16,
+    /// What DNS is asked for, or the address itself.
+    pub host: Host,
+    /// The TCP port.
+    pub port: u16,
 }
 
+/// A host, as a URL has it.
 #[derive(Clone, Debug)]
-enum Host {
+pub enum Host {
+    /// To be resolved.
     Name(String),
+    /// Not to be resolved.
     Address(IpAddr),
+    /// This machine, and never a question for DNS (RFC 6761, section 6.3).
+    Localhost,
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+            Self::Localhost => f.write_str("localhost"),
+        }
+    }
 }
 
 /// The text is not something to call.
@@ -52,8 +75,7 @@ impl FromStr for Target {
         let name = url.host_str().unwrap_or_default();
         let host = match name.trim_matches(['[', ']']).parse() {
             Ok(address) => Host::Address(address),
-            // RFC 6761, section 6.3: never a question for DNS.
-            Err(_) if name == "localhost" => Host::Address(std::net::Ipv4Addr::LOCALHOST.into()),
+            Err(_) if matches!(name, "localhost" | "localhost.") => Host::Localhost,
             Err(_) => Host::Name(name.to_owned()),
         };
         let port = url.port_or_known_default().unwrap_or_default();
@@ -69,70 +91,153 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Calls a target, as often as it is asked to.
+/// How to call.
 #[derive(Clone, Debug)]
-pub struct Probe {
+pub struct ProbeConfig {
     /// Where to call.
     pub target: Target,
     /// How names are resolved.
     pub resolver: Resolver,
+    /// How requests are made.
+    pub http: HttpConfig,
     /// The whole call.
     pub timeout: Duration,
-    /// Each TCP handshake.
-    pub connect_timeout: Duration,
+    /// Call every address of the name, not only the first that takes a connection.
+    pub each_address: bool,
+}
+
+/// Calls a target, as often as it is asked to.
+#[derive(Debug)]
+pub struct Probe {
+    config: ProbeConfig,
+    http: Arc<Http>,
 }
 
 impl Probe {
-    /// Calls once. Whatever goes wrong is in the report.
-    pub async fn call(&self) -> Report {
-        let started = Timestamp::now();
-        let start = Instant::now();
-        let deadline = start + self.timeout;
-        let request_id = format!("{:016x}", rand::random::<u64>());
-        let lookup = match &self.target.host {
-            Host::Name(name) => Some(self.resolver.lookup(name, deadline).await),
-            Host::Address(_) => None,
+    /// Makes ready to call; nothing is sent.
+    pub fn new(config: ProbeConfig) -> Self {
+        let http = Http::new(config.http.clone(), config.target.url.clone());
+        Self {
+            config,
+            http: Arc::new(http),
+        }
+    }
+
+    /// Calls once, or each address once, and gives a report of each call as it ends. Whatever goes
+    /// wrong is in the reports; there is always one.
+    pub async fn round(&self, mut ended: impl FnMut(Report)) {
+        let begun = Begun {
+            time: Timestamp::now(),
+            instant: Instant::now(),
         };
-        let addresses = match (&self.target.host, &lookup) {
-            (Host::Address(address), _) => Ok(vec![*address]),
-            (_, Some(lookup)) => lookup.outcome.clone(),
-            (Host::Name(_), None) => Ok(Vec::new()),
-        };
-        let exchange = match addresses {
-            Ok(addresses) => {
-                let with_port = |ip| SocketAddr::new(ip, self.target.port);
-                let addresses: Vec<SocketAddr> = addresses.into_iter().map(with_port).collect();
-                let request = Request {
-                    url: &self.target.url,
-                    request_id: &request_id,
-                    connect_timeout: self.connect_timeout,
-                    deadline,
+        let deadline = begun.instant + self.config.timeout;
+        let (lookup, addresses) = self.addresses(deadline).await;
+        let addresses = match addresses {
+            Ok(addresses) => addresses,
+            Err(failure) => {
+                let exchange = Exchange {
+                    failure: Some(failure),
+                    ..Exchange::default()
                 };
-                request.send(&addresses).await
+                ended(report(begun, &new_request_id(), lookup, exchange));
+                return;
             }
-            Err(failure) => Exchange {
-                failure: Some(failure.into()),
-                ..Exchange::default()
-            },
         };
-        let Exchange {
+        self.http.keep_only(&addresses);
+        if !self.config.each_address {
+            let id = new_request_id();
+            let exchange = self.http.send(&addresses, &id, deadline).await;
+            ended(report(begun, &id, lookup, exchange));
+            return;
+        }
+        let mut calls = JoinSet::new();
+        for address in addresses {
+            if calls.len() >= AT_ONCE
+                && let Some(Ok(report)) = calls.join_next().await
+            {
+                ended(report);
+            }
+            let (http, lookup, timeout) =
+                (Arc::clone(&self.http), lookup.clone(), self.config.timeout);
+            calls.spawn(async move {
+                let start = Instant::now();
+                let id = new_request_id();
+                let exchange = http.send(&[address], &id, start + timeout).await;
+                let resolved = lookup.as_ref().map_or(Duration::ZERO, |l| l.duration);
+                let mut report = report(begun, &id, lookup, exchange);
+                // Its own time, without that of waiting for its turn.
+                report.phases.total = resolved + start.elapsed();
+                report
+            });
+        }
+        while let Some(Ok(report)) = calls.join_next().await {
+            ended(report);
+        }
+    }
+
+    /// The addresses to call, and how they were found.
+    async fn addresses(
+        &self,
+        deadline: Instant,
+    ) -> (Option<Arc<Lookup>>, Result<Vec<SocketAddr>, Failure>) {
+        let Target { host, port, .. } = &self.config.target;
+        let resolver = &self.config.resolver;
+        let (lookup, ips) = match host {
+            Host::Address(address) => (None, Ok(vec![*address])),
+            Host::Localhost => (None, Ok(loopback(resolver.families))),
+            Host::Name(name) => {
+                let lookup = resolver.lookup(name, deadline).await;
+                let ips = lookup.outcome.clone().map_err(Failure::from);
+                (Some(Arc::new(lookup)), ips)
+            }
+        };
+        let with_port = |ip| SocketAddr::new(ip, *port);
+        (
+            lookup,
+            ips.map(|ips| ips.into_iter().map(with_port).collect()),
+        )
+    }
+}
+
+fn loopback(families: Families) -> Vec<IpAddr> {
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    match families {
+        Families::Auto => vec![v4, v6],
+        Families::V4 => vec![v4],
+        Families::V6 => vec![v6],
+    }
+}
+
+fn new_request_id() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+#[derive(Clone, Copy)]
+struct Begun {
+    time: Timestamp,
+    instant: Instant,
+}
+
+fn report(begun: Begun, id: &str, lookup: Option<Arc<Lookup>>, exchange: Exchange) -> Report {
+    let Exchange {
+        address,
+        connect,
+        first_byte,
+        answer,
+        failure,
+    } = exchange;
+    Report {
+        started: begun.time,
+        request_id: id.to_owned(),
+        address,
+        phases: Phases {
+            dns: lookup.as_ref().map(|lookup| lookup.duration),
             connect,
             first_byte,
-            answer,
-            failure,
-        } = exchange;
-        Report {
-            started,
-            request_id,
-            phases: Phases {
-                dns: lookup.as_ref().map(|lookup| lookup.duration),
-                connect,
-                first_byte,
-                total: start.elapsed(),
-            },
-            lookup,
-            answer,
-            failure,
-        }
+            total: begun.instant.elapsed(),
+        },
+        lookup,
+        answer,
+        failure,
     }
 }

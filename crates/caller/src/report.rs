@@ -1,6 +1,8 @@
 //! What one call came to. Every view (the log, the summary, the exit code) is made of this.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +17,9 @@ pub struct Report {
     /// Sent as `X-Request-Id`, so that the backend's log can be matched.
     pub request_id: String,
     /// `None`: the URL has a literal address.
-    pub lookup: Option<Lookup>,
+    pub lookup: Option<Arc<Lookup>>,
+    /// What was called; for a Service that is the ClusterIP. `None`: it did not come to that.
+    pub address: Option<SocketAddr>,
     /// Where the time went.
     pub phases: Phases,
     /// The answer, if one came: with [`Kind::HttpStatus`] there is an answer *and* a failure.
@@ -37,11 +41,27 @@ pub struct Phases {
     pub total: Duration,
 }
 
+impl Phases {
+    /// Each phase with its name, in the order of time.
+    pub fn named(&self) -> [(&'static str, Option<Duration>); 4] {
+        let Self {
+            dns,
+            connect,
+            first_byte,
+            total,
+        } = *self;
+        [
+            ("dns", dns),
+            ("connect", connect),
+            ("first_byte", first_byte),
+            ("total", Some(total)),
+        ]
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Where it came from; for a Service that is the ClusterIP.
-    pub address: SocketAddr,
     /// The HTTP status.
     pub status: u16,
     /// `X-Pod-Name`, where the backend says.
@@ -167,6 +187,29 @@ kinds! {
     BodyTooLarge: "body_too_large", 63, "the answer is over the size limit",
         "what answered is not the backend that was meant";
 }
+
+impl Kind {
+    /// Whether no connection was made, so that another address may do better.
+    pub fn is_before_connection(self) -> bool {
+        self <= Self::ConnectTimeout
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ParseKindError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut kinds = Self::ALL.iter().copied();
+        kinds
+            .find(|kind| kind.label() == text)
+            .ok_or(ParseKindError)
+    }
+}
+
+/// The text is not the label of a kind.
+#[derive(Debug, thiserror::Error)]
+#[error("not the label of a kind of failure")]
+pub struct ParseKindError;
 
 impl From<dns::FailureKind> for Kind {
     fn from(kind: dns::FailureKind) -> Self {

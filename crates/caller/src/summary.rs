@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use runtime::escape::Escaped;
+use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::json;
 use crate::report::{Kind, Phases, Report};
 use crate::text::Millis;
 
@@ -34,7 +36,7 @@ pub struct Summary {
 impl Summary {
     /// Starts counting now. `target` is what is called.
     pub fn new(target: String) -> Self {
-        let phase = |name| {
+        let phase = |(name, _)| {
             let histogram = Histogram::new_with_bounds(1, MAX_MICROS, 2);
             (name, histogram.expect("the bounds are constant and valid"))
         };
@@ -48,7 +50,7 @@ impl Summary {
             longest_gap: Duration::ZERO,
             backends: BTreeMap::new(),
             other_backends: 0,
-            phases: ["dns", "connect", "first_byte", "total"].map(phase),
+            phases: Phases::default().named().map(phase),
         }
     }
 
@@ -64,9 +66,10 @@ impl Summary {
             }
         }
         if let Some(answer) = &report.answer {
-            let backend = match &answer.pod {
-                Some(pod) => Escaped::new(pod.as_bytes()).to_string(),
-                None => answer.address.to_string(),
+            let backend = match (&answer.pod, report.address) {
+                (Some(pod), _) => Escaped::new(pod.as_bytes()).to_string(),
+                (None, Some(address)) => address.to_string(),
+                (None, None) => "-".to_owned(),
             };
             if self.backends.len() < MAX_BACKENDS || self.backends.contains_key(&backend) {
                 *self.backends.entry(backend).or_default() += 1;
@@ -74,17 +77,7 @@ impl Summary {
                 self.other_backends += 1;
             }
         }
-        let Phases {
-            dns,
-            connect,
-            first_byte,
-            total,
-        } = report.phases;
-        for ((_, histogram), phase) in
-            self.phases
-                .iter_mut()
-                .zip([dns, connect, first_byte, Some(total)])
-        {
+        for ((_, histogram), (_, phase)) in self.phases.iter_mut().zip(report.phases.named()) {
             if let Some(duration) = phase {
                 let micros = u64::try_from(duration.as_micros()).unwrap_or(MAX_MICROS);
                 histogram.saturating_record(micros);
@@ -105,6 +98,28 @@ impl Summary {
     /// The longest time without a success, counting from the start and up to now.
     pub fn longest_gap(&self) -> Duration {
         self.longest_gap.max(self.last_success.elapsed())
+    }
+
+    /// Calls by who answered them; those beyond the bound as `other`.
+    fn backends(&self) -> impl Iterator<Item = (&str, u64)> {
+        let other = (self.other_backends > 0).then_some(("other", self.other_backends));
+        let known = self.backends.iter();
+        known
+            .map(|(name, count)| (name.as_str(), *count))
+            .chain(other)
+    }
+
+    /// The median, the 99th percentile and the maximum of each phase that was reached.
+    fn quantiles(&self) -> impl Iterator<Item = (&'static str, Option<[Duration; 3]>)> {
+        self.phases.iter().map(|(name, histogram)| {
+            let micros = [
+                histogram.value_at_quantile(0.5),
+                histogram.value_at_quantile(0.99),
+                histogram.max(),
+            ];
+            let reached = !histogram.is_empty();
+            (*name, reached.then(|| micros.map(Duration::from_micros)))
+        })
     }
 }
 
@@ -129,23 +144,73 @@ impl fmt::Display for Summary {
             "longest gap without a success: {:.1?}",
             self.longest_gap()
         )?;
-        for (backend, count) in &self.backends {
-            writeln!(f, "answered by: {backend} {count} ({:.1}%)", share(*count))?;
-        }
-        if self.other_backends > 0 {
-            let count = self.other_backends;
-            writeln!(f, "answered by: other {count} ({:.1}%)", share(count))?;
+        for (backend, count) in self.backends() {
+            writeln!(f, "answered by: {backend} {count} ({:.1}%)", share(count))?;
         }
         writeln!(f, "{:<12}{:>10}{:>10}{:>10}", "phase", "p50", "p99", "max")?;
-        for (name, histogram) in &self.phases {
-            let [p50, p99, max] = [
-                histogram.value_at_quantile(0.5),
-                histogram.value_at_quantile(0.99),
-                histogram.max(),
-            ]
-            .map(|micros| Millis((!histogram.is_empty()).then(|| Duration::from_micros(micros))));
+        for (name, quantiles) in self.quantiles() {
+            let [p50, p99, max] = match quantiles {
+                Some(durations) => durations.map(|duration| Millis(Some(duration))),
+                None => [const { Millis(None) }; 3],
+            };
             writeln!(f, "{name:<12}{p50:>10}{p99:>10}{max:>10}")?;
         }
         Ok(())
     }
+}
+
+/// Displays a summary as a JSON object, without a newline.
+#[derive(Debug)]
+pub struct JsonSummary<'a>(pub &'a Summary);
+
+impl fmt::Display for JsonSummary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let summary = self.0;
+        let quantiles = |(name, quantiles): (_, Option<[Duration; 3]>)| {
+            let [p50, p99, max] = quantiles?.map(json::millis);
+            Some((name, Quantiles { p50, p99, max }))
+        };
+        let failed = summary.failed.iter();
+        json::write_json(
+            f,
+            &Outer {
+                summary: Json {
+                    url: &summary.target,
+                    calls: summary.calls,
+                    ok: summary.calls - summary.failed(),
+                    failed: summary.failed(),
+                    failed_by_kind: failed.map(|(kind, count)| (kind.label(), *count)).collect(),
+                    elapsed_ms: json::millis(summary.start.elapsed()),
+                    longest_gap_ms: json::millis(summary.longest_gap()),
+                    answered_by: summary.backends().collect(),
+                    phases_ms: summary.quantiles().filter_map(quantiles).collect(),
+                },
+            },
+        )
+    }
+}
+
+#[derive(Serialize)]
+struct Outer<'a> {
+    summary: Json<'a>,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    url: &'a str,
+    calls: u64,
+    ok: u64,
+    failed: u64,
+    failed_by_kind: BTreeMap<&'static str, u64>,
+    elapsed_ms: f64,
+    longest_gap_ms: f64,
+    answered_by: BTreeMap<&'a str, u64>,
+    phases_ms: BTreeMap<&'static str, Quantiles>,
+}
+
+#[derive(Serialize)]
+struct Quantiles {
+    p50: f64,
+    p99: f64,
+    max: f64,
 }

@@ -10,7 +10,6 @@
 //! failure has three as well, and says `Call failed` where a success says `Response received`.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use runtime::escape::Escaped;
@@ -20,40 +19,13 @@ use crate::report::{Answer, Report};
 /// Most bytes of a body to show.
 const SHOWN_BODY: usize = 1024;
 
-/// How much to say of a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// Three lines.
-    #[default]
-    Text,
-    /// A fourth: the address, the pod, and where the time went.
-    Wide,
-}
-
-/// The text is not a format.
-#[derive(Debug, thiserror::Error)]
-#[error("expected text or wide")]
-pub struct ParseFormatError;
-
-impl FromStr for Format {
-    type Err = ParseFormatError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "wide" => Ok(Self::Wide),
-            _ => Err(ParseFormatError),
-        }
-    }
-}
-
 /// Displays a report, each line ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
     /// What to show.
     pub report: &'a Report,
-    /// How much of it.
-    pub format: Format,
+    /// Add a fourth line: the pod, the address, and where the time went.
+    pub wide: bool,
 }
 
 impl fmt::Display for Block<'_> {
@@ -78,9 +50,9 @@ impl fmt::Display for Block<'_> {
             }
             (None, None) => {}
         }
-        match self.format {
-            Format::Text => Ok(()),
-            Format::Wide => writeln!(f, "{}", Wide(report)),
+        match self.wide {
+            false => Ok(()),
+            true => writeln!(f, "{}", Wide(report)),
         }
     }
 }
@@ -115,21 +87,17 @@ struct Wide<'a>(&'a Report);
 impl fmt::Display for Wide<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.0;
-        match &report.answer {
-            Some(answer) => {
-                let pod = answer.pod.as_deref().unwrap_or("-");
-                let pod = Escaped::new(pod.as_bytes());
-                write!(f, "pod={pod} address={}", answer.address)?;
-            }
-            None => f.write_str("pod=- address=-")?,
+        let pod = report
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.pod.as_deref());
+        let pod = Escaped::new(pod.unwrap_or("-").as_bytes());
+        write!(f, "pod={pod} address=")?;
+        match report.address {
+            Some(address) => write!(f, "{address}")?,
+            None => f.write_str("-")?,
         }
-        let phases = &report.phases;
-        for (name, phase) in [
-            ("dns", phases.dns),
-            ("connect", phases.connect),
-            ("first_byte", phases.first_byte),
-            ("total", Some(phases.total)),
-        ] {
+        for (name, phase) in report.phases.named() {
             write!(f, " {name}={}", Millis(phase))?;
         }
         write!(f, " id={}", report.request_id)

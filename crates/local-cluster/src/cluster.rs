@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caller::dns::{ConfSource, Families, Resolver};
-use caller::probe::Probe;
-use caller::text::Format;
+use caller::http::HttpConfig;
+use caller::probe::ProbeConfig;
+use caller::status::ExpectedStatus;
+use caller::view::Format;
 use echo_server::{AccessLogFormat, EchoServer, Pod};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use runtime::listen::ListenAddr;
 use runtime::server::{Drain, Limits};
 use tempfile::TempDir;
@@ -237,15 +239,23 @@ fn frontend(
         format,
     } = config;
     let caller = caller::bind(caller::Config {
-        probe: Probe {
+        probe: ProbeConfig {
             target: format!("http://backend:{port}/").parse()?,
             resolver: Resolver {
                 source: source.clone(),
                 families: Families::Auto,
                 question_timeout: Duration::from_secs(2),
             },
+            http: HttpConfig {
+                method: Method::GET,
+                headers: HeaderMap::new(),
+                expected_status: ExpectedStatus::default(),
+                http2: false,
+                keep_alive: false,
+                connect_timeout: Duration::from_secs(2),
+            },
             timeout: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(2),
+            each_address: false,
         },
         interval,
         count: count.map(NonZeroU64::get),

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use caller::text::Format;
+use caller::view::Format;
 use clap::Parser;
 use local_cluster::cluster::{Cluster, Config};
 use runtime::log::LevelFilter;
@@ -29,7 +29,7 @@ struct Args {
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
 
-    /// text (three lines a call) or wide (a fourth: pod, address, times by phase)
+    /// text (three lines a call), wide (a fourth: pod, address, times by phase) or json
     #[arg(long, default_value = "wide")]
     format: Format,
 

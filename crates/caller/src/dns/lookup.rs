@@ -40,6 +40,8 @@ pub struct Resolver {
 pub struct Lookup {
     /// The name as it was given.
     pub name: String,
+    /// What decided what to ask; `None` where there is none to be had.
+    pub conf: Option<ResolvConf>,
     /// In the order in which they were asked.
     pub questions: Vec<Question>,
     /// From the first question to the verdict.
@@ -83,18 +85,23 @@ impl Resolver {
     pub async fn lookup(&self, name: &str, deadline: Instant) -> Lookup {
         let start = Instant::now();
         let mut questions = Vec::new();
-        let outcome = match self.source.read() {
-            Ok(conf) => self
-                .walk(name, &conf, deadline, &mut questions)
-                .await
-                .map_err(|verdict| verdict.explain(name, &questions, start.elapsed())),
-            Err(error) => Err(Failure {
-                kind: FailureKind::NoConf,
-                evidence: error.to_string(),
-            }),
+        let (conf, outcome) = match self.source.read() {
+            Ok(conf) => {
+                let walked = self.walk(name, &conf, deadline, &mut questions).await;
+                let explain = |verdict: Verdict| verdict.explain(name, &questions, start.elapsed());
+                (Some(conf), walked.map_err(explain))
+            }
+            Err(error) => {
+                let failure = Failure {
+                    kind: FailureKind::NoConf,
+                    evidence: error.to_string(),
+                };
+                (None, Err(failure))
+            }
         };
         Lookup {
             name: name.to_owned(),
+            conf,
             questions,
             duration: start.elapsed(),
             outcome,

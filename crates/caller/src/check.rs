@@ -1,0 +1,52 @@
+//! `caller once`: one call, with an exit code, and `--expect`, which makes a check of it.
+
+use std::str::FromStr;
+
+use crate::report::{Kind, ParseKindError, Report};
+
+/// What a call is expected to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// It succeeds.
+    Ok,
+    /// A policy keeps it from connecting: packets are dropped, or there is no way. A refusal is no
+    /// sign of that, because a backend that is not there refuses as well.
+    Blocked,
+    /// It fails in this way.
+    Kind(Kind),
+}
+
+impl FromStr for Expectation {
+    type Err = ParseKindError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "ok" => Ok(Self::Ok),
+            "blocked" => Ok(Self::Blocked),
+            kind => kind.parse().map(Self::Kind),
+        }
+    }
+}
+
+impl Expectation {
+    /// Whether a call came to what was expected.
+    pub fn is_met_by(self, report: &Report) -> bool {
+        let kind = report.failure.as_ref().map(|failure| failure.kind);
+        match self {
+            Self::Ok => kind.is_none(),
+            Self::Blocked => {
+                matches!(kind, Some(Kind::ConnectTimeout | Kind::ConnectUnreachable))
+            }
+            Self::Kind(expected) => kind == Some(expected),
+        }
+    }
+
+    /// The exit code for a call: 0 as expected; else its kind's, or 1 if it succeeded.
+    pub fn exit_code(self, report: &Report) -> u8 {
+        match &report.failure {
+            _ if self.is_met_by(report) => 0,
+            Some(failure) => failure.kind.exit_code(),
+            None => 1,
+        }
+    }
+}
