@@ -191,7 +191,7 @@ fn an_answer_that_is_none_is_no_success() {
     assert_failed(
         &call(raw_server("")),
         "connection closed before message completed",
-        &format!("Call failed: the connection was closed without an answer; {died}"),
+        &format!("Call failed: the connection was closed before there was an answer; {died}"),
     );
     assert_failed(
         &call(raw_server(

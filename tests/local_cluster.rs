@@ -66,7 +66,7 @@ fn ports_that_are_taken_give_way_and_ctrl_c_ends_it() {
 }
 
 #[test]
-fn the_command_it_suggests_works() {
+fn what_it_suggests_to_use_is_there() {
     let cluster = Process::spawn(command().arg("--interval=1h"));
     let suggestion = cluster.wait_for_stdout("--nameserver");
     let value = |flag: &str| {

@@ -169,7 +169,7 @@ kinds! {
     Reset: "reset", 56, "the connection was reset",
         "the backend died or was killed mid-answer";
     /// FIN in place of an answer.
-    EmptyReply: "empty_reply", 52, "the connection was closed without an answer",
+    EmptyReply: "empty_reply", 52, "the connection was closed before there was an answer",
         "the backend died or was killed mid-answer";
     /// FIN in the middle of an answer.
     Incomplete: "incomplete", 18, "the answer was cut short",

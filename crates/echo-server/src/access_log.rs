@@ -7,7 +7,6 @@
 //! Lines are put into a buffer of bounded size which one thread writes out, so that a reader of
 //! stdout who is slow, or stuck, never delays an answer. What does not fit is dropped and counted.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
@@ -15,11 +14,10 @@ use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
-use jiff::Timestamp;
 use runtime::escape::Escaped;
 use serde::Serialize;
 use tracing::warn;
@@ -112,7 +110,7 @@ struct State {
 /// The current second, spelled out: most lines share it.
 #[derive(Debug, Default)]
 struct Clock {
-    second: i64,
+    second: u64,
     text: String,
 }
 
@@ -217,7 +215,7 @@ fn append_json(line: &mut Vec<u8>, _clock: &mut Clock, entry: &Entry<'_>) {
     let written = serde_json::to_writer(
         &mut *line,
         &JsonLine {
-            time: format!("{:.3}", Timestamp::now()),
+            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             host: text(host(request)),
             client: entry.peer,
             method: request.method().as_str(),
@@ -250,13 +248,16 @@ fn header(request: &Request<()>, name: http::HeaderName) -> &[u8] {
 }
 
 impl Clock {
+    /// The time as Go's package `log` writes it, in UTC: `2026/11/22 12:22:53`.
     fn now(&mut self) -> &str {
-        let now = Timestamp::now();
-        if self.second != now.as_second() {
-            self.second = now.as_second();
-            self.text.clear();
-            let written = write!(self.text, "{}", now.strftime("%Y/%m/%d %H:%M:%S"));
-            debug_assert!(written.is_ok(), "a String takes everything");
+        let now = SystemTime::now();
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs());
+        if self.second != second {
+            self.second = second;
+            let rfc3339 = humantime::format_rfc3339_seconds(now).to_string();
+            self.text = rfc3339.replace('-', "/").replace('T', " ").replace('Z', "");
         }
         &self.text
     }

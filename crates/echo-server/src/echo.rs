@@ -126,6 +126,8 @@ impl Answer {
 impl Handler for Echo {
     type Body = Full<Bytes>;
 
+    const HTTP2: bool = true;
+
     async fn handle(&self, request: Request<()>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let start = Instant::now();
         let Answers {

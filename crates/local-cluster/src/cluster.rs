@@ -186,7 +186,7 @@ impl fmt::Display for Cluster {
         writeln!(f, "try          curl http://{service}/")?;
         writeln!(
             f,
-            "try          cargo run -p caller -- --resolv-conf {} --nameserver {} --admin-listen off --count 1 http://backend:{}/",
+            "try          cargo run -p caller -- diagnose --resolv-conf {} --nameserver {} http://backend:{}/",
             self.resolv_conf().display(),
             self.dns.addr,
             service.port(),

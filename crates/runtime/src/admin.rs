@@ -46,6 +46,8 @@ pub struct Admin {
 impl Handler for Admin {
     type Body = Full<Bytes>;
 
+    const HTTP2: bool = false;
+
     async fn handle(&self, request: Request<()>, _peer: SocketAddr) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");

@@ -61,7 +61,7 @@ pub(crate) async fn serve<H: Handler>(
     });
     let service = service_fn(move |request| Arc::clone(&requests).answer(request));
 
-    let ended = if http2 {
+    let ended = if H::HTTP2 && http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)

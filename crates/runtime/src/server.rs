@@ -37,6 +37,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
         + Send
         + 'static;
 
+    /// Whether HTTP/2 is spoken as well; without it, its code is left out of the binary.
+    const HTTP2: bool;
+
     /// Answers one request of the client at `peer`.
     fn handle(
         &self,

@@ -1,0 +1,162 @@
+//! The demo's whole story in a real cluster: whichever the current context of kubectl names, so this
+//! runs only when it is asked for by name:
+//!
+//! ```text
+//! cargo test -p local-cluster --test cluster
+//! ```
+//!
+//! The images have to be there already, under the names in the manifests; the README says how for
+//! kind, minikube, k3s and a registry. `KUSTOMIZATION` names another folder than `kustomize` to
+//! deploy. The namespace is deleted in the end, and has to be absent at the beginning.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use test_support::process::{Output, Process, run};
+
+const NAMESPACE: &str = "pod-to-pod-communication";
+
+/// Clusters pull, schedule and probe at their own pace.
+const ROLLOUT: &str = "--timeout=180s";
+const PATIENCE: Duration = Duration::from_secs(180);
+
+fn kubectl(args: &[&str]) -> Command {
+    let mut command = Command::new("kubectl");
+    command
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .args(args);
+    command
+}
+
+/// Runs kubectl, which must succeed, and gives its output.
+fn succeed(args: &[&str]) -> String {
+    let Output {
+        code,
+        stdout,
+        stderr,
+    } = run(&mut kubectl(args));
+    assert_eq!(code, Some(0), "kubectl {args:?}: {stdout}{stderr}");
+    stdout
+}
+
+fn in_namespace<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["--namespace", NAMESPACE], args].concat()
+}
+
+/// The pods of an app, without those that are on their way out.
+fn pods(app: &str) -> BTreeSet<String> {
+    let selector = format!("app={app}");
+    let names = r#"{range .items[*]}{.metadata.name}{" "}{.metadata.deletionTimestamp}{"\n"}{end}"#;
+    let output = format!("jsonpath={names}");
+    let listed = succeed(&in_namespace(&[
+        "get", "pods", "-l", &selector, "-o", &output,
+    ]));
+    let staying = listed.lines().filter_map(|line| line.strip_suffix(' '));
+    staying.map(str::to_owned).collect()
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// What is deployed, and deleted in the end even if the test fails.
+struct Deployed(String);
+
+impl Deployed {
+    fn apply() -> Self {
+        let folder = std::env::var("KUSTOMIZATION").unwrap_or_else(|_| "kustomize".to_owned());
+        let there = run(&mut kubectl(&["get", "namespace", NAMESPACE]));
+        assert_ne!(
+            there.code,
+            Some(0),
+            "the namespace {NAMESPACE} is there already"
+        );
+        succeed(&["apply", "-k", &folder]);
+        Self(folder)
+    }
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        let deleted = kubectl(&["delete", "-k", &self.0, "--wait=true", "--timeout=120s"]).status();
+        if !thread::panicking() {
+            assert!(deleted.is_ok_and(|status| status.success()));
+        }
+    }
+}
+
+#[test]
+fn the_story_of_the_demo() {
+    let deployed = Deployed::apply();
+    for deployment in ["deployment/backend", "deployment/frontend"] {
+        succeed(&in_namespace(&["rollout", "status", deployment, ROLLOUT]));
+    }
+
+    wait_until("a block in the frontends' logs", || {
+        let log = succeed(&in_namespace(&["logs", "-l", "app=frontend", "--tail=30"]));
+        let lines: Vec<&str> = log.lines().collect();
+        lines.windows(3).any(|block| {
+            block[0].starts_with("=== Frontend calling Backend at ")
+                && block[1..]
+                    == [
+                        "Hello from Backend Service!",
+                        "Response received successfully!",
+                    ]
+        })
+    });
+
+    let backends = pods("backend");
+    assert_eq!(backends.len(), 2);
+    let exec = ["exec", "deployment/frontend", "--", "caller"];
+    let mut answered = BTreeSet::new();
+    wait_until("an answer of each backend", || {
+        let report = succeed(&in_namespace(
+            &[&exec[..], &["once", "--format=wide"]].concat(),
+        ));
+        let pod = report
+            .lines()
+            .find_map(|line| line.strip_prefix("pod=")?.split(' ').next());
+        answered.insert(pod.expect("a fourth line").to_owned());
+        backends.is_subset(&answered)
+    });
+    let diagnosis = succeed(&in_namespace(&[&exec[..], &["diagnose"]].concat()));
+    assert!(!diagnosis.contains("FAIL"), "{diagnosis}");
+
+    // Whatever the server writes otherwise than the manifests, Argo CD would want to put right.
+    let diff = run(&mut kubectl(&["diff", "-k", &deployed.0]));
+    assert_eq!(diff.code, Some(0), "{}{}", diff.stdout, diff.stderr);
+
+    let load = [
+        "--admin-listen=off",
+        "--interval=20ms",
+        "--duration=60s",
+        "--format=wide",
+    ];
+    let load = Process::spawn(&mut kubectl(&in_namespace(&[&exec[..], &load].concat())));
+    load.wait_for_stdout("Response received successfully!");
+    succeed(&in_namespace(&["rollout", "restart", "deployment/backend"]));
+    succeed(&in_namespace(&[
+        "rollout",
+        "status",
+        "deployment/backend",
+        ROLLOUT,
+    ]));
+    wait_until("the end of the old backends", || {
+        pods("backend").is_disjoint(&backends)
+    });
+    wait_until("the end of the load", || {
+        load.stdout().contains("longest gap without a success")
+    });
+    let log = load.stdout();
+    let (_, summary) = log.rsplit_once("--- http://").expect("a summary");
+    println!("{summary}");
+    assert!(summary.contains(" 0 failed (0.0%)"), "{summary}");
+    assert_eq!(load.finish().code, Some(0));
+}

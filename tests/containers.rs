@@ -1,0 +1,346 @@
+//! The images, built by the real Dockerfile and run as a cluster would run them: read-only, without
+//! capabilities, as a number, in the manifests' memory, on a private network.
+//!
+//! Needs a Docker engine. Where the Dockerfile's builder image can neither be found nor pulled,
+//! `containers/stand-in-builder` makes one of this machine's own toolchain.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use test_support::process::{Output, run};
+use test_support::{PATIENCE, tool};
+
+const ECHO_SERVER: &str = "pod-to-pod-communication-test/echo-server";
+const CALLER: &str = "pod-to-pod-communication-test/caller";
+const TEXT: &str = "Hello from Backend Service!";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn try_docker(args: &[&str]) -> Output {
+    run(Command::new("docker")
+        .args(args)
+        .env("DOCKER_BUILDKIT", "0"))
+}
+
+/// Runs `docker`, which must succeed, and gives its output.
+fn docker(args: &[&str]) -> String {
+    let Output {
+        code,
+        stdout,
+        stderr,
+    } = try_docker(args);
+    assert_eq!(code, Some(0), "docker {args:?}: {stderr}");
+    stdout.trim_end().to_owned()
+}
+
+/// Whether there is an engine, and if so the images, built once for all tests.
+fn images() -> bool {
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    *BUILT.get_or_init(|| {
+        if tool("docker").is_none() || try_docker(&["version"]).code != Some(0) {
+            assert!(std::env::var_os("CI").is_none(), "CI has no Docker engine");
+            return false;
+        }
+        let builder = Builder::provide();
+        for (target, tag) in [("echo-server", ECHO_SERVER), ("caller", CALLER)] {
+            // A build takes minutes, and says so on the terminal.
+            let built = Command::new("docker")
+                .args(["build", "--target", target, "--tag", tag, "."])
+                .current_dir(root())
+                .stdout(Stdio::null())
+                .status();
+            assert!(
+                built.expect("docker was there").success(),
+                "the build of {target} failed"
+            );
+        }
+        drop(builder);
+        true
+    })
+}
+
+/// The Dockerfile's builder image; a stand-in loses that name again when dropped.
+struct Builder(Option<String>);
+
+impl Builder {
+    fn provide() -> Self {
+        let dockerfile = fs::read_to_string(root().join("Dockerfile")).expect("it is there");
+        let mut from = dockerfile
+            .lines()
+            .filter_map(|line| line.strip_prefix("FROM "));
+        let name = from
+            .next()
+            .and_then(|from| from.split(' ').next())
+            .expect("a builder");
+        let is_there = |image: &str| try_docker(&["image", "inspect", image]).code == Some(0);
+        if is_there(name) || try_docker(&["pull", "--quiet", name]).code == Some(0) {
+            return Self(None);
+        }
+        let stand_in = format!("pod-to-pod-communication-test/builder:{:x}", fingerprint());
+        if !is_there(&stand_in) {
+            let made = Command::new(root().join("tests/containers/stand-in-builder"))
+                .arg(&stand_in)
+                .status();
+            assert!(
+                made.expect("it is there").success(),
+                "no stand-in for {name}"
+            );
+        }
+        docker(&["tag", &stand_in, name]);
+        Self(Some(name.to_owned()))
+    }
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        if let Some(name) = &self.0 {
+            docker(&["rmi", name]);
+        }
+    }
+}
+
+/// Changes when a stand-in is out of date: it carries the crates of the lock file.
+fn fingerprint() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in ["Cargo.lock", "tests/containers/stand-in-builder"] {
+        fs::read(root().join(file))
+            .expect("it is there")
+            .hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// A network of its own with containers in it, removed when dropped.
+struct Network {
+    name: String,
+    containers: Vec<String>,
+}
+
+impl Network {
+    fn new(test: &str) -> Self {
+        let name = format!(
+            "pod-to-pod-communication-test-{test}-{}",
+            std::process::id()
+        );
+        docker(&["network", "create", "--internal", &name]);
+        Self {
+            name,
+            containers: Vec::new(),
+        }
+    }
+
+    /// Starts a container as a restricted pod is started.
+    fn start(&mut self, name: &str, options: &[&str], image: &str, args: &[&str]) -> String {
+        let full_name = format!("{}-{name}", self.name);
+        let pod_name = format!("POD_NAME={name}");
+        let mut command = vec![
+            "run",
+            "--detach",
+            "--name",
+            &full_name,
+            "--network",
+            &self.name,
+        ];
+        command.extend([
+            "--read-only",
+            "--cap-drop=ALL",
+            "--security-opt=no-new-privileges",
+        ]);
+        command.extend(["--memory=32m", "--pids-limit=64", "--env", &pod_name]);
+        command.extend(options);
+        command.push(image);
+        command.extend(args);
+        docker(&command);
+        self.containers.push(full_name.clone());
+        full_name
+    }
+
+    fn backend(&mut self, name: &str) -> String {
+        let text = format!("-text={TEXT}");
+        let args = [&text, "-listen=:8080", "--drain-delay=1s"];
+        let alias = ["--network-alias=backend"];
+        let container = self.start(name, &alias, ECHO_SERVER, &args);
+        wait_for_log(&container, "server is listening");
+        container
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for container in &self.containers {
+            let _ = try_docker(&["rm", "--force", container]);
+        }
+        let _ = try_docker(&["network", "rm", &self.name]);
+    }
+}
+
+fn logs(container: &str) -> String {
+    let Output { stdout, stderr, .. } = try_docker(&["logs", container]);
+    stdout + &stderr
+}
+
+fn wait_for_log(container: &str, what: &str) {
+    wait_until(what, || logs(container).contains(what));
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn inspect(what: &str, format: &str) -> String {
+    docker(&["inspect", "--format", format, what])
+}
+
+#[test]
+fn an_image_is_one_static_binary_run_by_a_number() {
+    if !images() {
+        return;
+    }
+    for (image, binary) in [(ECHO_SERVER, "echo-server"), (CALLER, "caller")] {
+        assert_eq!(inspect(image, "{{.Config.User}}"), "65532:65532");
+        assert_eq!(inspect(image, "{{len .RootFS.Layers}}"), "1");
+        assert_eq!(
+            inspect(image, "{{json .Config.Entrypoint}}"),
+            format!("[\"/bin/{binary}\"]")
+        );
+        let label = |name: &str| {
+            inspect(
+                image,
+                &format!("{{{{index .Config.Labels \"org.opencontainers.image.{name}\"}}}}"),
+            )
+        };
+        assert_eq!(label("version"), env!("CARGO_PKG_VERSION"));
+        assert_eq!(label("title"), binary);
+
+        let container = docker(&["create", image]);
+        let tar = std::env::temp_dir().join(format!("{container}.tar"));
+        docker(&[
+            "export",
+            "--output",
+            tar.to_str().expect("text"),
+            &container,
+        ]);
+        docker(&["rm", &container]);
+        let files = run(Command::new("tar").arg("tf").arg(&tar)).stdout;
+        let unpacked = run(Command::new("tar")
+            .arg("xOf")
+            .arg(&tar)
+            .arg(format!("bin/{binary}"))
+            .stdout(Stdio::piped()));
+        fs::remove_file(&tar).expect("it was there");
+        assert_eq!(unpacked.code, Some(0));
+        // What the engine itself puts into every container is no part of the image.
+        let engines = ["dev/", "etc/", "proc/", "sys/", ".dockerenv"];
+        let own: Vec<&str> = files
+            .lines()
+            .filter(|file| !engines.iter().any(|dir| file.starts_with(dir)))
+            .collect();
+        assert_eq!(own, ["bin/", &format!("bin/{binary}")]);
+        // An ELF file that wants an interpreter (the dynamic loader) names it.
+        assert!(
+            !unpacked.stdout.contains("/ld-linux"),
+            "{binary} is not static"
+        );
+    }
+}
+
+#[test]
+fn the_pair_talks_and_recovers_and_leaves_in_time() {
+    if !images() {
+        return;
+    }
+    let mut network = Network::new("pair");
+    let backends = ["backend-1", "backend-2"].map(|name| network.backend(name));
+    let interval = ["--interval=100ms", "--format=wide"];
+    let frontends =
+        ["frontend-1", "frontend-2"].map(|name| network.start(name, &[], CALLER, &interval));
+    for frontend in &frontends {
+        for backend in ["backend-1", "backend-2"] {
+            wait_for_log(frontend, &format!("\npod={backend} "));
+        }
+        let log = logs(frontend);
+        let block: Vec<&str> = log.lines().take(3).collect();
+        assert!(
+            block[0].starts_with("=== Frontend calling Backend at "),
+            "{log}"
+        );
+        assert_eq!(
+            block[1..],
+            [TEXT, "Response received successfully!"],
+            "{log}"
+        );
+    }
+    assert!(logs(&backends[0]).contains("\"GET / HTTP/1.1\" 200 28 \"caller/"));
+
+    // The binary is all there is, and it is on the PATH.
+    let exec = |args: &[&str]| try_docker(&[&["exec", &frontends[0], "caller"], args].concat());
+    assert_eq!(exec(&["once"]).code, Some(0));
+    let diagnosis = exec(&["diagnose"]);
+    assert_eq!(
+        (
+            diagnosis.code,
+            diagnosis.stdout.matches("ok    HTTP").count()
+        ),
+        (Some(0), 2)
+    );
+    assert_eq!(exec(&["once", "http://nosuch:8080/"]).code, Some(6));
+    let shell = try_docker(&["exec", &frontends[0], "sh", "-c", "true"]);
+    assert_ne!(shell.code, Some(0));
+
+    // One backend dies without a word: calls that meet it fail, and then they are well again.
+    docker(&["kill", &backends[0]]);
+    for frontend in &frontends {
+        let before = logs(frontend).len();
+        wait_until("a success of the backend that is left", || {
+            logs(frontend)[before..].contains("\npod=backend-2 ")
+        });
+    }
+
+    for (container, grace_period) in [
+        (&frontends[0], "10"),
+        (&frontends[1], "10"),
+        (&backends[1], "30"),
+    ] {
+        docker(&["stop", "--time", grace_period, container]);
+        assert_eq!(
+            inspect(container, "{{.State.ExitCode}} {{.State.OOMKilled}}"),
+            "0 false"
+        );
+    }
+    assert!(logs(&frontends[0]).contains(" call statistics ---"));
+    assert!(logs(&backends[1]).contains("drained"));
+}
+
+#[test]
+fn the_text_may_come_from_the_environment() {
+    if !images() {
+        return;
+    }
+    let mut network = Network::new("env");
+    let options = [
+        "--network-alias=backend",
+        "--env=ECHO_TEXT=from the environment",
+    ];
+    let backend = network.start("backend-1", &options, ECHO_SERVER, &[]);
+    wait_for_log(&backend, "server is listening");
+    let once = ["once", "--expect=ok"];
+    let test = network.start("test", &[], CALLER, &once);
+    wait_for_log(
+        &test,
+        "\nfrom the environment\nResponse received successfully!\n",
+    );
+    let no_text = network.start("no-text", &[], ECHO_SERVER, &[]);
+    wait_for_log(&no_text, "Missing -text option or ECHO_TEXT env var!");
+    assert_eq!(docker(&["wait", &no_text]), "127");
+}

@@ -1,0 +1,225 @@
+//! A DNS server that misbehaves as it is told to.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use hickory_resolver::proto::op::{Message, MessageType, Query, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, CNAME};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+
+/// Longer than the callers of these tests wait for an answer.
+const TOO_LATE: Duration = Duration::from_millis(700);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Healthy,
+    NxDomain,
+    NoData,
+    ServFail,
+    ServFailThenNxDomain,
+    NxDomainButServFailForTheBareName,
+    NotImplemented,
+    Refused,
+    Silent,
+    SilentForIpv6,
+    LostOnce,
+    Late,
+    WrongId,
+    AnotherQuestion,
+    Garbage,
+    NotAResponse,
+    CnameLoop,
+    CnameToNowhere,
+    CnameToBackend,
+    TruncatedAndTcpCloses,
+    TruncatedAndTcpSilent,
+    TwoHundredAddresses,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    asked: Vec<String>,
+}
+
+/// A server on UDP and TCP, for as long as the test runs.
+pub struct Server {
+    pub addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    pub fn start_at(addr: SocketAddr) -> Self {
+        Self::try_start_at(addr).expect("a free port")
+    }
+
+    /// A resolv.conf cannot name a port, so this takes 53 at some loopback address; `None` where
+    /// that is not permitted.
+    pub fn start_on_port_53() -> Option<Self> {
+        let addr = (Ipv4Addr::new(127, 53, 53, 53), 53).into();
+        let started = Self::try_start_at(addr);
+        if started.is_none() {
+            assert!(std::env::var_os("CI").is_none(), "CI may take port 53");
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped a test: port 53 is not to be had"
+            );
+        }
+        started
+    }
+
+    fn try_start_at(addr: SocketAddr) -> Option<Self> {
+        let udp = UdpSocket::bind(addr).ok()?;
+        let addr = udp.local_addr().expect("it is bound");
+        let tcp = TcpListener::bind(addr).ok()?;
+        let state = Arc::new(Mutex::new(State {
+            mode: Mode::Healthy,
+            asked: Vec::new(),
+        }));
+        let (over_udp, over_tcp) = (Arc::clone(&state), Arc::clone(&state));
+        thread::spawn(move || serve_udp(&udp, &over_udp));
+        thread::spawn(move || serve_tcp(&tcp, &over_tcp));
+        Some(Self { addr, state })
+    }
+
+    pub fn set(&self, mode: Mode) {
+        self.state.lock().expect("no server panics").mode = mode;
+    }
+
+    pub fn was_asked_for(&self, name: &str) -> bool {
+        let state = self.state.lock().expect("no server panics");
+        state.asked.iter().any(|asked| asked == name)
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, state: &Mutex<State>) {
+    let mut buffer = [0; 1500];
+    loop {
+        let (len, client) = socket.recv_from(&mut buffer).expect("a packet");
+        let query = Message::from_vec(&buffer[..len]).expect("callers send DNS");
+        let mode = note(state, &query);
+        let Some(answer) = answer(mode, &query, false) else {
+            continue;
+        };
+        if mode == Mode::Late {
+            thread::sleep(TOO_LATE);
+        }
+        // The client may have gone.
+        let _ = socket.send_to(&answer, client);
+    }
+}
+
+fn serve_tcp(listener: &TcpListener, state: &Mutex<State>) {
+    let mut held = Vec::new();
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        let mut len = [0; 2];
+        if stream.read_exact(&mut len).is_err() {
+            continue;
+        }
+        let mut query = vec![0; u16::from_be_bytes(len).into()];
+        stream.read_exact(&mut query).expect("a whole query");
+        let query = Message::from_vec(&query).expect("callers send DNS");
+        match note(state, &query) {
+            Mode::TruncatedAndTcpCloses => {}
+            Mode::TruncatedAndTcpSilent => held.push(stream),
+            mode => {
+                let answer = answer(mode, &query, true).expect("it answers over TCP");
+                let len = u16::try_from(answer.len()).expect("it fits");
+                let _ = stream.write_all(&[&len.to_be_bytes()[..], &answer].concat());
+            }
+        }
+    }
+}
+
+fn note(state: &Mutex<State>, query: &Message) -> Mode {
+    let mut state = state.lock().expect("no server panics");
+    state.asked.push(query.queries[0].name().to_ascii());
+    let mode = state.mode;
+    if mode == Mode::LostOnce {
+        state.mode = Mode::Healthy;
+    }
+    mode
+}
+
+fn answer(mode: Mode, query: &Message, tcp: bool) -> Option<Vec<u8>> {
+    let question = &query.queries[0];
+    let name = question.name().clone();
+    let is_bare = name.num_labels() == 1;
+    let mut message = query.clone().into_response();
+    let mut code = |code| message.metadata.response_code = code;
+    match mode {
+        Mode::Silent | Mode::LostOnce => return None,
+        Mode::SilentForIpv6 if question.query_type() == RecordType::AAAA => return None,
+        Mode::NxDomain => code(ResponseCode::NXDomain),
+        Mode::NxDomainButServFailForTheBareName if is_bare => code(ResponseCode::ServFail),
+        Mode::NxDomainButServFailForTheBareName => code(ResponseCode::NXDomain),
+        Mode::NoData => {}
+        Mode::ServFail => code(ResponseCode::ServFail),
+        Mode::ServFailThenNxDomain if name.num_labels() == 5 => code(ResponseCode::ServFail),
+        Mode::ServFailThenNxDomain => code(ResponseCode::NXDomain),
+        Mode::NotImplemented => code(ResponseCode::NotImp),
+        Mode::Refused => code(ResponseCode::Refused),
+        Mode::Garbage => {
+            let id = query.metadata.id.to_be_bytes();
+            return Some([&id[..], b"\x84\x00 this is not DNS, is it?"].concat());
+        }
+        Mode::WrongId => message.metadata.id ^= 1,
+        Mode::AnotherQuestion => {
+            message.queries = vec![Query::query(named("other.example."), RecordType::A)];
+        }
+        Mode::NotAResponse => message.metadata.message_type = MessageType::Query,
+        Mode::CnameLoop => {
+            let there = named("loop.example.");
+            add(&mut message, &name, RData::CNAME(CNAME(there.clone())));
+            add(&mut message, &there, RData::CNAME(CNAME(name)));
+        }
+        Mode::CnameToNowhere => {
+            add(
+                &mut message,
+                &name,
+                RData::CNAME(CNAME(named("nowhere.example."))),
+            );
+        }
+        Mode::CnameToBackend => {
+            let there = named("elsewhere.example.");
+            add(&mut message, &name, RData::CNAME(CNAME(there.clone())));
+            add_address(&mut message, &there, question, Ipv4Addr::LOCALHOST);
+        }
+        Mode::TruncatedAndTcpCloses | Mode::TruncatedAndTcpSilent => {
+            message.metadata.truncation = true;
+        }
+        Mode::TwoHundredAddresses if !tcp => message.metadata.truncation = true,
+        Mode::TwoHundredAddresses => {
+            // All of these are this machine; the first ones refuse, the last is listened on.
+            for n in (1..=200).rev() {
+                add_address(&mut message, &name, question, Ipv4Addr::new(127, 0, 0, n));
+            }
+        }
+        Mode::Healthy | Mode::Late | Mode::SilentForIpv6 => {
+            add_address(&mut message, &name, question, Ipv4Addr::LOCALHOST);
+        }
+    }
+    Some(message.to_vec().expect("it can be encoded"))
+}
+
+fn add_address(message: &mut Message, name: &Name, question: &Query, address: Ipv4Addr) {
+    if question.query_type() == RecordType::A {
+        add(message, name, RData::A(A(address)));
+    }
+}
+
+fn add(message: &mut Message, name: &Name, data: RData) {
+    message.add_answer(Record::from_rdata(name.clone(), 30, data));
+}
+
+fn named(name: &str) -> Name {
+    Name::from_ascii(name).expect("a name")
+}
