@@ -135,8 +135,7 @@ fn dns_that_is_not_there_is_no_success_and_no_wait() {
             "backend: unreachable (Connection refused (os error 111)) for \
                   backend.pod-to-pod-communication.svc.cluster.local. from {closed}"
         ),
-        "Call failed: DNS cannot be reached; likely nothing listens at the nameserver's address: \
-         cluster DNS has no ready pod, or the address is wrong",
+        "Call failed: DNS cannot be reached; likely nothing listens at the nameserver's address, or a policy rejects: cluster DNS has no ready pod, or egress to port 53 is forbidden",
     );
 }
 

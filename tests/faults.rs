@@ -153,7 +153,7 @@ fn dns_that_misbehaves() {
             continue;
         }
         assert_named(&format!("{mode:?}"), command, kind, evidence, || {
-            server.set(Healthy)
+            server.set(Healthy);
         });
         assert!(server.was_asked_for(host));
     }
@@ -264,7 +264,7 @@ fn a_resolv_conf_that_is_of_no_use() {
             None => std::fs::remove_file(bed.resolv_conf()).expect("it was there"),
         }
         assert_named(name, command, Kind::ResolvConf, evidence, || {
-            bed.set_resolv_conf(&good)
+            bed.set_resolv_conf(&good);
         });
     }
 }
@@ -337,7 +337,7 @@ fn a_backend_that_misbehaves() {
             command
         };
         assert_named(&format!("{mode:?}"), command, kind, evidence, || {
-            server.set(Healthy)
+            server.set(Healthy);
         });
     }
 }

@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 const TOO_LATE: Duration = Duration::from_millis(700);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Healthy,
     NxDomain,
     NoData,
@@ -46,23 +46,23 @@ struct State {
 }
 
 /// A server on UDP and TCP, for as long as the test runs.
-pub struct Server {
-    pub addr: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
     }
 
-    pub fn start_at(addr: SocketAddr) -> Self {
+    pub(crate) fn start_at(addr: SocketAddr) -> Self {
         Self::try_start_at(addr).expect("a free port")
     }
 
     /// A resolv.conf cannot name a port, so this takes 53 at some loopback address; `None` where
     /// that is not permitted.
-    pub fn start_on_port_53() -> Option<Self> {
+    pub(crate) fn start_on_port_53() -> Option<Self> {
         let addr = (Ipv4Addr::new(127, 53, 53, 53), 53).into();
         let started = Self::try_start_at(addr);
         if started.is_none() {
@@ -89,11 +89,11 @@ impl Server {
         Some(Self { addr, state })
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.state.lock().expect("no server panics").mode = mode;
     }
 
-    pub fn was_asked_for(&self, name: &str) -> bool {
+    pub(crate) fn was_asked_for(&self, name: &str) -> bool {
         let state = self.state.lock().expect("no server panics");
         state.asked.iter().any(|asked| asked == name)
     }

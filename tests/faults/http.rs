@@ -15,7 +15,7 @@ const SLOW: Duration = Duration::from_millis(20);
 const SLOW_BYTES: usize = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Healthy,
     ClosesWithoutReading,
     ResetsBeforeTheHead,
@@ -40,17 +40,17 @@ pub enum Mode {
 }
 
 /// A server on TCP, for as long as the test runs.
-pub struct Server {
-    pub addr: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
     mode: Arc<Mutex<Mode>>,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
     }
 
-    pub fn start_at(addr: SocketAddr) -> Self {
+    pub(crate) fn start_at(addr: SocketAddr) -> Self {
         let listener = TcpListener::bind(addr).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
         let mode = Arc::new(Mutex::new(Mode::Healthy));
@@ -65,7 +65,7 @@ impl Server {
         Self { addr, mode }
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         *self.mode.lock().expect("no server panics") = mode;
     }
 }

@@ -30,8 +30,10 @@ impl Namespace {
         let namespace = Self(name);
         namespace.succeed(&["ip", "link", "set", "lo", "up"]);
         namespace.succeed(&["nft", "add", "table", "inet", "test"]);
-        let chain = "{ type filter hook output priority 0 ; }";
-        namespace.succeed(&["nft", "add", "chain", "inet", "test", "output", chain]);
+        for chain in ["input", "output"] {
+            let hook = format!("{{ type filter hook {chain} priority 0 ; }}");
+            namespace.succeed(&["nft", "add", "chain", "inet", "test", chain, &hook]);
+        }
         Some(namespace)
     }
 
@@ -49,12 +51,14 @@ impl Namespace {
         assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
     }
 
-    fn rule(&self, rule: &[&str]) {
-        self.succeed(&[&["nft", "add", "rule", "inet", "test", "output"], rule].concat());
+    /// Adds a rule to the chain of what comes in, as a policy works outside of the pod, or of what
+    /// goes out, which the sender hears of.
+    fn rule(&self, chain: &str, rule: &[&str]) {
+        self.succeed(&[&["nft", "add", "rule", "inet", "test", chain], rule].concat());
     }
 
     fn without_rules(&self) {
-        self.succeed(&["nft", "flush", "chain", "inet", "test", "output"]);
+        self.succeed(&["nft", "flush", "table", "inet", "test"]);
     }
 
     /// A web server that nobody here wrote.
@@ -113,7 +117,7 @@ fn packets_that_a_policy_drops_or_rejects() {
             "connecting: Connection refused",
         ),
     ] {
-        namespace.rule(rule);
+        namespace.rule("input", rule);
         let command = || namespace.caller("http://127.0.0.1:8080/");
         let blocked = run(command().args(["once", "--connect-timeout=300ms", "--expect=blocked"]));
         let counts_as_blocked = kind != Kind::ConnectRefused;
@@ -124,7 +128,7 @@ fn packets_that_a_policy_drops_or_rejects() {
             blocked.stdout
         );
         assert_named(&rule.join(" "), command, kind, evidence, || {
-            namespace.without_rules()
+            namespace.without_rules();
         });
     }
 }
@@ -153,20 +157,35 @@ fn an_address_that_no_route_leads_to() {
 }
 
 #[test]
-fn dns_that_a_policy_drops() {
+fn dns_that_a_policy_drops_or_forbids() {
     let Some(namespace) = Namespace::new("dns") else {
         return;
     };
-    namespace.rule(&["udp", "dport", "53", "drop"]);
-    let mut command = namespace.caller("http://backend:8080/");
-    let output = run(command.args([
-        "once",
-        "--nameserver=127.0.0.1",
-        "--dns-timeout=200ms",
-        "--timeout=1s",
-    ]));
-    assert_eq!(output.code, Some(6), "{}", output.stdout);
-    let verdict = "Call failed: DNS did not answer in time; likely cluster DNS is down, or egress \
-                   to port 53 is blocked";
-    assert!(output.stdout.contains(verdict), "{}", output.stdout);
+    for (chain, kind, evidence) in [
+        ("input", Kind::DnsTimeout, "no answer for backend."),
+        (
+            "output",
+            Kind::DnsUnreachable,
+            "unreachable (Operation not permitted",
+        ),
+    ] {
+        namespace.rule(chain, &["udp", "dport", "53", "drop"]);
+        let mut command = namespace.caller("http://backend:8080/");
+        command.args([
+            "once",
+            "--nameserver=127.0.0.1",
+            "--dns-timeout=200ms",
+            "--timeout=1s",
+        ]);
+        let output = run(&mut command);
+        assert_eq!(output.code, Some(6), "{}", output.stdout);
+        assert!(output.stdout.contains(evidence), "{}", output.stdout);
+        let verdict = format!(
+            "Call failed: {}; likely {}\n",
+            kind.words(),
+            kind.likely_cause()
+        );
+        assert!(output.stdout.contains(&verdict), "{}", output.stdout);
+        namespace.without_rules();
+    }
 }

@@ -152,7 +152,7 @@ kinds! {
         "cluster DNS is down, or egress to port 53 is blocked";
     /// No DNS server there.
     DnsUnreachable: "dns_unreachable", 6, "DNS cannot be reached",
-        "nothing listens at the nameserver's address: cluster DNS has no ready pod, or the address is wrong";
+        "nothing listens at the nameserver's address, or a policy rejects: cluster DNS has no ready pod, or egress to port 53 is forbidden";
     /// Not DNS.
     DnsMalformed: "dns_malformed", 6, "the answer was not DNS",
         "something else listens at the nameserver's address, or meddles on the way";
