@@ -81,7 +81,7 @@ impl Cluster {
         let backends = (1..=REPLICAS)
             .map(|n| {
                 let name = format!("backend-{n}");
-                let server = backend(&name).with_context(|| name.clone())?;
+                let server = backend(&name, any_port()).with_context(|| name.clone())?;
                 Ok((name, server))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -194,15 +194,15 @@ impl fmt::Display for Cluster {
     }
 }
 
-/// A backend pod of this name, at a free port.
+/// A backend pod of this name.
 ///
 /// # Errors
 ///
-/// When no port can be had, or a header cannot hold the name.
-pub fn backend(name: &str) -> anyhow::Result<EchoServer> {
+/// When the address cannot be had, or a header cannot hold the name.
+pub fn backend(name: &str, listen: ListenAddr) -> anyhow::Result<EchoServer> {
     let server = echo_server::bind(echo_server::Config {
         text: b"Hello from Backend Service!".to_vec(),
-        listen: any_port(),
+        listen,
         status: StatusCode::OK,
         content_type: None,
         admin: Some(any_port()),
@@ -266,7 +266,8 @@ fn frontend(
     Ok(caller)
 }
 
-fn any_port() -> ListenAddr {
+/// A free port of 127.0.0.1.
+pub fn any_port() -> ListenAddr {
     ListenAddr {
         ip: Some(Ipv4Addr::LOCALHOST.into()),
         port: 0,

@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use local_cluster::cluster::{SEARCH, SERVICE, backend};
+use local_cluster::cluster::{SEARCH, SERVICE, any_port, backend};
 use local_cluster::dns::{Dns, Records};
 use local_cluster::service::{Endpoints, Service};
+use runtime::listen::ListenAddr;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -24,7 +25,7 @@ pub struct Bed {
     pub endpoints: Endpoints,
     files: TempDir,
     _servers: (Dns, Service),
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Bed {
@@ -37,9 +38,7 @@ impl Bed {
         let (dns, service) = runtime.block_on(async {
             let mut addresses = Vec::new();
             for pod in pods {
-                let server = backend(pod).expect("a free port");
-                addresses.push(server.local_addr().expect("it is bound"));
-                tokio::spawn(server.run(pending()));
+                addresses.push(start_pod(pod, any_port()));
             }
             endpoints.set(addresses);
             let dns = Dns::start(0, records.clone()).await.expect("a free port");
@@ -55,8 +54,14 @@ impl Bed {
             endpoints,
             files,
             _servers: (dns, service),
-            _runtime: runtime,
+            runtime,
         }
+    }
+
+    /// Starts a pod that is behind no Service yet, and gives where it listens.
+    pub fn pod(&self, name: &str, listen: SocketAddr) -> SocketAddr {
+        let _runtime = self.runtime.enter();
+        start_pod(name, listen.into())
     }
 
     /// The file that a pod has as `/etc/resolv.conf`, without a nameserver.
@@ -84,4 +89,11 @@ impl Bed {
             .env("CALLER_URL", self.url("backend"));
         command
     }
+}
+
+fn start_pod(name: &str, listen: ListenAddr) -> SocketAddr {
+    let server = backend(name, listen).expect("a free port");
+    let addr = server.local_addr().expect("it is bound");
+    tokio::spawn(server.run(pending()));
+    addr
 }

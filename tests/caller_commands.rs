@@ -1,0 +1,421 @@
+//! caller's subcommands, and the flags that change how it calls.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Command;
+use std::thread;
+
+use serde_json::Value;
+use test_support::bed::Bed;
+use test_support::process::{Output, run};
+use test_support::tool;
+
+const CALLER: &str = env!("CARGO_BIN_EXE_caller");
+const SERVICE: &str = "backend.pod-to-pod-communication.svc.cluster.local";
+
+fn caller(bed: &Bed, args: &[&str]) -> Output {
+    run(bed.caller(CALLER).args(args))
+}
+
+/// The objects that `--format=json` prints, a line each.
+fn json(bed: &Bed, args: &[&str]) -> Vec<Value> {
+    let output = caller(bed, &[args, &["--format=json"]].concat());
+    let lines = output.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("an object"))
+        .collect()
+}
+
+/// A server that answers one connection after another and keeps what it was asked.
+fn recorder() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let (requests, received) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut request = [0; 4096];
+            let n = stream.read(&mut request).expect("a request");
+            let request = String::from_utf8_lossy(&request[..n]).into_owned();
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            if requests.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    (addr, received)
+}
+
+#[test]
+fn resolve_shows_the_configuration_and_every_question() {
+    let bed = Bed::start(&["backend-1"]);
+    let output = caller(&bed, &["resolve"]);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let dns = bed.dns;
+    assert_eq!(
+        lines[..3],
+        [
+            format!("nameserver {dns}"),
+            "search     pod-to-pod-communication.svc.cluster.local svc.cluster.local cluster.local"
+                .to_owned(),
+            "options    ndots:5 attempts:2".to_owned(),
+        ]
+    );
+    assert!(
+        lines[4].starts_with(&format!("{SERVICE}.  A     {dns}  udp  ")),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[4].ends_with("NOERROR  ttl 30  127.0.0.1"),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[5].starts_with(&format!("{SERVICE}.  AAAA  {dns}  udp  ")),
+        "{lines:#?}"
+    );
+    assert!(lines[5].ends_with("NODATA"), "{lines:#?}");
+    assert!(
+        lines[7].starts_with("backend is 127.0.0.1, found in "),
+        "{lines:#?}"
+    );
+    assert_eq!((output.code, lines.len()), (Some(0), 8));
+}
+
+#[test]
+fn resolve_exits_6_when_there_is_no_address() {
+    let bed = Bed::start(&["backend-1"]);
+    let output = caller(&bed, &["resolve", "nosuch"]);
+    assert_eq!(output.code, Some(6));
+    assert_eq!(
+        output.stdout.matches("  NXDOMAIN\n").count(),
+        8,
+        "{}",
+        output.stdout
+    );
+    let verdict =
+        "Lookup failed: the name does not exist; likely no such Service in that namespace\n";
+    assert!(output.stdout.ends_with(verdict), "{}", output.stdout);
+}
+
+/// The marks and steps of a diagnosis, without what they say.
+fn steps(output: &Output) -> Vec<String> {
+    let step = |line: &str| {
+        line.split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    output.stdout.lines().map(step).collect()
+}
+
+#[test]
+fn diagnose_goes_through_a_healthy_call_step_by_step() {
+    let bed = Bed::start(&["backend-1"]);
+    let output = caller(&bed, &["diagnose"]);
+    assert_eq!(output.code, Some(0), "{}", output.stdout);
+    assert_eq!(
+        steps(&output),
+        ["ok resolv.conf", "ok DNS", "ok TCP", "ok HTTP"]
+    );
+    assert!(
+        output
+            .stdout
+            .contains("200 from backend-1, first byte after ")
+    );
+}
+
+#[test]
+fn diagnose_stops_at_the_failure_and_says_what_to_run_next() {
+    let bed = Bed::start(&["backend-1"]);
+    let namespace = "-n pod-to-pod-communication";
+    let failed = |args: &[&str]| {
+        let output = caller(&bed, &[&["diagnose"], args].concat());
+        let next = output
+            .stdout
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix("next"));
+        (
+            steps(&output),
+            next.unwrap_or_default().trim().to_owned(),
+            output.code,
+        )
+    };
+
+    let (steps, next, code) = failed(&[&bed.url("nosuch")]);
+    assert_eq!(steps[..2], ["ok resolv.conf", "FAIL DNS"]);
+    assert_eq!(
+        (next, code),
+        (format!("kubectl get services {namespace}"), Some(6))
+    );
+
+    let (steps, next, code) = failed(&[&bed.url("backend.elsewhere")]);
+    assert_eq!(steps[..2], ["ok resolv.conf", "FAIL DNS"]);
+    assert_eq!(
+        (next.as_str(), code),
+        ("kubectl get services -n elsewhere", Some(6))
+    );
+
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+    let url = format!("http://backend:{}/", closed.expect("a free port").port());
+    let (steps, next, code) = failed(&[&url]);
+    assert_eq!(steps[..3], ["ok resolv.conf", "ok DNS", "FAIL TCP"]);
+    let slices =
+        format!("kubectl get endpointslices {namespace} -l kubernetes.io/service-name=backend");
+    assert_eq!((next, code), (slices, Some(7)));
+
+    let (addr, _requests) = recorder();
+    let (steps, next, code) = failed(&[&format!("http://backend:{}/", addr.port())]);
+    assert_eq!(
+        steps[..4],
+        ["ok resolv.conf", "ok DNS", "ok TCP", "FAIL HTTP"]
+    );
+    let logs = format!("kubectl logs {namespace} -l app=backend --tail=50");
+    assert_eq!((next, code), (logs, Some(22)));
+
+    let (steps, _, code) = failed(&["--resolv-conf=/nonexistent"]);
+    assert_eq!((steps[0].as_str(), code), ("FAIL resolv.conf", Some(6)));
+}
+
+#[test]
+fn a_terminal_gets_colour_unless_it_wants_none() {
+    let Some(script) = tool("script") else { return };
+    let bed = Bed::start(&["backend-1"]);
+    let on_a_terminal = |no_color: bool| {
+        let mut command = Command::new(&script);
+        let environment = bed.caller(CALLER);
+        for (name, value) in environment.get_envs() {
+            command.env(name, value.expect("it is set"));
+        }
+        if no_color {
+            command.env("NO_COLOR", "1");
+        } else {
+            command.env_remove("NO_COLOR");
+        }
+        run(command.args(["-qec", &format!("{CALLER} diagnose"), "/dev/null"])).stdout
+    };
+    assert!(on_a_terminal(false).contains("\x1b[32mok"));
+    assert!(!on_a_terminal(true).contains('\x1b'));
+    assert!(!caller(&bed, &["diagnose"]).stdout.contains('\x1b'));
+}
+
+#[test]
+fn once_is_a_check_of_what_is_expected() {
+    let bed = Bed::start(&["backend-1"]);
+    let code = |args: &[&str]| caller(&bed, &[&["once"], args].concat()).code;
+    let nosuch = bed.url("nosuch");
+    assert_eq!(code(&[]), Some(0));
+    assert_eq!(code(&["--expect=ok"]), Some(0));
+    assert_eq!(code(&["--expect=blocked"]), Some(1));
+    assert_eq!(code(&[&nosuch]), Some(6));
+    assert_eq!(code(&["--expect=dns_nxdomain", &nosuch]), Some(0));
+    assert_eq!(code(&["--expect=connect_refused", &nosuch]), Some(6));
+    assert_eq!(code(&["--expect=nonsense"]), Some(2));
+}
+
+#[test]
+fn json_tells_all_that_is_known_of_a_call() {
+    let bed = Bed::start(&["backend-1"]);
+    let objects = json(&bed, &["--count=2", "--interval=0s"]);
+    assert_eq!(objects.len(), 3);
+    let call = &objects[0];
+    assert_eq!(call["result"], "ok");
+    assert_eq!(call["pod"], "backend-1");
+    assert_eq!(call["status"], 200);
+    assert_eq!(call["address"], bed.service.to_string());
+    assert_eq!(
+        (&call["body"], &call["body_bytes"]),
+        (&"Hello from Backend Service!\n".into(), &28.into())
+    );
+    let question = &call["dns"]["questions"][0];
+    assert_eq!(question["name"], format!("{SERVICE}."));
+    assert_eq!(
+        (&question["type"], &question["rcode"]),
+        (&"A".into(), &"NOERROR".into())
+    );
+    assert_eq!(
+        (&question["ttl"], &question["addresses"][0]),
+        (&30.into(), &"127.0.0.1".into())
+    );
+    for phase in ["dns", "connect", "first_byte", "total"] {
+        assert!(call["phases_ms"][phase].is_f64(), "{call:#}");
+    }
+    let summary = &objects[2]["summary"];
+    assert_eq!(
+        (&summary["calls"], &summary["ok"], &summary["failed"]),
+        (&2.into(), &2.into(), &0.into())
+    );
+    assert_eq!(summary["answered_by"]["backend-1"], 2);
+    assert!(summary["phases_ms"]["total"]["p99"].is_f64());
+    assert!(summary["longest_gap_ms"].is_f64());
+}
+
+#[test]
+fn json_tells_all_that_is_known_of_a_failure() {
+    let bed = Bed::start(&["backend-1"]);
+    let objects = json(&bed, &["--count=1", &bed.url("nosuch")]);
+    let error = &objects[0]["error"];
+    assert_eq!(objects[0]["result"], "dns_nxdomain");
+    assert_eq!(
+        (&error["kind"], &error["exit_code"]),
+        (&"dns_nxdomain".into(), &6.into())
+    );
+    assert_eq!(error["likely"], "no such Service in that namespace");
+    assert_eq!(
+        objects[0]["dns"]["questions"]
+            .as_array()
+            .expect("a list")
+            .len(),
+        8
+    );
+    assert!(objects[0]["status"].is_null() && objects[0]["body"].is_null());
+    assert_eq!(objects[1]["summary"]["failed_by_kind"]["dns_nxdomain"], 1);
+}
+
+#[test]
+fn each_address_of_a_headless_service_is_called() {
+    let bed = Bed::start(&[]);
+    // Two pods share a port, as pods do, so each has an address of its own.
+    let first = bed.pod("backend-1", (Ipv4Addr::new(127, 0, 0, 1), 0).into());
+    bed.pod(
+        "backend-2",
+        (Ipv4Addr::new(127, 0, 0, 2), first.port()).into(),
+    );
+    let gone = Ipv4Addr::new(127, 0, 0, 3);
+    let addresses = [
+        Ipv4Addr::new(127, 0, 0, 1),
+        Ipv4Addr::new(127, 0, 0, 2),
+        gone,
+    ];
+    bed.records.set(
+        "backend-headless.pod-to-pod-communication.svc.cluster.local",
+        addresses.map(IpAddr::from),
+    );
+    let url = format!("http://backend-headless:{}/", first.port());
+    let mut objects = json(&bed, &["--count=1", "--each-address", &url]);
+    let summary = objects.pop().expect("the summary");
+    let mut results: Vec<_> = objects
+        .iter()
+        .map(|call| {
+            (
+                call["address"].as_str().expect("one"),
+                call["result"].as_str().expect("one"),
+            )
+        })
+        .collect();
+    results.sort_unstable();
+    let port = first.port();
+    let expected = [(1, "ok"), (2, "ok"), (3, "connect_refused")]
+        .map(|(n, result)| (format!("127.0.0.{n}:{port}"), result));
+    assert_eq!(
+        results,
+        expected
+            .each_ref()
+            .map(|(address, result)| (address.as_str(), *result))
+    );
+    assert_eq!(
+        summary["summary"]["answered_by"],
+        serde_json::json!({"backend-1": 1, "backend-2": 1})
+    );
+    // Without the flag one is enough, and an address that refuses is passed over.
+    bed.records.set(
+        "backend-headless.pod-to-pod-communication.svc.cluster.local",
+        [gone.into(), addresses[1].into()],
+    );
+    assert_eq!(json(&bed, &["once", &url])[0]["pod"], "backend-2");
+}
+
+#[test]
+fn a_connection_is_new_for_each_call_unless_it_is_to_be_kept() {
+    let bed = Bed::start(&["backend-1", "backend-2"]);
+    let connects = |args: &[&str]| {
+        let calls = json(&bed, &[args, &["--count=20", "--interval=0s"]].concat());
+        assert_eq!(calls[20]["summary"]["ok"], 20);
+        calls
+            .iter()
+            .filter(|call| call["phases_ms"]["connect"].is_f64())
+            .count()
+    };
+    assert_eq!(connects(&[]), 20);
+    assert_eq!(connects(&["--keep-alive"]), 1);
+    assert_eq!(connects(&["--http2"]), 20);
+    assert_eq!(connects(&["--http2", "--keep-alive"]), 1);
+}
+
+#[test]
+fn a_kept_connection_that_the_backend_closes_is_no_failure() {
+    let bed = Bed::start(&["backend-1"]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            // Dropped, and so closed, although nothing in the answer says so.
+        }
+    });
+    let calls = json(
+        &bed,
+        &["--keep-alive", "--count=5", "--interval=50ms", &url],
+    );
+    assert_eq!(calls[5]["summary"]["ok"], 5, "{calls:#?}");
+}
+
+#[test]
+fn the_request_is_what_it_is_told_to_be() {
+    let bed = Bed::start(&["backend-1"]);
+    let (addr, requests) = recorder();
+    let url = format!("http://backend:{}/path?q=1", addr.port());
+    let args = [
+        "once",
+        "--method=PUT",
+        "--header=X-One: 1",
+        "--header=x-two:2",
+        "--expect-status=200,404",
+    ];
+    let output = caller(&bed, &[&args[..], &[&url]].concat());
+    assert_eq!(output.code, Some(0), "{}", output.stdout);
+    let request = requests.recv().expect("a request");
+    let (line, headers) = request.split_once("\r\n").expect("lines");
+    assert_eq!(line, "PUT /path?q=1 HTTP/1.1");
+    for header in [
+        "x-one: 1\r\n",
+        "x-two: 2\r\n",
+        &format!("host: backend:{}\r\n", addr.port()),
+    ] {
+        assert!(headers.contains(header), "no {header:?} in {headers:?}");
+    }
+    // Every call has an id of its own.
+    caller(&bed, &["once", &url]);
+    let id = |request: &str| {
+        let mut lines = request.lines();
+        lines
+            .find_map(|line| line.strip_prefix("x-request-id: "))
+            .expect("an id")
+            .to_owned()
+    };
+    assert_ne!(id(&request), id(&requests.recv().expect("a request")));
+}
+
+#[test]
+fn localhost_is_this_machine_whatever_dns_says() {
+    let bed = Bed::start(&["backend-1"]);
+    assert_eq!(caller(&bed, &["once", &bed.url("localhost")]).code, Some(0));
+}
+
+#[test]
+fn help_of_each_command_names_its_flags_and_no_value_from_the_environment() {
+    for (args, named) in [
+        (&["--help"][..], "--interval"),
+        (&["once", "--help"], "--expect"),
+        (&["resolve", "--help"], "--nameserver"),
+        (&["diagnose", "--help"], "--connect-timeout"),
+    ] {
+        let output = run(Command::new(CALLER)
+            .args(args)
+            .env("CALLER_HEADER", "Authorization: secret"));
+        assert_eq!(output.code, Some(0));
+        assert!(output.stdout.contains(named), "{}", output.stdout);
+        assert!(!output.stdout.contains("secret"), "{}", output.stdout);
+    }
+}
