@@ -210,6 +210,18 @@ fn once_is_a_check_of_what_is_expected() {
     assert_eq!(code(&["--expect=dns_nxdomain", &nosuch]), Some(0));
     assert_eq!(code(&["--expect=connect_refused", &nosuch]), Some(6));
     assert_eq!(code(&["--expect=nonsense"]), Some(2));
+    let last_line = |args: &[&str]| {
+        let output = caller(&bed, &[&["once"], args].concat());
+        output.stdout.lines().last().expect("a line").to_owned()
+    };
+    assert_eq!(
+        last_line(&["--expect=blocked"]),
+        "Check failed: expected blocked"
+    );
+    assert_eq!(
+        last_line(&["--expect=dns_nxdomain", &nosuch]),
+        "Check passed: expected dns_nxdomain"
+    );
 }
 
 #[test]
@@ -269,6 +281,32 @@ fn json_tells_all_that_is_known_of_a_failure() {
     );
     assert!(objects[0]["status"].is_null() && objects[0]["body"].is_null());
     assert_eq!(objects[1]["summary"]["failed_by_kind"]["dns_nxdomain"], 1);
+}
+
+#[test]
+fn json_is_safe_for_a_terminal() {
+    let bed = Bed::start(&["backend-1"]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    let body = "a\x1b[2J\u{9b}2J\u{202e}b";
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+    });
+    let output = caller(&bed, &["once", "--format=json", &url]);
+    assert!(
+        !output
+            .stdout
+            .trim_end()
+            .contains(|c: char| c.is_control() || c == '\u{202e}')
+    );
+    let call: Value = serde_json::from_str(&output.stdout).expect("an object");
+    assert_eq!(call["body"], body);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `caller once`: one call, with an exit code, and `--expect`, which makes a check of it.
 
+use std::fmt;
 use std::str::FromStr;
 
 use crate::report::{Kind, ParseKindError, Report};
@@ -25,6 +26,16 @@ impl FromStr for Expectation {
             "blocked" => Ok(Self::Blocked),
             kind => kind.parse().map(Self::Kind),
         }
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Blocked => "blocked",
+            Self::Kind(kind) => kind.label(),
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use tower::util::MapFutureLayer;
 
 use crate::report::{Answer, Failure, Kind};
 use crate::status::ExpectedStatus;
+use crate::text::Millis;
 
 /// A body over this many bytes is not read to its end.
 const MAX_BODY: u64 = 1024 * 1024;
@@ -130,7 +131,7 @@ impl Http {
         let failed = |kind, what: &str| {
             Some(Failure {
                 kind,
-                evidence: format!("{address}: {what} after {:.1?}", start.elapsed()),
+                evidence: format!("{address}: {what} after {}", Millis(Some(start.elapsed()))),
             })
         };
         let mut exchange = Exchange {

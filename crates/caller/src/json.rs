@@ -15,6 +15,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use runtime::escape::EscapedJson;
 use serde::Serialize;
 
 use crate::dns::{Answer, Lookup, Question};
@@ -54,7 +55,8 @@ impl fmt::Display for JsonReport<'_> {
 
 /// Writes a value as compact JSON.
 pub(crate) fn write_json(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> fmt::Result {
-    f.write_str(&serde_json::to_string(value).map_err(|_| fmt::Error)?)
+    let json = serde_json::to_string(value).map_err(|_| fmt::Error)?;
+    write!(f, "{}", EscapedJson(&json))
 }
 
 /// A duration in milliseconds, to the microsecond.

@@ -73,6 +73,10 @@ async fn once(
         code = expectation.exit_code(&report);
     };
     Probe::new(probe).round(ended).await;
+    if expectation != Expectation::Ok && format != Format::Json {
+        let verdict = if code == 0 { "passed" } else { "failed" };
+        text += &format!("Check {verdict}: expected {expectation}\n");
+    }
     say(&text)?;
     Ok(code.into())
 }

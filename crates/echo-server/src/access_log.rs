@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
-use runtime::escape::Escaped;
+use runtime::escape::{Escaped, EscapedJson};
 use serde::Serialize;
 use tracing::warn;
 
@@ -212,24 +212,22 @@ struct JsonLine<'a> {
 fn append_json(line: &mut Vec<u8>, _clock: &mut Clock, entry: &Entry<'_>) {
     let request = entry.request;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let written = serde_json::to_writer(
-        &mut *line,
-        &JsonLine {
-            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            host: text(host(request)),
-            client: entry.peer,
-            method: request.method().as_str(),
-            path: request.uri().path(),
-            protocol: format!("{:?}", request.version()),
-            status: entry.status.as_u16(),
-            bytes: entry.bytes,
-            user_agent: text(header(request, USER_AGENT)),
-            request_id: entry.request_id.map(|id| text(id.as_bytes())),
-            duration_us: entry.duration.as_nanos() as f64 / 1e3,
-        },
-    );
+    let json = serde_json::to_string(&JsonLine {
+        time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        host: text(host(request)),
+        client: entry.peer,
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        protocol: format!("{:?}", request.version()),
+        status: entry.status.as_u16(),
+        bytes: entry.bytes,
+        user_agent: text(header(request, USER_AGENT)),
+        request_id: entry.request_id.map(|id| text(id.as_bytes())),
+        duration_us: entry.duration.as_nanos() as f64 / 1e3,
+    })
+    .unwrap_or_default();
+    let written = writeln!(line, "{}", EscapedJson(&json));
     debug_assert!(written.is_ok(), "a Vec takes everything");
-    line.push(b'\n');
 }
 
 /// HTTP/2 and absolute-form requests name the host in the target, others in a header.

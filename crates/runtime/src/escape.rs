@@ -65,6 +65,27 @@ impl Escaped<'_> {
     }
 }
 
+/// Displays JSON with the characters that [`Escaped`] spells out as `\uNNNN`, for those that JSON
+/// itself lets pass: the value is the same, and a terminal is as safe.
+#[derive(Clone, Copy, Debug)]
+pub struct EscapedJson<'a>(pub &'a str);
+
+impl fmt::Display for EscapedJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() || is_invisible(c) {
+                // They stand in strings alone, which may hold any character in this way.
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(f, "\\u{unit:04x}")?;
+                }
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Zero-width and bidirectional format characters, and line separators: they make a line look like
 /// another (see Unicode Technical Report 36 and CVE-2021-42574).
 fn is_invisible(c: char) -> bool {
@@ -74,7 +95,7 @@ fn is_invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Escaped;
+    use super::{Escaped, EscapedJson};
 
     #[test]
     fn plain_text_is_left_alone() {
@@ -96,6 +117,15 @@ mod tests {
         assert_eq!(
             Escaped::quoted(br#"x" 200 "\"#).to_string(),
             r#"x\" 200 \"\\"#
+        );
+    }
+
+    #[test]
+    fn json_is_made_safe_without_a_change_of_its_value() {
+        let json = "{\"a\":\"b\u{9b}\u{7f}\u{202e}\u{e0001} \\n grüße\"}";
+        assert_eq!(
+            EscapedJson(json).to_string(),
+            "{\"a\":\"b\\u009b\\u007f\\u202e\\udb40\\udc01 \\n grüße\"}"
         );
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::search::{Candidate, candidates};
 use super::wire::{self, Answer, Family, Question, Transport};
 use super::{ConfSource, ResolvConf};
+use crate::text::Millis;
 
 /// Which addresses are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -281,9 +282,10 @@ impl Verdict {
         };
         let names = List::of(alike().map(|question| question.name.to_ascii()));
         let servers = List::of(alike().map(|question| question.server.to_string()));
+        let took = Millis(Some(elapsed));
         Failure {
             kind,
-            evidence: format!("{name}: {answer} for {names} from {servers} after {elapsed:.1?}"),
+            evidence: format!("{name}: {answer} for {names} from {servers} after {took}"),
         }
     }
 }
