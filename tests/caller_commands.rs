@@ -436,6 +436,16 @@ fn the_request_is_what_it_is_told_to_be() {
 }
 
 #[test]
+fn a_flag_before_the_subcommand_does_not_make_a_host_of_it() {
+    for command in ["once", "resolve", "diagnose"] {
+        let output = run(Command::new(CALLER).args(["--timeout=1s", command]));
+        assert_eq!(output.code, Some(2));
+        let advice = format!("flags go after the subcommand: `caller {command} --flag`");
+        assert!(output.stderr.contains(&advice), "{}", output.stderr);
+    }
+}
+
+#[test]
 fn localhost_is_this_machine_whatever_dns_says() {
     let bed = Bed::start(&["backend-1"]);
     assert_eq!(caller(&bed, &["once", &bed.url("localhost")]).code, Some(0));

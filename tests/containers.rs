@@ -153,7 +153,9 @@ impl Network {
             "--cap-drop=ALL",
             "--security-opt=no-new-privileges",
         ]);
-        command.extend(["--memory=32m", "--pids-limit=64", "--env", &pod_name]);
+        // As in the manifests.
+        let memory = if image == CALLER { "32m" } else { "64m" };
+        command.extend(["--memory", memory, "--pids-limit=64", "--env", &pod_name]);
         command.extend(options);
         command.push(image);
         command.extend(args);

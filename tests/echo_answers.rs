@@ -274,6 +274,22 @@ async fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
 }
 
 #[test]
+fn a_client_that_has_nothing_more_to_say_is_answered() {
+    let (_server, addr) = start(&[]);
+    for request in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: b\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 3\r\n\r\nabc",
+    ] {
+        let mut connection = Connection::open(addr);
+        connection.send(request);
+        connection.end();
+        assert_eq!(connection.reply().body, BODY);
+        assert!(connection.is_closed());
+    }
+}
+
+#[test]
 fn a_preface_that_comes_in_pieces_is_waited_for() {
     let (_server, addr) = start(&[]);
     let mut connection = Connection::open(addr);

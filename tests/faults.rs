@@ -343,6 +343,51 @@ fn a_backend_that_misbehaves() {
 }
 
 #[test]
+fn a_backend_that_hangs_up_at_once_is_never_taken_for_another_protocol() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            drop(stream);
+        }
+    });
+    // Whether the request was on its way by then is chance; hence so many.
+    let mut command = Command::new(CALLER);
+    command.args([
+        "--admin-listen=off",
+        "--count=300",
+        "--interval=0s",
+        "--format=json",
+    ]);
+    let output = run(command.arg(format!("http://{addr}/")));
+    for line in output
+        .stdout
+        .lines()
+        .filter(|line| line.contains("\"result\""))
+    {
+        let named = ["reset", "empty_reply"].map(|kind| format!("\"result\":\"{kind}\""));
+        assert!(named.iter().any(|kind| line.contains(kind)), "{line}");
+    }
+    assert_eq!(output.stdout.lines().count(), 301);
+}
+
+#[test]
+fn a_pod_without_file_descriptors() {
+    // How many the program has open by itself is its own affair; one of these is one too few.
+    let out_of_descriptors = (4..24).any(|limit| {
+        let call = format!("ulimit -n {limit}; exec {CALLER} once http://127.0.0.1:1/");
+        let output = run(Command::new("sh").args(["-c", &call]));
+        let verdict = format!(
+            "Call failed: {}; likely {}\n",
+            Kind::Local.words(),
+            Kind::Local.likely_cause()
+        );
+        output.stdout.contains("Too many open files") && output.stdout.ends_with(&verdict)
+    });
+    assert!(out_of_descriptors);
+}
+
+#[test]
 fn a_port_that_is_closed() {
     let port = closed_port();
     let command = || {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use runtime::duration::parse_positive_duration;
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
 
@@ -170,7 +171,7 @@ struct ResolveArgs {
 
     /// Longest time for the whole lookup
     #[arg(long, env = "CALLER_TIMEOUT", default_value = "5s", value_name = "DURATION",
-          value_parser = positive_duration)]
+          value_parser = parse_positive_duration)]
     timeout: Duration,
 }
 
@@ -193,12 +194,12 @@ struct CallArgs {
 
     /// Longest time for a whole call, DNS included
     #[arg(long, env = "CALLER_TIMEOUT", default_value = "5s", value_name = "DURATION",
-          value_parser = positive_duration)]
+          value_parser = parse_positive_duration)]
     timeout: Duration,
 
     /// Longest time for each TCP connection to be made
     #[arg(long, env = "CALLER_CONNECT_TIMEOUT", default_value = "2s", value_name = "DURATION",
-          value_parser = positive_duration)]
+          value_parser = parse_positive_duration)]
     connect_timeout: Duration,
 
     #[command(flatten)]
@@ -235,7 +236,7 @@ struct CallArgs {
 struct ResolverArgs {
     /// Longest time for each question to DNS
     #[arg(long, env = "CALLER_DNS_TIMEOUT", default_value = "2s", value_name = "DURATION",
-          value_parser = positive_duration)]
+          value_parser = parse_positive_duration)]
     dns_timeout: Duration,
 
     /// Which addresses to ask DNS for: auto (IPv4, then IPv6), 4 or 6
@@ -311,14 +312,6 @@ impl FromStr for Header {
             .parse()
             .map_err(|_| "not the value of a header")?;
         Ok(Self(name, value))
-    }
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration.is_zero() => Err("must be longer than nothing".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -127,6 +127,15 @@ impl Http {
     }
 
     async fn send_to(&self, address: SocketAddr, request_id: &str, deadline: Instant) -> Exchange {
+        let exchange = self.exchange(address, request_id, deadline).await;
+        if exchange.answer.is_none() {
+            // A connection on which an answer did not come is not one to keep.
+            self.kept().remove(&address);
+        }
+        exchange
+    }
+
+    async fn exchange(&self, address: SocketAddr, request_id: &str, deadline: Instant) -> Exchange {
         let start = Instant::now();
         let failed = |kind, what: &str| {
             Some(Failure {
@@ -306,7 +315,14 @@ fn while_connecting(error: &BoxError) -> Handshake {
         Some(ErrorKind::ConnectionRefused) => Kind::ConnectRefused,
         Some(ErrorKind::TimedOut) => Kind::ConnectTimeout,
         Some(ErrorKind::ConnectionReset) => Kind::Reset,
-        _ => Kind::ConnectUnreachable,
+        // A policy on this side of the network shows as EPERM or EACCES.
+        Some(
+            ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::PermissionDenied,
+        ) => Kind::ConnectUnreachable,
+        _ => Kind::Local,
     };
     Handshake::Failed(kind, root(error).to_string())
 }
@@ -321,7 +337,12 @@ fn before_head(error: &reqwest::Error) -> Kind {
         };
     }
     match find::<hyper::Error>(error) {
-        Some(error) if error.is_incomplete_message() || error.is_closed() => Kind::EmptyReply,
+        // Canceled: closed in the moment between the handshake and the request.
+        Some(error)
+            if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
+        {
+            Kind::EmptyReply
+        }
         _ => Kind::Protocol,
     }
 }

@@ -92,7 +92,7 @@ async fn resolve(resolver: &Resolver, name: &str, timeout: Duration) -> anyhow::
 }
 
 async fn diagnose(probe: ProbeConfig) -> anyhow::Result<ExitCode> {
-    let host = probe.target.host.to_string();
+    let host = probe.target.host.clone();
     let mut reports = Vec::new();
     Probe::new(probe).round(|report| reports.push(report)).await;
     let lookup = reports.first().and_then(|report| report.lookup.as_deref());

@@ -18,6 +18,9 @@ use crate::report::{Failure, Phases, Report};
 /// the rest, and few enough to bound memory.
 const AT_ONCE: usize = 16;
 
+/// Words that are no hosts, unless a URL says so.
+const SUBCOMMANDS: [&str; 3] = ["once", "resolve", "diagnose"];
+
 /// Where to call: `http://HOST[:PORT][/PATH]`; without a scheme, `http` is meant, as with curl.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -39,16 +42,6 @@ pub enum Host {
     Localhost,
 }
 
-impl std::fmt::Display for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Address(address) => address.fmt(f),
-            Self::Localhost => f.write_str("localhost"),
-        }
-    }
-}
-
 /// The text is not something to call.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseTargetError {
@@ -58,12 +51,20 @@ pub enum ParseTargetError {
     /// It is another scheme's URL.
     #[error("only http:// can be called")]
     NotHttp,
+    /// It is a subcommand that is taken for a host, because a flag came before it.
+    #[error(
+        "flags go after the subcommand: `caller {0} --flag`; a host of that name is http://{0}/"
+    )]
+    Subcommand(String),
 }
 
 impl FromStr for Target {
     type Err = ParseTargetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if SUBCOMMANDS.contains(&text) {
+            return Err(ParseTargetError::Subcommand(text.to_owned()));
+        }
         let parsed = match text.contains("://") {
             true => Url::parse(text),
             false => Url::parse(&format!("http://{text}")),

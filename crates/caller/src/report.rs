@@ -165,6 +165,9 @@ kinds! {
     /// No handshake in time.
     ConnectTimeout: "connect_timeout", 28, "the connection was not made in time",
         "packets dropped: a NetworkPolicy, or a dead node";
+    /// Neither the network nor the backend: this side.
+    Local: "local", 7, "the call could not be made from here",
+        "this pod is short of file descriptors, ports or memory";
     /// RST.
     Reset: "reset", 56, "the connection was reset",
         "the backend died or was killed mid-answer";
@@ -191,7 +194,7 @@ kinds! {
 impl Kind {
     /// Whether no connection was made, so that another address may do better.
     pub fn is_before_connection(self) -> bool {
-        self <= Self::ConnectTimeout
+        self <= Self::Local
     }
 }
 
@@ -222,6 +225,7 @@ impl From<dns::FailureKind> for Kind {
             dns::FailureKind::Timeout => Self::DnsTimeout,
             dns::FailureKind::Unreachable => Self::DnsUnreachable,
             dns::FailureKind::Malformed => Self::DnsMalformed,
+            dns::FailureKind::Local => Self::Local,
         }
     }
 }

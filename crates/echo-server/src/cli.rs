@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use http::{HeaderValue, StatusCode};
+use runtime::duration::parse_positive_duration;
 use runtime::listen::{ListenAddr, OptionalListenAddr};
 use runtime::log::LevelFilter;
 use runtime::server::{Drain, Limits};
@@ -78,22 +79,18 @@ pub struct Args {
 
     /// Longest time for a request's head to arrive, and again for its body
     #[arg(long, env = "ECHO_HEADER_TIMEOUT", default_value = "10s", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_positive_duration)]
     header_timeout: Duration,
 
     /// How long a connection may wait between two requests
     #[arg(long, env = "ECHO_IDLE_TIMEOUT", default_value = "2m", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_positive_duration)]
     idle_timeout: Duration,
 
     /// Connections served at once; more wait their turn in the kernel
-    #[arg(
-        long,
-        env = "ECHO_MAX_CONNECTIONS",
-        default_value = "4096",
-        value_name = "N"
-    )]
-    max_connections: NonZeroUsize,
+    #[arg(long, env = "ECHO_MAX_CONNECTIONS", default_value = "4096", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
 
     /// Longest request body, in bytes; it is read and discarded. More gets 413
     #[arg(
@@ -197,7 +194,7 @@ impl TryFrom<Args> for Config {
             limits: Limits {
                 header_timeout,
                 idle_timeout,
-                max_connections: max_connections.get(),
+                max_connections: max_connections as usize,
                 max_body,
             },
             drain: Drain {

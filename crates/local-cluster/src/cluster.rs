@@ -42,6 +42,12 @@ const ADMIN_PORT: u16 = 8082;
 /// Pods of each Deployment.
 const REPLICAS: u16 = 2;
 
+/// How a backend leaves when nobody has to hear of it: the callers have left before.
+pub const AT_ONCE: Drain = Drain {
+    delay: Duration::ZERO,
+    timeout: Duration::from_secs(1),
+};
+
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -81,7 +87,7 @@ impl Cluster {
         let backends = (1..=REPLICAS)
             .map(|n| {
                 let name = format!("backend-{n}");
-                let server = backend(&name, any_port()).with_context(|| name.clone())?;
+                let server = backend(&name, any_port(), AT_ONCE).with_context(|| name.clone())?;
                 Ok((name, server))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -199,7 +205,7 @@ impl fmt::Display for Cluster {
 /// # Errors
 ///
 /// When the address cannot be had, or a header cannot hold the name.
-pub fn backend(name: &str, listen: ListenAddr) -> anyhow::Result<EchoServer> {
+pub fn backend(name: &str, listen: ListenAddr, drain: Drain) -> anyhow::Result<EchoServer> {
     let server = echo_server::bind(echo_server::Config {
         text: b"Hello from Backend Service!".to_vec(),
         listen,
@@ -213,11 +219,7 @@ pub fn backend(name: &str, listen: ListenAddr) -> anyhow::Result<EchoServer> {
             max_connections: 1024,
             max_body: 1024 * 1024,
         },
-        // Nobody is to hear that a pod is leaving: the callers have left before.
-        drain: Drain {
-            delay: Duration::ZERO,
-            timeout: Duration::from_secs(1),
-        },
+        drain,
         pod: Pod {
             name: Some(HeaderValue::from_str(name)?),
             node: None,

@@ -29,10 +29,11 @@ use crate::server::{Handler, Limits, Phase};
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Most bytes of a request's head, and of unread pipelined requests.
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 32 * 1024;
 
-/// HTTP/2: requests at once, and bytes of body in transit, for each connection.
-const MAX_STREAMS: u32 = 128;
+/// HTTP/2: requests at once, bytes of one's head, and bytes of bodies in transit, for each connection.
+const MAX_STREAMS: u32 = 32;
+const MAX_HEADER_LIST: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// While the port is being closed, a connection that was accepted but has not yet asked for
@@ -66,7 +67,7 @@ pub(crate) async fn serve<H: Handler>(
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW)
-            .max_header_list_size(MAX_HEAD as u32)
+            .max_header_list_size(MAX_HEADER_LIST)
             .serve_connection(io, service);
         let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
             connection.graceful_shutdown();
@@ -74,6 +75,8 @@ pub(crate) async fn serve<H: Handler>(
         drive(connection, leave, &activity, &limits, phase, true).await
     } else {
         let connection = http1::Builder::new()
+            // A client that has said all that it wants to say still wants the answer.
+            .half_close(true)
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD)
             .serve_connection(io, service);

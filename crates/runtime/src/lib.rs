@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod connection;
+pub mod duration;
 pub mod escape;
 pub mod listen;
 pub mod log;

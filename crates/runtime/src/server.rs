@@ -122,23 +122,31 @@ impl<H: Handler> Server<H> {
 
     /// Serves until `shutdown` completes, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let permits = Arc::new(Semaphore::new(self.limits.max_connections));
-        self.accept_until(&permits, shutdown).await;
-
-        self.phase.send_replace(Phase::LameDuck);
-        info!(delay = ?self.drain.delay, "lame duck: still accepting, asking clients to leave");
-        self.accept_until(&permits, sleep(self.drain.delay)).await;
-        // Who is in the kernel's queue by now has connected: closing the port would reset them.
-        self.accept_until(&permits, std::future::ready(())).await;
-
         let Self {
             listener,
+            handler,
             limits,
             drain,
             phase,
-            ..
         } = self;
-        drop(listener);
+        let permits = Arc::new(Semaphore::new(limits.max_connections));
+        let start = |stream, peer: SocketAddr, permit| {
+            // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let phase = phase.subscribe();
+            let connection = connection::serve(stream, peer, handler.clone(), limits, phase);
+            tokio::spawn(async move {
+                connection.await;
+                drop(permit);
+            });
+        };
+        accept_until(&listener, &permits, &start, shutdown).await;
+
+        phase.send_replace(Phase::LameDuck);
+        info!(delay = ?drain.delay, "lame duck: still accepting, asking clients to leave");
+        accept_until(&listener, &permits, &start, sleep(drain.delay)).await;
+        accept_waiting(listener, &permits, &start);
+
         phase.send_replace(Phase::Draining);
         let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
         if timeout(drain.timeout, permits.acquire_many(all))
@@ -150,54 +158,63 @@ impl<H: Handler> Server<H> {
             phase.send_replace(Phase::Cut);
         }
     }
+}
 
-    async fn accept_until(&self, permits: &Arc<Semaphore>, stop: impl Future<Output = ()>) {
-        tokio::pin!(stop);
-        loop {
-            let (stream, peer, permit) = tokio::select! {
-                // Accepting first: with a `stop` that is ready, this empties the kernel's queue.
-                biased;
-                accepted = self.accept(permits) => accepted,
-                () = &mut stop => return,
-            };
-            let connection = connection::serve(
-                stream,
-                peer,
-                self.handler.clone(),
-                self.limits,
-                self.phase.subscribe(),
-            );
-            tokio::spawn(async move {
-                connection.await;
-                drop(permit);
-            });
+async fn accept_until(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    start: &impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
+    stop: impl Future<Output = ()>,
+) {
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => return,
+            (stream, peer, permit) = accept(listener, permits) => start(stream, peer, permit),
         }
     }
+}
 
-    async fn accept(
-        &self,
-        permits: &Arc<Semaphore>,
-    ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-        let permit = Arc::clone(permits)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let mut pause = ACCEPT_BACKOFF.0;
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
-                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                    return (stream, peer, permit);
-                }
-                // The client has gone before we came to it: no reason to wait.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    warn!(%error, ?pause, "failed to accept");
-                    sleep(pause).await;
-                    pause = ACCEPT_BACKOFF.1.min(pause * 2);
-                }
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    let permit = Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
+    let mut pause = ACCEPT_BACKOFF.0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, permit),
+            // The client has gone before we came to it: no reason to wait.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!(%error, ?pause, "failed to accept");
+                sleep(pause).await;
+                pause = ACCEPT_BACKOFF.1.min(pause * 2);
             }
+        }
+    }
+}
+
+/// Closes the port, but not on those who have connected already and wait in the kernel's queue:
+/// closing would reset them. Tokio may not have heard of them yet, so the kernel itself is asked.
+fn accept_waiting(
+    listener: TcpListener,
+    permits: &Arc<Semaphore>,
+    start: &impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok(permit) = Arc::clone(permits).try_acquire_owned()
+        && let Ok((stream, peer)) = listener.accept()
+    {
+        let stream = stream.set_nonblocking(true).map(|()| stream);
+        if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+            start(stream, peer, permit);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use local_cluster::cluster::{SEARCH, SERVICE, any_port, backend};
+use local_cluster::cluster::{AT_ONCE, SEARCH, SERVICE, any_port, backend};
 use local_cluster::dns::{Dns, Records};
 use local_cluster::service::{Endpoints, Service};
 use runtime::listen::ListenAddr;
@@ -92,7 +92,7 @@ impl Bed {
 }
 
 fn start_pod(name: &str, listen: ListenAddr) -> SocketAddr {
-    let server = backend(name, listen).expect("a free port");
+    let server = backend(name, listen, AT_ONCE).expect("a free port");
     let addr = server.local_addr().expect("it is bound");
     tokio::spawn(server.run(pending()));
     addr

@@ -1,7 +1,7 @@
 //! HTTP/1 byte by byte, so that a test sees what is really on the wire.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::PATIENCE;
 
@@ -51,6 +51,12 @@ impl Connection {
     /// Sends bytes as they are. A server that has had enough may have hung up already.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.get_mut().write_all(bytes.as_ref());
+    }
+
+    /// Says that nothing more will be sent, while still waiting for the answer.
+    pub fn end(&mut self) {
+        let ended = self.stream.get_mut().shutdown(Shutdown::Write);
+        ended.expect("it is connected");
     }
 
     /// Reads an answer to anything but HEAD.

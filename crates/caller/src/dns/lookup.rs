@@ -79,6 +79,8 @@ pub enum FailureKind {
     Unreachable,
     /// What came is not an answer.
     Malformed,
+    /// Nothing could be asked, for a reason on this side.
+    Local,
 }
 
 impl Resolver {
@@ -111,7 +113,7 @@ impl Resolver {
 
     /// Like glibc's `__res_context_search`: NXDOMAIN, NODATA and SERVFAIL go on to the next name,
     /// anything else ends the search, and a failure other than NXDOMAIN is what is remembered.
-    /// Unlike it, the first such failure counts, and not a bare label's (see [`Candidate`]).
+    /// Unlike it, the first such failure counts, and not a last resort's (see [`Candidate`]).
     async fn walk(
         &self,
         name: &str,
@@ -238,7 +240,7 @@ fn graver(one: Option<Question>, other: Question) -> Question {
         Answer::ServFail | Answer::Refused | Answer::OtherCode(_) => 5,
         Answer::Malformed(_) => 4,
         Answer::Timeout => 3,
-        Answer::Unreachable(_) => 2,
+        Answer::Unreachable(_) | Answer::Local(_) => 2,
         Answer::NoData => 1,
         Answer::NxDomain | Answer::Addresses { .. } | Answer::Truncated => 0,
     };
@@ -275,18 +277,38 @@ impl Verdict {
                 };
             }
         };
+        let mut evidence = format!("{name}: {}", Answered(&answer, questions));
+        // What did not decide is not hidden, either.
+        let mut told = vec![&answer];
+        for Question { answer, .. } in questions {
+            let is_plain = matches!(
+                answer,
+                Answer::NxDomain | Answer::NoData | Answer::Truncated
+            );
+            if !is_plain && !told.contains(&answer) {
+                told.push(answer);
+                evidence += &format!("; {}", Answered(answer, questions));
+            }
+        }
+        evidence += &format!(" after {}", Millis(Some(elapsed)));
+        Failure { kind, evidence }
+    }
+}
+
+/// An answer, the names it was given for and the servers that gave it.
+struct Answered<'a>(&'a Answer, &'a [Question]);
+
+impl fmt::Display for Answered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(answer, questions) = self;
         let alike = || {
             questions
                 .iter()
-                .filter(|question| question.answer == answer)
+                .filter(|question| question.answer == **answer)
         };
         let names = List::of(alike().map(|question| question.name.to_ascii()));
         let servers = List::of(alike().map(|question| question.server.to_string()));
-        let took = Millis(Some(elapsed));
-        Failure {
-            kind,
-            evidence: format!("{name}: {answer} for {names} from {servers} after {took}"),
-        }
+        write!(f, "{answer} for {names} from {servers}")
     }
 }
 
@@ -298,6 +320,7 @@ fn kind(answer: &Answer) -> FailureKind {
         Answer::Refused => FailureKind::Refused,
         Answer::Timeout => FailureKind::Timeout,
         Answer::Unreachable(_) => FailureKind::Unreachable,
+        Answer::Local(_) => FailureKind::Local,
         Answer::Malformed(_) | Answer::Truncated => FailureKind::Malformed,
     }
 }

@@ -8,8 +8,8 @@ use super::ResolvConf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) name: Name,
-    /// A single label, tried bare after the search list. Cluster DNS passes it on to servers
-    /// outside, so a failure to answer it says nothing about the Service.
+    /// What looks like a Service's short name, tried as it is after the search list. Cluster DNS
+    /// passes it on to servers outside, so a failure to answer it says nothing about the Service.
     pub(super) last_resort: bool,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn candidates(name: &str, conf: &ResolvConf) -> Vec<Candidate> {
         if dots >= conf.ndots as usize {
             names.insert(0, candidate(as_is));
         } else {
-            let last_resort = dots == 0 && !names.is_empty();
+            let last_resort = !names.is_empty() && is_short(name, dots, conf);
             let name = as_is;
             names.push(Candidate { name, last_resort });
         }
@@ -43,6 +43,12 @@ pub(super) fn candidates(name: &str, conf: &ResolvConf) -> Vec<Candidate> {
         new
     });
     names
+}
+
+/// `SERVICE`, or, in a cluster, `SERVICE.NAMESPACE` and `SERVICE.NAMESPACE.svc`.
+fn is_short(name: &str, dots: usize, conf: &ResolvConf) -> bool {
+    let in_a_cluster = conf.search.iter().any(|domain| domain.contains(".svc."));
+    dots == 0 || (in_a_cluster && (dots == 1 || name.ends_with(".svc")))
 }
 
 fn candidate(name: Name) -> Candidate {
@@ -109,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_bare_label_after_a_search_is_a_last_resort() {
+    fn a_short_name_after_a_search_is_a_last_resort() {
         let conf = |search: &[&str]| ResolvConf {
             nameservers: Vec::new(),
             search: search.iter().map(ToString::to_string).collect(),
@@ -125,5 +131,9 @@ mod tests {
         assert!(last("b", &["y"]));
         assert!(!last("b", &[]));
         assert!(!last("b.x", &["y"]));
+        assert!(last("b.x", &["n.svc.cluster.local"]));
+        assert!(last("b.x.svc", &["n.svc.cluster.local"]));
+        assert!(!last("www.example.com", &["n.svc.cluster.local"]));
+        assert!(!last("b.x.svc.cluster.local", &["n.svc.cluster.local"]));
     }
 }

@@ -91,6 +91,8 @@ pub enum Answer {
     Timeout,
     /// The operating system says that the server cannot be reached.
     Unreachable(String),
+    /// The operating system says that the question cannot be asked.
+    Local(String),
 }
 
 impl Family {
@@ -135,6 +137,7 @@ impl fmt::Display for Answer {
             Self::Malformed(why) => write!(f, "malformed answer ({why})"),
             Self::Timeout => f.write_str("no answer"),
             Self::Unreachable(why) => write!(f, "unreachable ({why})"),
+            Self::Local(why) => write!(f, "not asked ({why})"),
         }
     }
 }
@@ -266,15 +269,24 @@ fn addresses(response: &DnsResponse, name: &Name, family: Family) -> Answer {
 }
 
 fn failed(error: NetError) -> Answer {
-    match error {
-        NetError::Timeout => Answer::Timeout,
-        NetError::Io(error) if error.kind() == ErrorKind::TimedOut => Answer::Timeout,
+    let error = match error {
+        NetError::Timeout => return Answer::Timeout,
+        NetError::Io(error) => error,
+        other => return Answer::Malformed(other.to_string()),
+    };
+    match error.kind() {
+        ErrorKind::TimedOut => Answer::Timeout,
         // A TCP connection that is closed in place of an answer.
-        NetError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
             Answer::Malformed("the connection was closed".into())
         }
-        NetError::Io(error) => Answer::Unreachable(error.to_string()),
-        other => Answer::Malformed(other.to_string()),
+        // The last of these is how a policy on this side of the network shows.
+        ErrorKind::ConnectionRefused
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::PermissionDenied => Answer::Unreachable(error.to_string()),
+        _ => Answer::Local(error.to_string()),
     }
 }
 
