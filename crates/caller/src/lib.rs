@@ -1,6 +1,7 @@
 //! Calls a backend over and over, as a pod in a cluster does: resolve the name through cluster DNS,
 //! connect, ask, and say what happened; and when it failed, why.
 
+pub mod advice;
 pub mod check;
 pub mod cli;
 pub mod diagnose;

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caller::Config;
+use caller::advice::Service;
 use caller::check::Expectation;
 use caller::cli::{Cli, Command};
-use caller::diagnose::{Diagnosis, Marks, Service, Transcript};
+use caller::diagnose::{Diagnosis, Marks, Transcript};
 use caller::dns::Resolver;
 use caller::probe::{Probe, ProbeConfig};
 use caller::report::Kind;

@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its last: which protocol, how long it may wait, and how
+//! One connection, from its first byte to its last: what it is refused, how long it may wait, and how
 //! it is asked to leave.
 
 use std::convert::Infallible;
@@ -6,9 +6,6 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -17,16 +14,14 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use crate::activity::Activity;
 use crate::server::{Handler, Limits, Phase};
-
-/// What an HTTP/2 client that does not negotiate sends first (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::socket;
 
 /// Most bytes of a request's head, and of unread pipelined requests.
 const MAX_HEAD: usize = 32 * 1024;
@@ -35,10 +30,6 @@ const MAX_HEAD: usize = 32 * 1024;
 const MAX_STREAMS: u32 = 32;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
-
-/// While the port is being closed, a connection that was accepted but has not yet asked for
-/// anything gets this long from its start: its request is probably on the way.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends, by the client's wish, a timeout or the phase.
 pub(crate) async fn serve<H: Handler>(
@@ -49,10 +40,12 @@ pub(crate) async fn serve<H: Handler>(
     phase: watch::Receiver<Phase>,
 ) {
     let activity = Arc::new(Activity::new());
-    let Some((io, http2)) = first_bytes(stream, &activity, &limits, phase.clone()).await else {
+    let Some((socket, http2)) =
+        socket::first_bytes(stream, &activity, &limits, phase.clone()).await
+    else {
         return;
     };
-    let io = TokioIo::new(io);
+    let io = TokioIo::new(socket);
     let requests = Arc::new(Requests {
         peer,
         handler,
@@ -90,51 +83,6 @@ pub(crate) async fn serve<H: Handler>(
     }
 }
 
-/// Reads just enough to tell HTTP/2 from the rest. `None`: nothing came in time.
-async fn first_bytes(
-    stream: TcpStream,
-    activity: &Arc<Activity>,
-    limits: &Limits,
-    mut phase: watch::Receiver<Phase>,
-) -> Option<(Io, bool)> {
-    let mut io = Io {
-        stream,
-        head: *HTTP2_PREFACE,
-        head_read: 0,
-        head_len: 0,
-        activity: Some(Arc::clone(activity)),
-    };
-    let mut deadline = activity.opened + limits.idle_timeout;
-    let mut closing = false;
-    while io.head_len < HTTP2_PREFACE.len() {
-        let mut rest = [0; HTTP2_PREFACE.len()];
-        let wanted = HTTP2_PREFACE.len() - io.head_len;
-        let read = tokio::select! {
-            biased;
-            read = io.stream.read(&mut rest[..wanted]) => read.ok().filter(|&n| n > 0)?,
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !closing => {
-                closing = true;
-                deadline = deadline.min(activity.opened + FIRST_REQUEST_GRACE);
-                continue;
-            }
-            () = sleep_until(deadline) => return None,
-        };
-        if io.head_len == 0 {
-            activity.bytes_came();
-            deadline = deadline.min(Instant::now() + limits.header_timeout);
-        }
-        io.head[io.head_len..][..read].copy_from_slice(&rest[..read]);
-        io.head_len += read;
-        if io.head[..io.head_len] != HTTP2_PREFACE[..io.head_len] {
-            return Some((io, false));
-        }
-    }
-    // HTTP/2 has bytes of its own (SETTINGS, PING): they are no sign of a request.
-    io.activity = None;
-    activity.head_begun.store(false, Relaxed);
-    Some((io, true))
-}
-
 /// Runs hyper's connection; asks it to `leave` when the phase says so, drops it when it is late.
 async fn drive<C, E>(
     connection: C,
@@ -159,7 +107,7 @@ where
         // waits between two requests is let go when the port is closed. GOAWAY tells an HTTP/2
         // client race-free, but not before it has had an answer: some give up otherwise.
         let due = |activity: &Activity| match (http2, now) {
-            (true, Phase::LameDuck) => activity.served.load(Relaxed) && activity.idle(),
+            (true, Phase::LameDuck) => activity.has_served() && activity.idle(),
             (true, Phase::Draining) => true,
             (false, Phase::Draining) => activity.idle(),
             _ => false,
@@ -302,153 +250,4 @@ async fn discard(mut body: Incoming, max: u64) -> Discarded {
         }
     }
     Discarded::All
-}
-
-/// What a connection is doing, as far as its timer needs to know. HTTP/2 answers on other tasks,
-/// hence the atomics; none of them guards other data.
-#[derive(Debug)]
-struct Activity {
-    opened: Instant,
-    /// Milliseconds from `opened` to the start of what is waited for now.
-    waiting_since: AtomicU64,
-    /// Bytes have come since the last answer: it is a head that is waited for, not a request.
-    head_begun: AtomicBool,
-    /// Requests being answered.
-    in_flight: AtomicU32,
-    /// At least one request has been answered.
-    served: AtomicBool,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            opened: Instant::now(),
-            waiting_since: AtomicU64::new(0),
-            head_begun: AtomicBool::new(false),
-            in_flight: AtomicU32::new(0),
-            served: AtomicBool::new(false),
-        }
-    }
-
-    fn wait_from_now(&self) {
-        let millis = self.opened.elapsed().as_millis();
-        self.waiting_since
-            .store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    fn bytes_came(&self) {
-        if self.in_flight.load(Relaxed) == 0 && !self.head_begun.swap(true, Relaxed) {
-            self.wait_from_now();
-        }
-    }
-
-    fn begin(&self) -> InFlight<'_> {
-        self.head_begun.store(false, Relaxed);
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight(self)
-    }
-
-    fn idle(&self) -> bool {
-        self.in_flight.load(Relaxed) == 0 && !self.head_begun.load(Relaxed)
-    }
-
-    /// When what is waited for now is late. `None`: we are the one who is waited for.
-    fn due(&self, limits: &Limits) -> Option<Instant> {
-        if self.in_flight.load(Relaxed) > 0 {
-            return None;
-        }
-        let patience = if self.head_begun.load(Relaxed) {
-            limits.header_timeout
-        } else {
-            limits.idle_timeout
-        };
-        Some(self.opened + Duration::from_millis(self.waiting_since.load(Relaxed)) + patience)
-    }
-
-    fn late(&self, limits: &Limits) -> bool {
-        self.due(limits).is_some_and(|due| due <= Instant::now())
-    }
-
-    /// When to look again. One timer that is seldom touched is cheaper than one set for every
-    /// request, so it must not sleep past a head that begins right after this look.
-    fn check_at(&self, limits: &Limits) -> Instant {
-        let soonest = Instant::now() + limits.header_timeout.min(limits.idle_timeout);
-        self.due(limits).map_or(soonest, |due| due.min(soonest))
-    }
-}
-
-/// A request being answered, until dropped.
-struct InFlight<'a>(&'a Activity);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.served.store(true, Relaxed);
-        if self.0.in_flight.fetch_sub(1, Relaxed) == 1 {
-            self.0.wait_from_now();
-        }
-    }
-}
-
-/// The socket, with the bytes that were read to tell the protocol put back in front.
-struct Io {
-    stream: TcpStream,
-    head: [u8; HTTP2_PREFACE.len()],
-    head_read: usize,
-    head_len: usize,
-    activity: Option<Arc<Activity>>,
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = &mut *self;
-        let head = &this.head[this.head_read..this.head_len];
-        if !head.is_empty() {
-            let n = head.len().min(buf.remaining());
-            buf.put_slice(&head[..n]);
-            this.head_read += n;
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if let Some(activity) = &this.activity
-            && buf.filled().len() > before
-        {
-            activity.bytes_came();
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

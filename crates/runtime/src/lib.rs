@@ -1,6 +1,7 @@
 //! What both binaries need and neither is about: diagnostics, signals, listening
 //! addresses, and an HTTP server that knows how to leave without dropping a request.
 
+mod activity;
 pub mod admin;
 mod connection;
 pub mod duration;
@@ -9,3 +10,4 @@ pub mod listen;
 pub mod log;
 pub mod server;
 pub mod signals;
+mod socket;

@@ -1,0 +1,102 @@
+//! What a connection is doing, so that one timer can tell who has kept the other waiting too long.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::server::Limits;
+
+/// What a connection is doing, as far as its timer needs to know. HTTP/2 answers on other tasks,
+/// hence the atomics; none of them guards other data.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    pub(crate) opened: Instant,
+    /// Milliseconds from `opened` to the start of what is waited for now.
+    waiting_since: AtomicU64,
+    /// Bytes have come since the last answer: it is a head that is waited for, not a request.
+    head_begun: AtomicBool,
+    /// Requests being answered.
+    in_flight: AtomicU32,
+    /// At least one request has been answered.
+    served: AtomicBool,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            waiting_since: AtomicU64::new(0),
+            head_begun: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            served: AtomicBool::new(false),
+        }
+    }
+
+    fn wait_from_now(&self) {
+        let millis = self.opened.elapsed().as_millis();
+        self.waiting_since
+            .store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(crate) fn bytes_came(&self) {
+        if self.in_flight.load(Relaxed) == 0 && !self.head_begun.swap(true, Relaxed) {
+            self.wait_from_now();
+        }
+    }
+
+    pub(crate) fn begin(&self) -> InFlight<'_> {
+        self.head_begun.store(false, Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(self)
+    }
+
+    /// The bytes that came were no head of a request.
+    pub(crate) fn no_head(&self) {
+        self.head_begun.store(false, Relaxed);
+    }
+
+    pub(crate) fn has_served(&self) -> bool {
+        self.served.load(Relaxed)
+    }
+
+    pub(crate) fn idle(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0 && !self.head_begun.load(Relaxed)
+    }
+
+    /// When what is waited for now is late. `None`: we are the one who is waited for.
+    fn due(&self, limits: &Limits) -> Option<Instant> {
+        if self.in_flight.load(Relaxed) > 0 {
+            return None;
+        }
+        let patience = if self.head_begun.load(Relaxed) {
+            limits.header_timeout
+        } else {
+            limits.idle_timeout
+        };
+        Some(self.opened + Duration::from_millis(self.waiting_since.load(Relaxed)) + patience)
+    }
+
+    pub(crate) fn late(&self, limits: &Limits) -> bool {
+        self.due(limits).is_some_and(|due| due <= Instant::now())
+    }
+
+    /// When to look again. One timer that is seldom touched is cheaper than one set for every
+    /// request, so it must not sleep past a head that begins right after this look.
+    pub(crate) fn check_at(&self, limits: &Limits) -> Instant {
+        let soonest = Instant::now() + limits.header_timeout.min(limits.idle_timeout);
+        self.due(limits).map_or(soonest, |due| due.min(soonest))
+    }
+}
+
+/// A request being answered, until dropped.
+pub(crate) struct InFlight<'a>(&'a Activity);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.served.store(true, Relaxed);
+        if self.0.in_flight.fetch_sub(1, Relaxed) == 1 {
+            self.0.wait_from_now();
+        }
+    }
+}

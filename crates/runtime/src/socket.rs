@@ -1,0 +1,134 @@
+//! The socket of a connection, and what its first bytes say: HTTP/2 with prior knowledge, or HTTP/1.
+//!
+//! Reading the first bytes here and handing them on is cheaper than hyper-util's detection, for every
+//! request and for every idle connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::activity::Activity;
+use crate::server::{Limits, Phase};
+
+/// What an HTTP/2 client that does not negotiate sends first (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// While the port is being closed, a connection that was accepted but has not yet asked for
+/// anything gets this long from its start: its request is probably on the way.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// Reads just enough to tell HTTP/2 from the rest. `None`: nothing came in time.
+pub(crate) async fn first_bytes(
+    stream: TcpStream,
+    activity: &Arc<Activity>,
+    limits: &Limits,
+    mut phase: watch::Receiver<Phase>,
+) -> Option<(Socket, bool)> {
+    let mut socket = Socket {
+        stream,
+        head: *HTTP2_PREFACE,
+        head_read: 0,
+        head_len: 0,
+        activity: Some(Arc::clone(activity)),
+    };
+    let mut deadline = activity.opened + limits.idle_timeout;
+    let mut closing = false;
+    while socket.head_len < HTTP2_PREFACE.len() {
+        let mut rest = [0; HTTP2_PREFACE.len()];
+        let wanted = HTTP2_PREFACE.len() - socket.head_len;
+        let read = tokio::select! {
+            biased;
+            read = socket.stream.read(&mut rest[..wanted]) => read.ok().filter(|&n| n > 0)?,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !closing => {
+                closing = true;
+                deadline = deadline.min(activity.opened + FIRST_REQUEST_GRACE);
+                continue;
+            }
+            () = sleep_until(deadline) => return None,
+        };
+        if socket.head_len == 0 {
+            activity.bytes_came();
+            deadline = deadline.min(Instant::now() + limits.header_timeout);
+        }
+        socket.head[socket.head_len..][..read].copy_from_slice(&rest[..read]);
+        socket.head_len += read;
+        if socket.head[..socket.head_len] != HTTP2_PREFACE[..socket.head_len] {
+            return Some((socket, false));
+        }
+    }
+    // HTTP/2 has bytes of its own (SETTINGS, PING): they are no sign of a request.
+    socket.activity = None;
+    activity.no_head();
+    Some((socket, true))
+}
+
+/// The socket, with the bytes that were read to tell the protocol put back in front.
+pub(crate) struct Socket {
+    stream: TcpStream,
+    head: [u8; HTTP2_PREFACE.len()],
+    head_read: usize,
+    head_len: usize,
+    activity: Option<Arc<Activity>>,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let head = &this.head[this.head_read..this.head_len];
+        if !head.is_empty() {
+            let n = head.len().min(buf.remaining());
+            buf.put_slice(&head[..n]);
+            this.head_read += n;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if let Some(activity) = &this.activity
+            && buf.filled().len() > before
+        {
+            activity.bytes_came();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
