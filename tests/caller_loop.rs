@@ -76,12 +76,14 @@ fn a_signal_lets_the_call_under_way_end() {
     let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
     let mut command = Command::new(CALLER);
     command.args([
-        "--admin-listen=off",
+        "--admin-listen=127.0.0.1:0",
         "--log-level=info",
         "--timeout=1m",
         &url,
     ]);
     let caller = Process::spawn(&mut command);
+    let admin = caller.wait_for_field("probes are answered", "address");
+    let admin = admin.parse().expect("an address");
     let (mut stream, _) = listener.accept().expect("a call");
     let mut request = [0; 1024];
     let n = stream.read(&mut request).expect("a request");
@@ -91,6 +93,8 @@ fn a_signal_lets_the_call_under_way_end() {
     assert!(request.contains(agent), "{request}");
     caller.signal(Signal::TERM);
     caller.wait_for_stderr("shutting down");
+    assert_eq!(get(admin, "/livez").status(), 200);
+    assert_eq!(get(admin, "/readyz").status(), 503);
     stream
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
         .expect("it waits");

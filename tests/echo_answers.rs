@@ -263,6 +263,7 @@ async fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
     }
     let reply = client.head(&url).send().await.expect("an answer");
     assert_eq!(reply.headers()["content-length"], "28");
+    assert_eq!(reply.text().await.expect("no body"), "");
     let reply = client
         .post(&url)
         .body("abc")

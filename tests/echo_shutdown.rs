@@ -131,3 +131,38 @@ async fn http_2_clients_are_told_to_leave_and_lose_nothing() {
     }
     assert_eq!(server.process.finish().code, Some(0));
 }
+
+#[test]
+fn clients_that_nobody_has_accepted_yet_are_served_before_the_port_is_closed() {
+    let server = start(&["--drain-delay=0s"]);
+    // While the process stands still the kernel takes connections for it.
+    server.process.signal(Signal::STOP);
+    let mut waiting: Vec<Connection> = (0..100).map(|_| Connection::open(server.addr)).collect();
+    for connection in &mut waiting {
+        connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
+    }
+    server.process.signal(Signal::TERM);
+    server.process.signal(Signal::CONT);
+    for connection in &mut waiting {
+        assert_eq!(connection.reply().status(), 200);
+    }
+    assert_eq!(server.process.finish().code, Some(0));
+}
+
+#[test]
+fn a_signal_in_the_first_moments_of_its_life_ends_it_too() {
+    for delay in 0..40 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
+        command.args([
+            "-text=x",
+            "-listen=127.0.0.1:0",
+            "-admin-listen=off",
+            "--drain-delay=0s",
+        ]);
+        let process = Process::spawn(&mut command);
+        std::thread::sleep(std::time::Duration::from_micros(delay * 100));
+        process.signal(Signal::TERM);
+        // Before there is a handler, the signal itself ends it.
+        assert!(matches!(process.finish().code, None | Some(0)));
+    }
+}

@@ -122,6 +122,11 @@ fn dns_that_misbehaves() {
             "malformed answer",
         ),
         (
+            TruncatedAndTcpAnswersAnotherQuestion,
+            Kind::DnsMalformed,
+            "it answers another question",
+        ),
+        (
             TruncatedAndTcpSilent,
             Kind::DnsTimeout,
             "no answer for backend.pod-to-pod",

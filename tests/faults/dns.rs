@@ -36,6 +36,7 @@ pub(crate) enum Mode {
     CnameToBackend,
     TruncatedAndTcpCloses,
     TruncatedAndTcpSilent,
+    TruncatedAndTcpAnswersAnotherQuestion,
     TwoHundredAddresses,
 }
 
@@ -172,7 +173,8 @@ fn answer(mode: Mode, query: &Message, tcp: bool) -> Option<Vec<u8>> {
             return Some([&id[..], b"\x84\x00 this is not DNS, is it?"].concat());
         }
         Mode::WrongId => message.metadata.id ^= 1,
-        Mode::AnotherQuestion => {
+        Mode::TruncatedAndTcpAnswersAnotherQuestion if !tcp => message.metadata.truncation = true,
+        Mode::AnotherQuestion | Mode::TruncatedAndTcpAnswersAnotherQuestion => {
             message.queries = vec![Query::query(named("other.example."), RecordType::A)];
         }
         Mode::NotAResponse => message.metadata.message_type = MessageType::Query,

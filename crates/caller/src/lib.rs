@@ -120,7 +120,8 @@ impl Caller {
         let url = probe.target.to_string();
         let probe = Probe::new(probe);
         let mut summary = Summary::new(url.clone());
-        while count.is_none_or(|count| summary.calls() < count) {
+        let mut stopping = false;
+        while !stopping && count.is_none_or(|count| summary.calls() < count) {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -131,11 +132,20 @@ impl Caller {
                 summary.record(&report);
                 text += &format.report(&url, &report);
             };
-            probe.round(ended).await;
+            // Boxed, so that it can go before what it wrote is read.
+            let mut round = Box::pin(probe.round(ended));
+            tokio::select! {
+                () = &mut round => {}
+                () = &mut stop => {
+                    stopping = true;
+                    phase.send_replace(Phase::LameDuck);
+                    round.as_mut().await;
+                }
+            }
+            drop(round);
             out.write_all(text.as_bytes())?;
             out.flush()?;
         }
-        phase.send_replace(Phase::LameDuck);
         out.write_all(format.summary(&summary).as_bytes())?;
         out.flush()?;
         Ok(summary)
