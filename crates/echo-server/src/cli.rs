@@ -12,7 +12,7 @@ use runtime::listen::{ListenAddr, OptionalListenAddr};
 use runtime::log::LevelFilter;
 use runtime::server::{Drain, Limits};
 
-use crate::{AccessLogFormat, Config, Pod};
+use crate::{AccessLogFormat, Config, Faults, Pod};
 
 /// Answers every request with a fixed text. A drop-in for hashicorp/http-echo.
 ///
@@ -101,6 +101,21 @@ pub struct Args {
     )]
     max_body: u64,
 
+    /// How many of a hundred answers are to be those of a sick backend; never /health's
+    #[arg(long, env = "ECHO_FAULT_PERCENT", default_value = "0", value_name = "PERCENT",
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    fault_percent: u8,
+
+    /// Status of a sick answer, 200 to 599
+    #[arg(long, env = "ECHO_FAULT_STATUS", default_value = "500", value_name = "CODE",
+          value_parser = parse_status)]
+    fault_status: StatusCode,
+
+    /// How late a sick answer comes
+    #[arg(long, env = "ECHO_FAULT_DELAY", default_value = "0s", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    fault_delay: Duration,
+
     /// Worker threads [default: the CPUs that the cgroup allows]
     #[arg(long, env = "ECHO_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -173,6 +188,9 @@ impl TryFrom<Args> for Config {
             idle_timeout,
             max_connections,
             max_body,
+            fault_percent,
+            fault_status,
+            fault_delay,
             threads: _,
             log_level: _,
             rest,
@@ -205,6 +223,11 @@ impl TryFrom<Args> for Config {
                 name: env_header("POD_NAME"),
                 node: env_header("NODE_NAME"),
                 namespace: env_header("POD_NAMESPACE"),
+            },
+            faults: Faults {
+                percent: fault_percent,
+                status: fault_status,
+                delay: fault_delay,
             },
         })
     }

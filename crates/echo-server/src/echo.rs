@@ -2,10 +2,12 @@
 //!
 //! - every path and method -- the text, with the status asked for
 //! - `/health` -- 200 and `{"status":"ok"}`, whatever the status asked for, and not in the log
+//! - a share of them, with [`Faults`] -- late, or another status, as a sick backend would answer
 //! - `CONNECT` -- 405 with the text: a 2xx would promise a tunnel, and could carry no text
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,9 +16,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use runtime::server::Handler;
 
-use crate::Pod;
 use crate::access_log::{Entry, Lines};
-use crate::sniff;
+use crate::{Faults, Pod, sniff};
 
 const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
 const APP_VERSION: HeaderName = HeaderName::from_static("x-app-version");
@@ -34,6 +35,10 @@ struct Answers {
     text: Answer,
     connect: Answer,
     health: Answer,
+    faulty: Answer,
+    faults: Faults,
+    /// Requests that might have been faulty.
+    turn: AtomicU64,
     log: Lines,
 }
 
@@ -51,6 +56,7 @@ impl Echo {
         status: StatusCode,
         content_type: Option<HeaderValue>,
         pod: Pod,
+        faults: Faults,
         log: Lines,
     ) -> Self {
         let content_type = content_type.unwrap_or_else(|| sniff::content_type(&text));
@@ -65,6 +71,13 @@ impl Echo {
             text: answer(status, &content_type, &text),
             connect: answer(StatusCode::METHOD_NOT_ALLOWED, &content_type, &text),
             health: answer(StatusCode::OK, &health_type, &health),
+            faulty: answer(
+                faults.status,
+                &content_type,
+                &Bytes::from_static(b"injected fault\n"),
+            ),
+            faults,
+            turn: AtomicU64::new(0),
             log,
         }))
     }
@@ -123,6 +136,19 @@ impl Answer {
     }
 }
 
+impl Faults {
+    /// Whether it is the turn of a fault: evenly spread, so that each hundred requests have their
+    /// share.
+    fn strike(&self, turn: &AtomicU64) -> bool {
+        let percent = u64::from(self.percent);
+        if percent == 0 {
+            return false;
+        }
+        let n = turn.fetch_add(1, Relaxed) % 100;
+        (n + 1) * percent / 100 > n * percent / 100
+    }
+}
+
 impl Handler for Echo {
     type Body = Full<Bytes>;
 
@@ -134,6 +160,9 @@ impl Handler for Echo {
             text,
             connect,
             health,
+            faulty,
+            faults,
+            turn,
             log,
         } = &*self.0;
         let request_id = request.headers().get(REQUEST_ID);
@@ -142,6 +171,10 @@ impl Handler for Echo {
         }
         let answer = match *request.method() {
             Method::CONNECT => connect,
+            _ if faults.strike(turn) => {
+                tokio::time::sleep(faults.delay).await;
+                faulty
+            }
             _ => text,
         };
         let response = answer.respond(request.method(), request_id);

@@ -11,6 +11,7 @@ mod sniff;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use runtime::admin;
@@ -43,6 +44,30 @@ pub struct Config {
     pub drain: Drain,
     /// Who answers, for the answer's headers.
     pub pod: Pod,
+    /// How to be sick.
+    pub faults: Faults,
+}
+
+/// Which answers are to be those of a sick backend; `/health` and the probes never are.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    /// How many of a hundred, 0 to 100.
+    pub percent: u8,
+    /// Their status.
+    pub status: StatusCode,
+    /// How late they come.
+    pub delay: Duration,
+}
+
+/// A backend in good health.
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            percent: 0,
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            delay: Duration::ZERO,
+        }
+    }
 }
 
 /// What the downward API tells a pod of itself. What is not known is not sent.
@@ -80,11 +105,12 @@ pub fn bind(config: Config) -> Result<EchoServer, BindError> {
         limits,
         drain,
         pod,
+        faults,
     } = config;
     let listener = listen.bind()?;
     let admin_listener = admin.map(ListenAddr::bind).transpose()?;
     let access_log = AccessLog::start(access_log);
-    let echo = Echo::new(text, status, content_type, pod, access_log.lines());
+    let echo = Echo::new(text, status, content_type, pod, faults, access_log.lines());
     let server = Server::new(listener, echo, limits, drain);
     let admin = admin_listener.map(|listener| admin::server(listener, server.phase()));
     Ok(EchoServer {
@@ -123,7 +149,6 @@ impl EchoServer {
         }
         server.run(shutdown).await;
         access_log.finish();
-        info!("drained");
         Ok(())
     }
 }

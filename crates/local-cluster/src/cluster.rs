@@ -14,7 +14,7 @@ use caller::http::HttpConfig;
 use caller::probe::ProbeConfig;
 use caller::status::ExpectedStatus;
 use caller::view::Format;
-use echo_server::{AccessLogFormat, EchoServer, Pod};
+use echo_server::{AccessLogFormat, EchoServer, Faults, Pod};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use runtime::listen::ListenAddr;
 use runtime::server::{Drain, Limits};
@@ -225,6 +225,7 @@ pub fn backend(name: &str, listen: ListenAddr, drain: Drain) -> anyhow::Result<E
             node: None,
             namespace: Some(HeaderValue::from_static(NAMESPACE)),
         },
+        faults: Faults::default(),
     })?;
     Ok(server)
 }

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -130,7 +131,12 @@ impl<H: Handler> Server<H> {
             phase,
         } = self;
         let permits = Arc::new(Semaphore::new(limits.max_connections));
+        // How long the cluster keeps sending to a pod that is leaving is worth knowing.
+        let while_draining = AtomicU64::new(0);
         let start = |stream, peer: SocketAddr, permit| {
+            if *phase.borrow() != Phase::Serving {
+                while_draining.fetch_add(1, Relaxed);
+            }
             // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             let phase = phase.subscribe();
@@ -157,6 +163,10 @@ impl<H: Handler> Server<H> {
             warn!(connections = open, timeout = ?drain.timeout, "drain timeout: cutting connections");
             phase.send_replace(Phase::Cut);
         }
+        info!(
+            connections_while_draining = while_draining.load(Relaxed),
+            "drained"
+        );
     }
 }
 

@@ -149,6 +149,11 @@ impl Process {
             .to_owned()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has written to stdout so far.
     pub fn stdout(&self) -> String {
         let state = self.stdout.state.lock().expect("no reader panics");
