@@ -1,8 +1,9 @@
 //! How caller goes on and how it ends.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::Command;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use test_support::bed::Bed;
 use test_support::http::get;
@@ -145,4 +146,55 @@ fn an_admin_address_in_use_exits_1_and_is_named() {
     let output = run(Command::new(CALLER).args(["--admin-listen", &addr]));
     assert_eq!(output.code, Some(1));
     assert!(output.stderr.contains(&addr), "{}", output.stderr);
+}
+
+#[test]
+fn an_admin_client_that_hangs_does_not_hold_up_calls() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut command = bed.caller(CALLER);
+    command
+        .env("CALLER_ADMIN_LISTEN", "127.0.0.1:0")
+        .args(["--log-level=info", "--interval=10ms"]);
+    let caller = Process::spawn(&mut command);
+    let admin = caller.wait_for_field("probes are answered", "address");
+    let hung: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(&admin).expect("it listens"))
+        .collect();
+    let calls = || caller.stdout().matches("successfully").count();
+    let before = calls();
+    while calls() < before + 20 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(hung);
+    caller.signal(Signal::TERM);
+    assert_eq!(caller.finish().code, Some(0));
+}
+
+#[test]
+fn a_stdout_that_takes_no_more_ends_it_with_a_word() {
+    let bed = Bed::start(&["backend-1"]);
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("it is there");
+    let (reader, closed) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    for (stdout, word) in [
+        (Stdio::from(full), "No space left on device"),
+        (closed.into(), "Broken pipe"),
+    ] {
+        let output = bed
+            .caller(CALLER)
+            .arg("--count=3")
+            .stdout(stdout)
+            .output()
+            .expect("it runs");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.starts_with("caller: cannot write to stdout: "),
+            "{stderr}"
+        );
+        assert!(stderr.contains(word), "{stderr}");
+    }
 }

@@ -325,6 +325,31 @@ fn the_pair_talks_and_recovers_and_leaves_in_time() {
 }
 
 #[test]
+fn a_rolling_replacement_of_containers_drops_no_call() {
+    if !images() {
+        return;
+    }
+    let mut network = Network::new("rollout");
+    let mut backends = vec![network.backend("backend-0"), network.backend("backend-1")];
+    let frontend = network.start("frontend", &[], CALLER, &["--interval=20ms"]);
+    wait_for_log(&frontend, "Response received successfully!");
+    for n in 2..12 {
+        backends.push(network.backend(&format!("backend-{n}")));
+        docker(&["stop", "--time=30", &backends.remove(0)]);
+    }
+    docker(&["stop", "--time=10", &frontend]);
+    let log = logs(&frontend);
+    let (_, summary) = log.rsplit_once("\n--- ").expect("a summary");
+    println!("{summary}");
+    assert!(summary.contains(" 0 failed (0.0%)"), "{summary}");
+    assert_eq!(
+        summary.matches("answered by: backend-").count(),
+        12,
+        "{summary}"
+    );
+}
+
+#[test]
 fn the_text_may_come_from_the_environment() {
     if !images() {
         return;
