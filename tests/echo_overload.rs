@@ -9,6 +9,7 @@ use std::process::Command;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use test_support::http::{Connection, get};
 use test_support::process::{Process, echo_server};
+use test_support::tool;
 
 /// How many connections wait between two requests.
 const IDLE: usize = 9_500;
@@ -153,4 +154,42 @@ fn without_file_descriptors_it_backs_off_and_goes_on_when_there_are_some() {
     server.signal(test_support::process::Signal::KILL);
     let attempts = server.finish().stderr.matches("failed to accept").count();
     assert!((1..50).contains(&attempts), "{attempts} attempts");
+}
+
+#[test]
+fn slowhttptest_keeps_no_good_client_waiting() {
+    let Some(program) = tool("slowhttptest") else {
+        return;
+    };
+    if !allow_files(4 * SLOW as u64) {
+        return;
+    }
+    // Slow heads, slow bodies, slow reading.
+    for attack in ["-H", "-B", "-X"] {
+        let (_server, addr) = start(&["--header-timeout=3s"]);
+        let mut command = Command::new(&program);
+        command
+            .args([
+                attack,
+                "-c",
+                &SLOW.to_string(),
+                "-r",
+                "500",
+                "-i",
+                "1",
+                "-l",
+                "4",
+                "-p",
+                "2",
+                "-u",
+            ])
+            .arg(format!("http://{addr}/"));
+        let attack = Process::spawn(&mut command);
+        attack.wait_for_stdout("service available");
+        for _ in 0..200 {
+            assert_eq!(get(addr, "/").status(), 200);
+        }
+        attack.finish();
+        assert_eq!(get(addr, "/").status(), 200);
+    }
 }

@@ -56,6 +56,8 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::ExpectedStatus;
 
     fn allowed(text: &str) -> Vec<u16> {
@@ -77,6 +79,15 @@ mod tests {
             "", "99", "600", "6xx", "0xx", "xx", "300-200", "200,", "2x", "a-b", "-",
         ] {
             assert!(text.parse::<ExpectedStatus>().is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "[0-9x,-]{0,12}") {
+            if let Ok(expected) = text.parse::<ExpectedStatus>() {
+                prop_assert!(expected.0.iter().all(|range| *range.start() >= 100 && *range.end() <= 599));
+            }
         }
     }
 }

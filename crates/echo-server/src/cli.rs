@@ -313,6 +313,7 @@ fn from_go_style(
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use proptest::prelude::*;
 
     use super::{Args, from_go_style};
 
@@ -363,5 +364,20 @@ mod tests {
         );
         assert_eq!(rewritten(&["--", "-text=x"]), ["--", "-text=x"]);
         assert_eq!(rewritten(&["-"]), ["--", "-"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_comes_through_whatever_it_is(value: String) {
+            let expected = [format!("--text={value}")];
+            prop_assert_eq!(rewritten(&["-text", &value]), expected.clone());
+            prop_assert_eq!(rewritten(&[&format!("--text={value}")]), expected);
+        }
+
+        #[test]
+        fn no_arguments_are_too_odd(args: Vec<String>) {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            rewritten(&args);
+        }
     }
 }

@@ -47,6 +47,8 @@ fn starts_with_tag(text: &[u8], tag: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::content_type;
 
     #[test]
@@ -65,6 +67,14 @@ mod tests {
             ("", "text/plain; charset=utf-8"),
         ] {
             assert_eq!(content_type(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_has_a_type_and_a_space_before_it_changes_nothing(text: Vec<u8>) {
+            let padded = [b" \t\n", &text[..]].concat();
+            prop_assert_eq!(content_type(&text), content_type(&padded));
         }
     }
 }

@@ -95,7 +95,9 @@ fn is_invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Escaped, EscapedJson};
+    use proptest::prelude::*;
+
+    use super::{Escaped, EscapedJson, is_invisible};
 
     #[test]
     fn plain_text_is_left_alone() {
@@ -127,5 +129,23 @@ mod tests {
             EscapedJson(json).to_string(),
             "{\"a\":\"b\\u009b\\u007f\\u202e\\udb40\\udc01 \\n grüße\"}"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_stays_on_its_line_and_in_its_quotes(bytes: Vec<u8>) {
+            let shown = Escaped::quoted(&bytes).to_string();
+            prop_assert!(!shown.chars().any(|c| c.is_control() || is_invisible(c)));
+            let unescaped = shown.replace("\\\\", "").replace("\\\"", "");
+            prop_assert!(!unescaped.contains('"'));
+        }
+
+        #[test]
+        fn json_keeps_its_value(text: String) {
+            let json = serde_json::to_string(&text).expect("a string");
+            let safe = EscapedJson(&json).to_string();
+            prop_assert!(!safe.chars().any(|c| c.is_control() || is_invisible(c)));
+            prop_assert_eq!(serde_json::from_str::<String>(&safe).expect("a string"), text);
+        }
     }
 }

@@ -130,3 +130,46 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     TcpListener::from_std(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{ListenAddr, OptionalListenAddr};
+
+    #[test]
+    fn addresses_are_taken_as_go_writes_them() {
+        for (text, shown) in [
+            (":8080", ":8080"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("[::1]:80", "[::1]:80"),
+            ("localhost:80", "127.0.0.1:80"),
+        ] {
+            let addr: ListenAddr = text.parse().expect("it is well formed");
+            assert_eq!(addr.to_string(), shown);
+        }
+        for text in [
+            "",
+            "8080",
+            ":",
+            ":65536",
+            "::1:80",
+            "[1.2.3.4]:80",
+            "host:80",
+            ":80 ",
+            ":-1",
+        ] {
+            assert!(text.parse::<ListenAddr>().is_err(), "{text:?}");
+        }
+        assert_eq!("off".parse::<OptionalListenAddr>().expect("a word").0, None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text: String) {
+            if let Ok(addr) = text.parse::<ListenAddr>() {
+                prop_assert_eq!(addr.to_string().parse::<ListenAddr>().expect("its own words"), addr);
+            }
+        }
+    }
+}

@@ -70,6 +70,8 @@ fn absolute(name: &str, domain: &str) -> Option<Name> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::candidates;
     use crate::dns::ResolvConf;
 
@@ -135,5 +137,22 @@ mod tests {
         assert!(last("b.x.svc", &["n.svc.cluster.local"]));
         assert!(!last("www.example.com", &["n.svc.cluster.local"]));
         assert!(!last("b.x.svc.cluster.local", &["n.svc.cluster.local"]));
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_asked_for_is_absolute_and_none_is_asked_for_twice(
+            name: String,
+            ndots in 0_u32..20,
+            search: Vec<String>,
+        ) {
+            let search: Vec<&str> = search.iter().map(String::as_str).collect();
+            let names = names(&name, ndots, &search);
+            prop_assert!(names.iter().all(|name| name.ends_with('.')));
+            prop_assert!(names.len() <= search.len() + 1);
+            for (n, name) in names.iter().enumerate() {
+                prop_assert!(!names[..n].iter().any(|other| other.eq_ignore_ascii_case(name)));
+            }
+        }
     }
 }

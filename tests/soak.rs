@@ -1,0 +1,68 @@
+//! echo-server at full rate for minutes, with its memory sampled: a gate for releases, not for every
+//! change, so it runs only when it is asked for by name:
+//!
+//! ```text
+//! cargo test --release -p echo-server --test soak -- --nocapture
+//! ```
+//!
+//! `SOAK_SECONDS` sets how long (120). For caller, `caller --count 100000 --interval 0s` is the same.
+
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use test_support::http::{Connection, get};
+use test_support::process::echo_server;
+
+/// Connections that are used all the time, beside one that is new for each request.
+const KEPT: usize = 16;
+
+/// What allocators and the kernel may do after the warm-up, in KiB.
+const SLACK: u64 = 512;
+
+#[test]
+fn memory_is_flat_at_full_rate() {
+    let seconds = std::env::var("SOAK_SECONDS").map_or(120, |text| text.parse().expect("a number"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
+    let (server, addr) = echo_server(command.args(["-text=x", "-admin-listen=off"]));
+    let memory = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.expect("a size").parse::<u64>().expect("a number")
+    };
+    let (stop, requests) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut samples = Vec::new();
+    thread::scope(|scope| {
+        for kept in 0..=KEPT {
+            let (stop, requests) = (&stop, &requests);
+            scope.spawn(move || {
+                let mut connection = Connection::open(addr);
+                while !stop.load(Relaxed) {
+                    let status = if kept == 0 {
+                        get(addr, "/").status()
+                    } else {
+                        connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
+                        connection.reply().status()
+                    };
+                    assert_eq!(status, 200);
+                    requests.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        for _ in 0..seconds {
+            thread::sleep(Duration::from_secs(1));
+            samples.push(memory());
+        }
+        stop.store(true, Relaxed);
+    });
+    let warm = samples[samples.len() / 4];
+    let most = samples.iter().copied().max().expect("samples");
+    println!(
+        "{} requests, {warm} KiB when warm, {most} KiB at most",
+        requests.load(Relaxed)
+    );
+    assert!(most <= warm + SLACK, "{samples:?}");
+}
