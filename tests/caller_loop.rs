@@ -8,6 +8,7 @@ use std::time::Duration;
 use test_support::bed::Bed;
 use test_support::http::get;
 use test_support::process::{Process, Signal, run};
+use test_support::tool;
 
 const CALLER: &str = env!("CARGO_BIN_EXE_caller");
 
@@ -197,4 +198,45 @@ fn a_stdout_that_takes_no_more_ends_it_with_a_word() {
         );
         assert!(stderr.contains(word), "{stderr}");
     }
+}
+
+#[test]
+fn a_clock_that_jumps_changes_dates_and_nothing_else() {
+    let Some(_) = tool("faketime") else { return };
+    // Debian's and Ubuntu's place for it; by the architecture's name.
+    let library = std::fs::read_dir("/usr/lib")
+        .expect("it is there")
+        .find_map(|entry| {
+            let library = entry.ok()?.path().join("faketime/libfaketime.so.1");
+            library.is_file().then_some(library)
+        });
+    let bed = Bed::start(&["backend-1"]);
+    let clock = bed.resolv_conf().with_file_name("clock");
+    std::fs::write(&clock, "+0").expect("it can be written");
+    let mut command = bed.caller(CALLER);
+    command
+        .arg("--interval=20ms")
+        .env("LD_PRELOAD", library.expect("it comes with faketime"))
+        .env("FAKETIME_TIMESTAMP_FILE", &clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        // The clock that never jumps is the one that intervals and durations are made of.
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("DONT_FAKE_MONOTONIC", "1");
+    let caller = Process::spawn(&mut command);
+    caller.wait_for_stdout("Response received successfully!");
+    for (jump, since) in [
+        ("@2001-06-01 12:00:00", " UTC 2001 ==="),
+        ("@2046-06-01 12:00:00", " UTC 2046 ==="),
+    ] {
+        std::fs::write(&clock, jump).expect("it can be written");
+        caller.wait_for_stdout(since);
+    }
+    caller.signal(Signal::TERM);
+    let output = caller.finish();
+    let (_, summary) = output.stdout.rsplit_once("\n--- ").expect("a summary");
+    assert!(summary.contains(" 0 failed (0.0%)"), "{summary}");
+    let gap = summary
+        .lines()
+        .find_map(|line| line.strip_prefix("longest gap without a success: "));
+    assert!(gap.is_some_and(|gap| gap.ends_with("ms")), "{summary}");
 }

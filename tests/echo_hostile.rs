@@ -1,7 +1,6 @@
 //! HTTP that no honest client sends: it gets a clear status or a close, little memory, and the next
 //! client is served.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -19,14 +18,6 @@ fn start(args: &[&str]) -> (Process, SocketAddr) {
         "--threads=1",
     ]);
     echo_server(command.args(args))
-}
-
-/// Resident memory, in KiB.
-fn memory(server: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    kib.expect("a size").parse().expect("a number")
 }
 
 fn assert_served(addr: SocketAddr) {
@@ -107,7 +98,7 @@ fn a_client_that_asks_before_it_sends_is_told_to_go_on_or_not_to() {
 fn an_endless_body_is_cut_off_and_costs_no_memory() {
     let (server, addr) = start(&[]);
     assert_served(addr);
-    let before = memory(&server);
+    let before = server.memory();
     let mut connection = Connection::open(addr);
     connection.send("POST / HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
@@ -116,9 +107,9 @@ fn an_endless_body_is_cut_off_and_costs_no_memory() {
     }
     assert_eq!(connection.reply().status(), 413);
     assert!(
-        memory(&server) < before + 2048,
+        server.memory() < before + 2048,
         "{before} KiB before, {} after",
-        memory(&server)
+        server.memory()
     );
     assert_served(addr);
 }
@@ -139,7 +130,7 @@ fn an_upgrade_is_not_taken_up() {
 fn bytes_at_random_do_no_harm() {
     let (server, addr) = start(&[]);
     assert_served(addr);
-    let before = memory(&server);
+    let before = server.memory();
     // A small generator of our own (Knuth's MMIX), so that a failure can be repeated.
     let mut state = 42_u64;
     let mut random = move || {
@@ -163,9 +154,9 @@ fn bytes_at_random_do_no_harm() {
     }
     assert_served(addr);
     assert!(
-        memory(&server) < before + 4096,
+        server.memory() < before + 4096,
         "{before} KiB before, {} after",
-        memory(&server)
+        server.memory()
     );
 }
 
@@ -212,7 +203,7 @@ fn says_goaway(mut said: &[u8]) -> bool {
 fn http_2_floods_end_the_connection_and_no_other() {
     let (server, addr) = start(&[]);
     assert_served(addr);
-    let before = memory(&server);
+    let before = server.memory();
     let stream = |n: u32| 2 * n + 1;
     let reset_at_once = |n| {
         let request = frame(HEADERS, END_STREAM | END_HEADERS, stream(n), GET);
@@ -247,8 +238,8 @@ fn http_2_floods_end_the_connection_and_no_other() {
         assert_served(addr);
     }
     assert!(
-        memory(&server) < before + 8192,
+        server.memory() < before + 8192,
         "{before} KiB before, {} after",
-        memory(&server)
+        server.memory()
     );
 }

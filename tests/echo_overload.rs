@@ -1,7 +1,6 @@
 //! More clients than there is room for, and clients that are slow on purpose: good ones are served
 //! all the while.
 
-use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -51,13 +50,6 @@ fn request(connection: &mut Connection) -> u16 {
     connection.reply().status()
 }
 
-fn memory(server: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    kib.expect("a size").parse().expect("a number")
-}
-
 #[test]
 fn thousands_of_idle_connections_leave_room_for_good_clients() {
     if !allow_files(2 * IDLE as u64) {
@@ -65,12 +57,12 @@ fn thousands_of_idle_connections_leave_room_for_good_clients() {
     }
     let (server, addr) = start(&["--max-connections=10000"]);
     get(addr, "/");
-    let before = memory(&server);
+    let before = server.memory();
     let mut idle: Vec<Connection> = (0..IDLE).map(|_| Connection::open(addr)).collect();
     for connection in &mut idle {
         assert_eq!(request(connection), 200);
     }
-    let each = (memory(&server) - before) * 1024 / IDLE as u64;
+    let each = (server.memory() - before) * 1024 / IDLE as u64;
     // Unoptimised code has larger futures; the bar for the images is below this.
     println!("{each} bytes for each idle connection");
     assert!(each < 24 * 1024, "{each} bytes for each idle connection");

@@ -2,12 +2,11 @@
 //! change, so it runs only when it is asked for by name:
 //!
 //! ```text
-//! cargo test --release -p echo-server --test soak -- --nocapture
+//! cargo test --release -p echo-server --test echo_soak -- --nocapture
 //! ```
 //!
-//! `SOAK_SECONDS` sets how long (120). For caller, `caller --count 100000 --interval 0s` is the same.
+//! `SOAK_SECONDS` sets how long (120).
 
-use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -27,12 +26,6 @@ fn memory_is_flat_at_full_rate() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(120, |text| text.parse().expect("a number"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
     let (server, addr) = echo_server(command.args(["-text=x", "-admin-listen=off"]));
-    let memory = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        kib.expect("a size").parse::<u64>().expect("a number")
-    };
     let (stop, requests) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut samples = Vec::new();
     thread::scope(|scope| {
@@ -54,7 +47,7 @@ fn memory_is_flat_at_full_rate() {
         }
         for _ in 0..seconds {
             thread::sleep(Duration::from_secs(1));
-            samples.push(memory());
+            samples.push(server.memory());
         }
         stop.store(true, Relaxed);
     });
