@@ -1,6 +1,6 @@
 //! How caller finds the Service by each of its names.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
 use test_support::bed::Bed;
 use test_support::process::run;
@@ -88,4 +88,43 @@ fn the_proxy_of_the_environment_is_not_asked() {
         command.env(name, "http://127.0.0.1:1/");
     }
     assert_eq!(run(command.arg("--count=1")).code, Some(0));
+}
+
+#[test]
+fn ipv6_is_called_when_it_is_all_there_is_or_all_that_is_asked_for() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        // IPv6 may be switched off; then there is nothing to see.
+        return;
+    }
+    let bed = Bed::start(&[]);
+    let pod = bed.pod("backend-6", (Ipv6Addr::LOCALHOST, 0).into());
+    let url = format!("http://backend:{}/", pod.port());
+    let name = "backend.pod-to-pod-communication.svc.cluster.local";
+    let call = |family: &str| {
+        let args = ["once", "--format=wide", "--ip-family", family, &url];
+        run(bed.caller(CALLER).args(args))
+    };
+    bed.records.set(name, [IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    for (family, code) in [("auto", 0), ("6", 0), ("4", 6)] {
+        let output = call(family);
+        assert_eq!(output.code, Some(code), "{family}: {}", output.stdout);
+    }
+    // Of both, IPv4 comes first; where it refuses, IPv6 is next.
+    bed.records.set(
+        name,
+        [
+            Ipv6Addr::LOCALHOST.into(),
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+        ],
+    );
+    for family in ["auto", "6"] {
+        let output = call(family);
+        let address = format!("pod=backend-6 address=[::1]:{} ", pod.port());
+        assert!(
+            output.stdout.contains(&address),
+            "{family}: {}",
+            output.stdout
+        );
+    }
+    assert_eq!(call("4").code, Some(7));
 }

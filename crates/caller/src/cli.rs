@@ -234,7 +234,7 @@ struct CallArgs {
 
 #[derive(Debug, clap::Args)]
 struct ResolverArgs {
-    /// Longest time for each question to DNS
+    /// Longest time for each question to DNS, in place of the file's `timeout`
     #[arg(long, env = "CALLER_DNS_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     dns_timeout: Duration,
