@@ -63,9 +63,9 @@ fn thousands_of_idle_connections_leave_room_for_good_clients() {
         assert_eq!(request(connection), 200);
     }
     let each = (server.memory() - before) * 1024 / IDLE as u64;
-    // Unoptimised code has larger futures; the bar for the images is below this.
     println!("{each} bytes for each idle connection");
-    assert!(each < 24 * 1024, "{each} bytes for each idle connection");
+    // Twice what it is: this is to notice a second buffer, not to measure.
+    assert!(each < 26 * 1024, "{each} bytes for each idle connection");
     for _ in 0..200 {
         assert_eq!(get(addr, "/").status(), 200);
     }

@@ -15,7 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
@@ -31,13 +31,15 @@ const MAX_STREAMS: u32 = 32;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// Serves a connection until it ends, by the client's wish, a timeout or the phase.
+/// Serves a connection until it ends, by the client's wish, a timeout or the phase; then gives back
+/// the permit.
 pub(crate) async fn serve<H: Handler>(
     stream: TcpStream,
     peer: SocketAddr,
     handler: H,
     limits: Limits,
     phase: watch::Receiver<Phase>,
+    _permit: OwnedSemaphorePermit,
 ) {
     let activity = Arc::new(Activity::new());
     let Some((socket, http2)) =
@@ -62,10 +64,12 @@ pub(crate) async fn serve<H: Handler>(
             .initial_connection_window_size(STREAM_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST)
             .serve_connection(io, service);
+        // In a box, so that it takes no room in the connections that are not HTTP/2.
+        let mut connection = Box::pin(connection);
         let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
             connection.graceful_shutdown();
         };
-        drive(connection, leave, &activity, &limits, phase, true).await
+        drive(connection.as_mut(), leave, &activity, &limits, phase, true).await
     } else {
         let connection = http1::Builder::new()
             // A client that has said all that it wants to say still wants the answer.
@@ -73,10 +77,11 @@ pub(crate) async fn serve<H: Handler>(
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD)
             .serve_connection(io, service);
+        let mut connection = pin!(connection);
         let leave = |connection: Pin<&mut http1::Connection<_, _>>| {
             connection.graceful_shutdown();
         };
-        drive(connection, leave, &activity, &limits, phase, false).await
+        drive(connection.as_mut(), leave, &activity, &limits, phase, false).await
     };
     if let Err(error) = ended {
         debug!(client.addr = %peer, %error, "connection ended");
@@ -85,7 +90,7 @@ pub(crate) async fn serve<H: Handler>(
 
 /// Runs hyper's connection; asks it to `leave` when the phase says so, drops it when it is late.
 async fn drive<C, E>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     leave: impl Fn(Pin<&mut C>),
     activity: &Activity,
     limits: &Limits,
@@ -95,7 +100,6 @@ async fn drive<C, E>(
 where
     C: Future<Output = Result<(), E>>,
 {
-    let mut connection = pin!(connection);
     let mut timer = pin!(sleep_until(activity.check_at(limits)));
     let mut leaving = false;
     loop {
@@ -203,7 +207,9 @@ impl<H: Handler> Requests<H> {
             return None;
         }
         let max = self.limits.max_body;
-        match timeout(self.limits.header_timeout, discard(body, max)).await {
+        // In a box, so that it takes no room in the connections whose requests have no body.
+        let discarded = Box::pin(timeout(self.limits.header_timeout, discard(body, max)));
+        match discarded.await {
             Ok(Discarded::All) => None,
             Ok(Discarded::TooLarge) => Some((
                 StatusCode::PAYLOAD_TOO_LARGE,

@@ -140,11 +140,11 @@ impl<H: Handler> Server<H> {
             // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             let phase = phase.subscribe();
-            let connection = connection::serve(stream, peer, handler.clone(), limits, phase);
-            tokio::spawn(async move {
-                connection.await;
-                drop(permit);
-            });
+            // Spawned as it is: a block around it would double its memory.
+            let handler = handler.clone();
+            tokio::spawn(connection::serve(
+                stream, peer, handler, limits, phase, permit,
+            ));
         };
         accept_until(&listener, &permits, &start, shutdown).await;
 

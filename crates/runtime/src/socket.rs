@@ -1,7 +1,7 @@
 //! The socket of a connection, and what its first bytes say: HTTP/2 with prior knowledge, or HTTP/1.
 //!
-//! Reading the first bytes here and handing them on is cheaper than hyper-util's detection, for every
-//! request and for every idle connection.
+//! Looking at the first bytes before there is any buffer is cheaper than hyper-util's detection, for
+//! every request and for every idle connection.
 
 use std::io;
 use std::pin::Pin;
@@ -33,19 +33,19 @@ pub(crate) async fn first_bytes(
 ) -> Option<(Socket, bool)> {
     let mut socket = Socket {
         stream,
-        head: *HTTP2_PREFACE,
-        head_read: 0,
-        head_len: 0,
+        taken: 0,
+        given: 0,
         activity: Some(Arc::clone(activity)),
     };
     let mut deadline = activity.opened + limits.idle_timeout;
     let mut closing = false;
-    while socket.head_len < HTTP2_PREFACE.len() {
-        let mut rest = [0; HTTP2_PREFACE.len()];
-        let wanted = HTTP2_PREFACE.len() - socket.head_len;
-        let read = tokio::select! {
+    while socket.taken < HTTP2_PREFACE.len() {
+        let mut next = [0; HTTP2_PREFACE.len()];
+        let wanted = HTTP2_PREFACE.len() - socket.taken;
+        let seen = tokio::select! {
             biased;
-            read = socket.stream.read(&mut rest[..wanted]) => read.ok().filter(|&n| n > 0)?,
+            // Only looked at: what is not HTTP/2 is then read in one piece, into one buffer.
+            seen = socket.stream.peek(&mut next[..wanted]) => seen.ok().filter(|&n| n > 0)?,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !closing => {
                 closing = true;
                 deadline = deadline.min(activity.opened + FIRST_REQUEST_GRACE);
@@ -53,15 +53,17 @@ pub(crate) async fn first_bytes(
             }
             () = sleep_until(deadline) => return None,
         };
-        if socket.head_len == 0 {
+        if socket.taken == 0 {
             activity.bytes_came();
             deadline = deadline.min(Instant::now() + limits.header_timeout);
         }
-        socket.head[socket.head_len..][..read].copy_from_slice(&rest[..read]);
-        socket.head_len += read;
-        if socket.head[..socket.head_len] != HTTP2_PREFACE[..socket.head_len] {
+        let next = &mut next[..seen];
+        if *next != HTTP2_PREFACE[socket.taken..][..seen] {
             return Some((socket, false));
         }
+        // Taken, so that the next look waits for what comes after it.
+        socket.stream.read_exact(next).await.ok()?;
+        socket.taken += seen;
     }
     // HTTP/2 has bytes of its own (SETTINGS, PING): they are no sign of a request.
     socket.activity = None;
@@ -69,12 +71,13 @@ pub(crate) async fn first_bytes(
     Some((socket, true))
 }
 
-/// The socket, with the bytes that were read to tell the protocol put back in front.
+/// The socket, with the part of the preface that was taken from it put back in front.
 pub(crate) struct Socket {
     stream: TcpStream,
-    head: [u8; HTTP2_PREFACE.len()],
-    head_read: usize,
-    head_len: usize,
+    /// Bytes of the preface that were taken.
+    taken: usize,
+    /// Those of them that were given on.
+    given: usize,
     activity: Option<Arc<Activity>>,
 }
 
@@ -85,11 +88,11 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let head = &this.head[this.head_read..this.head_len];
-        if !head.is_empty() {
-            let n = head.len().min(buf.remaining());
-            buf.put_slice(&head[..n]);
-            this.head_read += n;
+        let taken = &HTTP2_PREFACE[this.given..this.taken];
+        if !taken.is_empty() {
+            let n = taken.len().min(buf.remaining());
+            buf.put_slice(&taken[..n]);
+            this.given += n;
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
