@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use test_support::process::{Output, Process, run};
+use test_support::wait_until;
 
 const NAMESPACE: &str = "pod-to-pod-communication";
 
@@ -58,14 +59,6 @@ fn pods(app: &str) -> BTreeSet<String> {
     staying.map(str::to_owned).collect()
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        thread::sleep(Duration::from_millis(500));
-    }
-}
-
 /// What is deployed, and deleted in the end even if the test fails.
 struct Deployed(String);
 
@@ -99,7 +92,7 @@ fn the_story_of_the_demo() {
         succeed(&in_namespace(&["rollout", "status", deployment, ROLLOUT]));
     }
 
-    wait_until("a block in the frontends' logs", || {
+    wait_until("a block in the frontends' logs", PATIENCE, || {
         let log = succeed(&in_namespace(&["logs", "-l", "app=frontend", "--tail=30"]));
         let lines: Vec<&str> = log.lines().collect();
         lines.windows(3).any(|block| {
@@ -116,7 +109,7 @@ fn the_story_of_the_demo() {
     assert_eq!(backends.len(), 2);
     let exec = ["exec", "deployment/frontend", "--", "caller"];
     let mut answered = BTreeSet::new();
-    wait_until("an answer of each backend", || {
+    wait_until("an answer of each backend", PATIENCE, || {
         let report = succeed(&in_namespace(
             &[&exec[..], &["once", "--format=wide"]].concat(),
         ));
@@ -148,10 +141,10 @@ fn the_story_of_the_demo() {
         "deployment/backend",
         ROLLOUT,
     ]));
-    wait_until("the end of the old backends", || {
+    wait_until("the end of the old backends", PATIENCE, || {
         pods("backend").is_disjoint(&backends)
     });
-    wait_until("the end of the load", || {
+    wait_until("the end of the load", PATIENCE, || {
         load.stdout().contains("longest gap without a success")
     });
     let log = load.stdout();

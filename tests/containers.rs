@@ -9,11 +9,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use test_support::process::{Output, run};
-use test_support::{PATIENCE, tool};
+use test_support::{PATIENCE, tool, wait_until};
 
 const ECHO_SERVER: &str = "pod-to-pod-communication-test/echo-server";
 const CALLER: &str = "pod-to-pod-communication-test/caller";
@@ -189,15 +187,7 @@ fn logs(container: &str) -> String {
 }
 
 fn wait_for_log(container: &str, what: &str) {
-    wait_until(what, || logs(container).contains(what));
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(what, PATIENCE, || logs(container).contains(what));
 }
 
 fn inspect(what: &str, format: &str) -> String {
@@ -304,7 +294,7 @@ fn the_pair_talks_and_recovers_and_leaves_in_time() {
     docker(&["kill", &backends[0]]);
     for frontend in &frontends {
         let before = logs(frontend).len();
-        wait_until("a success of the backend that is left", || {
+        wait_until("a success of the backend that is left", PATIENCE, || {
             logs(frontend)[before..].contains("\npod=backend-2 ")
         });
     }

@@ -9,7 +9,7 @@ mod http;
 #[path = "faults/namespace.rs"]
 mod namespace;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 
 use caller::report::Kind;
@@ -390,6 +390,25 @@ fn a_pod_without_file_descriptors() {
         output.stdout.contains("Too many open files") && output.stdout.ends_with(&verdict)
     });
     assert!(out_of_descriptors);
+}
+
+#[test]
+fn a_question_that_cannot_be_asked_is_one_failure_and_not_two() {
+    let bed = Bed::start(&["backend-1"]);
+    // With one descriptor left, the question for IPv4 goes out, and that for IPv6 does not.
+    let name = "backend.pod-to-pod-communication.svc.cluster.local";
+    bed.records.set(name, [IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    let diagnoses = (4..24).map(|limit| {
+        let call = format!("ulimit -n {limit}; exec {CALLER} diagnose");
+        let mut limited = Command::new("sh");
+        for (name, value) in bed.caller(CALLER).get_envs() {
+            limited.env(name, value.expect("it is set"));
+        }
+        run(limited.args(["-c", &call])).stdout
+    });
+    let mut unasked = diagnoses.filter(|text| text.contains("not asked (Too many open files"));
+    let diagnosis = unasked.next().expect("one limit is too low");
+    assert_eq!(diagnosis.matches("FAIL").count(), 1, "{diagnosis}");
 }
 
 #[test]

@@ -208,7 +208,8 @@ impl Diagnosis<'_> {
             self.step(f, true, "TCP", &how)?;
         }
         match (&report.failure, &report.answer) {
-            (Some(failure), _) if failure.kind < Kind::ConnectRefused => Ok(()),
+            // It did not come to a connection: the lookup's line has said why.
+            (Some(_), _) if report.address.is_none() => Ok(()),
             (Some(failure), _) if failure.kind.is_before_connection() => {
                 self.step(f, false, "TCP", &failure.evidence)
             }

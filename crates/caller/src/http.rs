@@ -122,6 +122,9 @@ impl Http {
                 return exchange;
             }
             first_failure.get_or_insert(exchange);
+            if Instant::now() >= deadline {
+                break;
+            }
         }
         first_failure.unwrap_or_default()
     }

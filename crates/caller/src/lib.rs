@@ -132,17 +132,17 @@ impl Caller {
                 summary.record(&report);
                 text += &format.report(&url, &report);
             };
-            // Boxed, so that it can go before what it wrote is read.
-            let mut round = Box::pin(probe.round(ended));
-            tokio::select! {
-                () = &mut round => {}
-                () = &mut stop => {
-                    stopping = true;
-                    phase.send_replace(Phase::LameDuck);
-                    round.as_mut().await;
+            {
+                let mut round = pin!(probe.round(ended));
+                tokio::select! {
+                    () = &mut round => {}
+                    () = &mut stop => {
+                        stopping = true;
+                        phase.send_replace(Phase::LameDuck);
+                        round.await;
+                    }
                 }
             }
-            drop(round);
             out.write_all(text.as_bytes())?;
             out.flush()?;
         }

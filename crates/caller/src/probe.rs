@@ -127,11 +127,9 @@ impl Probe {
     /// Calls once, or each address once, and gives a report of each call as it ends. Whatever goes
     /// wrong is in the reports; there is always one.
     pub async fn round(&self, mut ended: impl FnMut(Report)) {
-        let begun = Begun {
-            time: Timestamp::now(),
-            instant: Instant::now(),
-        };
-        let deadline = begun.instant + self.config.timeout;
+        let started = Timestamp::now();
+        let start = Instant::now();
+        let deadline = start + self.config.timeout;
         let (lookup, addresses) = self.addresses(deadline).await;
         let addresses = match addresses {
             Ok(addresses) => addresses,
@@ -140,7 +138,13 @@ impl Probe {
                     failure: Some(failure),
                     ..Exchange::default()
                 };
-                ended(report(begun, &new_request_id(), lookup, exchange));
+                ended(report(
+                    started,
+                    new_request_id(),
+                    lookup,
+                    exchange,
+                    start.elapsed(),
+                ));
                 return;
             }
         };
@@ -148,7 +152,7 @@ impl Probe {
         if !self.config.each_address {
             let id = new_request_id();
             let exchange = self.http.send(&addresses, &id, deadline).await;
-            ended(report(begun, &id, lookup, exchange));
+            ended(report(started, id, lookup, exchange, start.elapsed()));
             return;
         }
         let mut calls = JoinSet::new();
@@ -165,10 +169,9 @@ impl Probe {
                 let id = new_request_id();
                 let exchange = http.send(&[address], &id, start + timeout).await;
                 let resolved = lookup.as_ref().map_or(Duration::ZERO, |l| l.duration);
-                let mut report = report(begun, &id, lookup, exchange);
                 // Its own time, without that of waiting for its turn.
-                report.phases.total = resolved + start.elapsed();
-                report
+                let total = resolved + start.elapsed();
+                report(started, id, lookup, exchange, total)
             });
         }
         while let Some(Ok(report)) = calls.join_next().await {
@@ -213,13 +216,13 @@ fn new_request_id() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-#[derive(Clone, Copy)]
-struct Begun {
-    time: Timestamp,
-    instant: Instant,
-}
-
-fn report(begun: Begun, id: &str, lookup: Option<Arc<Lookup>>, exchange: Exchange) -> Report {
+fn report(
+    started: Timestamp,
+    request_id: String,
+    lookup: Option<Arc<Lookup>>,
+    exchange: Exchange,
+    total: Duration,
+) -> Report {
     let Exchange {
         address,
         connect,
@@ -228,14 +231,14 @@ fn report(begun: Begun, id: &str, lookup: Option<Arc<Lookup>>, exchange: Exchang
         failure,
     } = exchange;
     Report {
-        started: begun.time,
-        request_id: id.to_owned(),
+        started,
+        request_id,
         address,
         phases: Phases {
             dns: lookup.as_ref().map(|lookup| lookup.duration),
             connect,
             first_byte,
-            total: begun.instant.elapsed(),
+            total,
         },
         lookup,
         answer,

@@ -110,19 +110,19 @@ where
         // An HTTP/1 client leaves with its next answer, which says `Connection: close`; one that
         // waits between two requests is let go when the port is closed. GOAWAY tells an HTTP/2
         // client race-free, but not before it has had an answer: some give up otherwise.
-        let due = |activity: &Activity| match (http2, now) {
+        let due = || match (http2, now) {
             (true, Phase::LameDuck) => activity.has_served() && activity.idle(),
             (true, Phase::Draining) => true,
             (false, Phase::Draining) => activity.idle(),
             _ => false,
         };
         let step = poll_fn(|cx| {
-            if !leaving && due(activity) {
+            if !leaving && due() {
                 leaving = true;
                 leave(connection.as_mut());
             }
             let polled = connection.as_mut().poll(cx);
-            if polled.is_pending() && !leaving && due(activity) {
+            if polled.is_pending() && !leaving && due() {
                 // It came to rest in this very poll: come back to tell it to leave.
                 cx.waker().wake_by_ref();
             }
@@ -240,8 +240,8 @@ enum Discarded {
 }
 
 async fn discard(mut body: Incoming, max: u64) -> Discarded {
-    // A declared length is refused before any of it is asked for.
     let mut left = max;
+    // A declared length is refused before any of it is asked for.
     if body.size_hint().lower() > max {
         return Discarded::TooLarge;
     }

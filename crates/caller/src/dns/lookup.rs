@@ -125,40 +125,38 @@ impl Resolver {
         if candidates.is_empty() {
             return Err(Verdict::NoName);
         }
-        let mut verdict: Option<Question> = None;
+        let mut verdict: Option<Answer> = None;
         for Candidate { name, last_resort } in candidates {
             let (found, failed) = self.resolve(&name, conf, deadline, questions).await;
             if !found.is_empty() {
                 return Ok(found);
             }
             let Some(failed) = failed else { continue };
-            let ends_search = !matches!(
-                failed.answer,
-                Answer::NxDomain | Answer::NoData | Answer::ServFail
-            );
-            let remembered = verdict
-                .as_ref()
-                .is_some_and(|verdict| verdict.answer != Answer::NxDomain);
-            if verdict.is_none()
-                || !(remembered || last_resort || failed.answer == Answer::NxDomain)
-            {
+            let ends_search =
+                !matches!(failed, Answer::NxDomain | Answer::NoData | Answer::ServFail);
+            let decides = match verdict {
+                None => true,
+                Some(Answer::NxDomain) => !last_resort,
+                Some(_) => false,
+            };
+            if decides {
                 verdict = Some(failed);
             }
             if ends_search {
                 break;
             }
         }
-        Err(verdict.map_or(Verdict::NoTime, |question| Verdict::Answer(question.answer)))
+        Err(verdict.map_or(Verdict::NoTime, Verdict::Answer))
     }
 
-    /// The addresses of one absolute name, or the question that decided that there are none.
+    /// The addresses of one absolute name, or the answer that decided that there are none.
     async fn resolve(
         &self,
         name: &Name,
         conf: &ResolvConf,
         deadline: Instant,
         questions: &mut Vec<Question>,
-    ) -> (Vec<IpAddr>, Option<Question>) {
+    ) -> (Vec<IpAddr>, Option<Answer>) {
         let ask = |family| self.ask_all(name, family, conf, deadline);
         let asked = match self.families {
             Families::Auto => {
@@ -169,14 +167,11 @@ impl Resolver {
             Families::V6 => vec![ask(Family::V6).await],
         };
         let mut found = Vec::new();
-        let mut failed: Option<Question> = None;
+        let mut failed = None;
         for (transcript, decisive) in asked {
             match decisive {
-                Some(Question {
-                    answer: Answer::Addresses { addresses, .. },
-                    ..
-                }) => found.extend(addresses),
-                Some(question) => failed = Some(graver(failed, question)),
+                Some(Answer::Addresses { addresses, .. }) => found.extend(addresses),
+                Some(answer) => failed = Some(graver(failed, answer)),
                 None => {}
             }
             questions.extend(transcript);
@@ -185,16 +180,16 @@ impl Resolver {
     }
 
     /// Asks one server after another until one knows, and again while they are silent. Gives the
-    /// transcript and the question that decided.
+    /// transcript and the answer that decided.
     async fn ask_all(
         &self,
         name: &Name,
         family: Family,
         conf: &ResolvConf,
         deadline: Instant,
-    ) -> (Vec<Question>, Option<Question>) {
+    ) -> (Vec<Question>, Option<Answer>) {
         let mut transcript = Vec::new();
-        let mut decisive: Option<Question> = None;
+        let mut decisive = None;
         for _ in 0..conf.attempts {
             for &server in &conf.nameservers {
                 let mut transport = if conf.use_tcp {
@@ -202,7 +197,7 @@ impl Resolver {
                 } else {
                     Transport::Udp
                 };
-                let question = loop {
+                let answer = loop {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return (transcript, decisive);
@@ -210,23 +205,24 @@ impl Resolver {
                     let patience = left.min(self.question_timeout);
                     let question =
                         wire::ask(name, family, server, transport, conf.edns, patience).await;
-                    transcript.push(question.clone());
-                    if question.answer != Answer::Truncated {
-                        break question;
+                    let answer = question.answer.clone();
+                    transcript.push(question);
+                    if answer != Answer::Truncated {
+                        break answer;
                     }
                     transport = Transport::Tcp;
                 };
                 let known = matches!(
-                    question.answer,
+                    answer,
                     Answer::Addresses { .. } | Answer::NoData | Answer::NxDomain
                 );
                 if known {
-                    return (transcript, Some(question));
+                    return (transcript, Some(answer));
                 }
-                decisive = Some(graver(decisive, question));
+                decisive = Some(graver(decisive, answer));
             }
             // Only silence may be a lost packet; any other answer would come again.
-            if !matches!(&decisive, Some(question) if question.answer == Answer::Timeout) {
+            if decisive != Some(Answer::Timeout) {
                 break;
             }
         }
@@ -235,8 +231,8 @@ impl Resolver {
 }
 
 /// Of two failures, the one that says more about what is wrong.
-fn graver(one: Option<Question>, other: Question) -> Question {
-    let rank = |question: &Question| match question.answer {
+fn graver(one: Option<Answer>, other: Answer) -> Answer {
+    let rank = |answer: &Answer| match answer {
         Answer::ServFail | Answer::Refused | Answer::OtherCode(_) => 5,
         Answer::Malformed(_) => 4,
         Answer::Timeout => 3,
