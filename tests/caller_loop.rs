@@ -84,7 +84,7 @@ fn a_signal_lets_the_call_under_way_end() {
         &url,
     ]);
     let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("probes are answered", "address");
+    let admin = caller.wait_for_field("admin is listening", "address");
     let admin = admin.parse().expect("an address");
     let (mut stream, _) = listener.accept().expect("a call");
     let mut request = [0; 1024];
@@ -114,7 +114,7 @@ fn probes_are_green_while_it_calls() {
         .env("CALLER_ADMIN_LISTEN", "127.0.0.1:0")
         .arg("--log-level=info");
     let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("probes are answered", "address");
+    let admin = caller.wait_for_field("admin is listening", "address");
     let admin = admin.parse().expect("an address");
     assert_eq!(get(admin, "/livez").status(), 200);
     assert_eq!(get(admin, "/readyz").status(), 200);
@@ -157,7 +157,7 @@ fn an_admin_client_that_hangs_does_not_hold_up_calls() {
         .env("CALLER_ADMIN_LISTEN", "127.0.0.1:0")
         .args(["--log-level=info", "--interval=10ms"]);
     let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("probes are answered", "address");
+    let admin = caller.wait_for_field("admin is listening", "address");
     let hung: Vec<TcpStream> = (0..200)
         .map(|_| TcpStream::connect(&admin).expect("it listens"))
         .collect();

@@ -18,7 +18,7 @@ fn start(args: &[&str]) -> Server {
         .args(["-text=x", "-admin-listen=127.0.0.1:0"])
         .args(args);
     let (process, addr) = echo_server(&mut command);
-    let admin = process.wait_for_field("probes are answered", "address");
+    let admin = process.wait_for_field("admin is listening", "address");
     let admin = admin.parse().expect("an address");
     Server {
         process,

@@ -115,7 +115,8 @@ struct RunArgs {
     #[arg(long, env = "CALLER_KEEP_ALIVE")]
     keep_alive: bool,
 
-    /// Where to answer /livez and /readyz: [IP]:PORT, or off
+    /// Where to serve the live page at /, /status.json, /metrics, /livez and /readyz: [IP]:PORT, or
+    /// off
     #[arg(
         long,
         env = "CALLER_ADMIN_LISTEN",
@@ -444,6 +445,7 @@ impl From<RunArgs> for Config {
             duration,
             format,
             admin: admin_listen.0,
+            name: std::env::var("POD_NAME").ok(),
         }
     }
 }

@@ -15,6 +15,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use runtime::escape::EscapedJson;
 use serde::Serialize;
 
@@ -31,25 +32,26 @@ pub struct JsonReport<'a> {
 
 impl fmt::Display for JsonReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, report } = self;
-        let answer = report.answer.as_ref();
-        write_json(
-            f,
-            &Call {
-                time: format!("{:.3}", report.started),
-                url,
-                request_id: &report.request_id,
-                result: report.failure.as_ref().map_or("ok", |f| f.kind.label()),
-                error: report.failure.as_ref().map(error),
-                dns: report.lookup.as_deref().map(dns),
-                address: report.address,
-                pod: answer.and_then(|answer| answer.pod.as_deref()),
-                status: answer.map(|answer| answer.status),
-                body: answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()),
-                body_bytes: answer.map(|answer| answer.body_len),
-                phases_ms: phases(&report.phases),
-            },
-        )
+        write_json(f, &call(self.url, self.report))
+    }
+}
+
+/// A report as it stands in JSON.
+pub(crate) fn call<'a>(url: &'a str, report: &'a Report) -> impl Serialize {
+    let answer = report.answer.as_ref();
+    Call {
+        time: time(report.started),
+        url,
+        request_id: &report.request_id,
+        result: report.result(),
+        error: report.failure.as_ref().map(error),
+        dns: report.lookup.as_deref().map(dns),
+        address: report.address,
+        pod: answer.and_then(|answer| answer.pod.as_deref()),
+        status: answer.map(|answer| answer.status),
+        body: answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()),
+        body_bytes: answer.map(|answer| answer.body_len),
+        phases_ms: phases(&report.phases),
     }
 }
 
@@ -57,6 +59,11 @@ impl fmt::Display for JsonReport<'_> {
 pub(crate) fn write_json(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> fmt::Result {
     let json = serde_json::to_string(value).map_err(|_| fmt::Error)?;
     write!(f, "{}", EscapedJson(&json))
+}
+
+/// A moment, to the millisecond (RFC 3339).
+pub(crate) fn time(timestamp: Timestamp) -> String {
+    format!("{timestamp:.3}")
 }
 
 /// A duration in milliseconds, to the microsecond.
@@ -88,7 +95,7 @@ struct Call<'a> {
 }
 
 #[derive(Serialize)]
-struct Error<'a> {
+pub(crate) struct Error<'a> {
     kind: &'static str,
     exit_code: u8,
     message: &'static str,
@@ -116,7 +123,7 @@ struct QuestionView {
     ms: f64,
 }
 
-fn error(failure: &Failure) -> Error<'_> {
+pub(crate) fn error(failure: &Failure) -> Error<'_> {
     let Failure { kind, evidence } = failure;
     Error {
         kind: kind.label(),
@@ -151,7 +158,7 @@ fn question(question: &Question) -> QuestionView {
     }
 }
 
-fn phases(phases: &Phases) -> BTreeMap<&'static str, f64> {
+pub(crate) fn phases(phases: &Phases) -> BTreeMap<&'static str, f64> {
     phases
         .named()
         .into_iter()

@@ -8,6 +8,8 @@ pub mod diagnose;
 pub mod dns;
 pub mod http;
 pub mod json;
+mod live;
+mod metrics;
 pub mod probe;
 pub mod report;
 pub mod status;
@@ -17,8 +19,10 @@ pub mod view;
 
 use std::future::Future;
 use std::io::{self, Write};
+use std::mem;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::admin::{self, Admin};
@@ -28,7 +32,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::info;
 
+use crate::live::{About, Live, Routes};
+use crate::metrics::Metrics;
 use crate::probe::{Probe, ProbeConfig};
+use crate::report::Report;
 use crate::summary::Summary;
 use crate::view::Format;
 
@@ -45,16 +52,20 @@ pub struct Config {
     pub duration: Option<Duration>,
     /// How much to say of each call.
     pub format: Format,
-    /// Where the probes come in. `None`: nowhere.
+    /// Where browsers, probes and scrapers come in. `None`: nowhere.
     pub admin: Option<ListenAddr>,
+    /// The pod that this is, for the live page.
+    pub name: Option<String>,
 }
 
 /// A caller whose admin port is open.
 #[derive(Debug)]
 pub struct Caller {
     config: Config,
-    admin: Option<Server<Admin>>,
+    admin: Option<Server<Routes>>,
     phase: watch::Sender<Phase>,
+    live: Arc<Live>,
+    metrics: Metrics,
 }
 
 /// Opens the admin port. Must be called inside a Tokio runtime.
@@ -65,16 +76,26 @@ pub struct Caller {
 pub fn bind(config: Config) -> Result<Caller, BindError> {
     let phase = watch::Sender::new(Phase::Serving);
     let listener = config.admin.map(ListenAddr::bind).transpose()?;
-    let admin = listener.map(|listener| admin::server(listener, phase.subscribe()));
+    let live = Arc::new(Live::new(About {
+        name: config.name.clone(),
+        url: config.probe.target.to_string(),
+        host: config.probe.target.host.clone(),
+        interval: config.interval,
+    }));
+    let (metrics, registry) = Metrics::new();
+    let routes = Routes::new(Arc::clone(&live), Admin::new(phase.subscribe(), registry));
+    let admin = listener.map(|listener| admin::server(listener, routes));
     Ok(Caller {
         config,
         admin,
         phase,
+        live,
+        metrics,
     })
 }
 
 impl Caller {
-    /// Where the probes come in.
+    /// Where browsers, probes and scrapers come in.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.local_addr().ok()
     }
@@ -96,6 +117,8 @@ impl Caller {
             config,
             admin,
             phase,
+            live,
+            metrics,
         } = self;
         let Config {
             probe,
@@ -104,9 +127,10 @@ impl Caller {
             duration,
             format,
             admin: _,
+            name: _,
         } = config;
         if let Some(admin) = admin {
-            info!(address = %admin.local_addr()?, "probes are answered");
+            info!(address = %admin.local_addr()?, "admin is listening");
             tokio::spawn(admin.run(std::future::pending()));
         }
         let end = duration.map(|duration| Instant::now() + duration);
@@ -117,20 +141,27 @@ impl Caller {
             }
         });
         let mut ticker = Ticker::new(interval);
-        let url = probe.target.to_string();
         let probe = Probe::new(probe);
-        let mut summary = Summary::new(url.clone());
+        let mut calls = 0;
         let mut stopping = false;
-        while !stopping && count.is_none_or(|count| summary.calls() < count) {
+        while !stopping && count.is_none_or(|count| calls < count) {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = ticker.tick() => {}
             }
             let mut text = String::new();
-            let ended = |report| {
-                summary.record(&report);
-                text += &format.report(&url, &report);
+            let mut is_first = true;
+            let ended = |report: Report| {
+                calls += 1;
+                // The calls of a round share one lookup.
+                if mem::take(&mut is_first)
+                    && let Some(lookup) = &report.lookup
+                {
+                    metrics.observe_lookup(lookup);
+                }
+                metrics.observe(&report, live.record(&report));
+                text += &format.report(live.url(), &report);
             };
             {
                 let mut round = pin!(probe.round(ended));
@@ -143,9 +174,11 @@ impl Caller {
                     }
                 }
             }
+            live.end_round();
             out.write_all(text.as_bytes())?;
             out.flush()?;
         }
+        let summary = live.summary();
         out.write_all(format.summary(&summary).as_bytes())?;
         out.flush()?;
         Ok(summary)

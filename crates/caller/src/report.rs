@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runtime::escape::Escaped;
 
 use crate::dns::{self, Lookup};
 
@@ -85,6 +86,20 @@ impl Report {
     /// Whether the call did what it was to do.
     pub fn is_ok(&self) -> bool {
         self.failure.is_none()
+    }
+
+    /// `ok`, or the kind of failure: the word for metrics and JSON.
+    pub fn result(&self) -> &'static str {
+        self.failure.as_ref().map_or("ok", |f| f.kind.label())
+    }
+
+    /// Who answered: the pod, or where the backend does not say, the address. `None`: nobody.
+    pub fn backend(&self) -> Option<String> {
+        let answer = self.answer.as_ref()?;
+        match (&answer.pod, self.address) {
+            (Some(pod), _) => Some(Escaped::new(pod.as_bytes()).to_string()),
+            (None, address) => address.map(|address| address.to_string()),
+        }
     }
 }
 

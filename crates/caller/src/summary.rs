@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use runtime::escape::Escaped;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -16,11 +15,14 @@ use crate::text::Millis;
 /// Backends told apart; those that come after share one line. Bounds memory whatever they say.
 const MAX_BACKENDS: usize = 100;
 
+/// The name of those that come after.
+const OTHER: &str = "other";
+
 /// Durations are kept in microseconds, to two significant digits, up to this.
 const MAX_MICROS: u64 = 600_000_000;
 
 /// The count of calls so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Summary {
     target: String,
     start: Instant,
@@ -54,8 +56,8 @@ impl Summary {
         }
     }
 
-    /// Counts a call that has just ended.
-    pub fn record(&mut self, report: &Report) {
+    /// Counts a call that has just ended. Gives the name that its answer was counted under.
+    pub fn record(&mut self, report: &Report) -> Option<String> {
         self.calls += 1;
         match &report.failure {
             Some(failure) => *self.failed.entry(failure.kind).or_default() += 1,
@@ -65,23 +67,22 @@ impl Summary {
                 self.last_success = Instant::now();
             }
         }
-        if let Some(answer) = &report.answer {
-            let backend = match (&answer.pod, report.address) {
-                (Some(pod), _) => Escaped::new(pod.as_bytes()).to_string(),
-                (None, Some(address)) => address.to_string(),
-                (None, None) => "-".to_owned(),
-            };
-            if self.backends.len() < MAX_BACKENDS || self.backends.contains_key(&backend) {
-                *self.backends.entry(backend).or_default() += 1;
-            } else {
-                self.other_backends += 1;
-            }
-        }
         for ((_, histogram), (_, phase)) in self.phases.iter_mut().zip(report.phases.named()) {
             if let Some(duration) = phase {
                 let micros = u64::try_from(duration.as_micros()).unwrap_or(MAX_MICROS);
                 histogram.saturating_record(micros);
             }
+        }
+        self.record_backend(report.backend()?)
+    }
+
+    fn record_backend(&mut self, backend: String) -> Option<String> {
+        if self.backends.len() < MAX_BACKENDS || self.backends.contains_key(&backend) {
+            *self.backends.entry(backend.clone()).or_default() += 1;
+            Some(backend)
+        } else {
+            self.other_backends += 1;
+            Some(OTHER.to_owned())
         }
     }
 
@@ -102,7 +103,7 @@ impl Summary {
 
     /// Calls by who answered them; those beyond the bound as `other`.
     fn backends(&self) -> impl Iterator<Item = (&str, u64)> {
-        let other = (self.other_backends > 0).then_some(("other", self.other_backends));
+        let other = (self.other_backends > 0).then_some((OTHER, self.other_backends));
         let known = self.backends.iter();
         known
             .map(|(name, count)| (name.as_str(), *count))
@@ -165,34 +166,36 @@ pub struct JsonSummary<'a>(pub &'a Summary);
 
 impl fmt::Display for JsonSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let summary = self.0;
+        let summary = self.0.json();
+        json::write_json(f, &Outer { summary })
+    }
+}
+
+impl Summary {
+    /// The summary as it stands in JSON.
+    pub(crate) fn json(&self) -> impl Serialize {
         let quantiles = |(name, quantiles): (_, Option<[Duration; 3]>)| {
             let [p50, p99, max] = quantiles?.map(json::millis);
             Some((name, Quantiles { p50, p99, max }))
         };
-        let failed = summary.failed.iter();
-        json::write_json(
-            f,
-            &Outer {
-                summary: Json {
-                    url: &summary.target,
-                    calls: summary.calls,
-                    ok: summary.calls - summary.failed(),
-                    failed: summary.failed(),
-                    failed_by_kind: failed.map(|(kind, count)| (kind.label(), *count)).collect(),
-                    elapsed_ms: json::millis(summary.start.elapsed()),
-                    longest_gap_ms: json::millis(summary.longest_gap()),
-                    answered_by: summary.backends().collect(),
-                    phases_ms: summary.quantiles().filter_map(quantiles).collect(),
-                },
-            },
-        )
+        let failed = self.failed.iter();
+        Json {
+            url: &self.target,
+            calls: self.calls,
+            ok: self.calls - self.failed(),
+            failed: self.failed(),
+            failed_by_kind: failed.map(|(kind, count)| (kind.label(), *count)).collect(),
+            elapsed_ms: json::millis(self.start.elapsed()),
+            longest_gap_ms: json::millis(self.longest_gap()),
+            answered_by: self.backends().collect(),
+            phases_ms: self.quantiles().filter_map(quantiles).collect(),
+        }
     }
 }
 
 #[derive(Serialize)]
-struct Outer<'a> {
-    summary: Json<'a>,
+struct Outer<T> {
+    summary: T,
 }
 
 #[derive(Serialize)]

@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use runtime::escape::{Escaped, EscapedJson};
 use serde::Serialize;
 use tracing::warn;
@@ -94,11 +96,14 @@ struct Queue {
     came: Condvar,
     /// The last line has been written.
     gone: Condvar,
+    /// Lines that were not written.
+    dropped: Counter,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
+    /// Of the lines dropped, those that nothing was said of yet.
     dropped: u64,
     clock: Clock,
     /// No more lines will come.
@@ -135,6 +140,14 @@ impl AccessLog {
         self.lines.clone()
     }
 
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        registry.register(
+            "access_log_dropped",
+            "Lines of the access log that were not written, because stdout was stuck or gone",
+            self.lines.queue.dropped.clone(),
+        );
+    }
+
     /// Waits for the lines to be written, but not for ever: nobody may be reading.
     pub(crate) fn finish(self) {
         let queue = self.lines.queue;
@@ -162,6 +175,7 @@ impl Lines {
         let before = state.waiting.len();
         if before > MAX_WAITING {
             state.dropped += 1;
+            self.queue.dropped.inc();
             return;
         }
         let State { waiting, clock, .. } = &mut *state;
@@ -295,10 +309,13 @@ impl Queue {
                     "access log lines dropped: stdout was stuck"
                 );
             }
+            let mut rest = lines.as_slice();
             let written = match &mut stdout {
-                Ok(stdout) => write_all(stdout, &lines),
+                Ok(stdout) => write_all(stdout, &mut rest),
                 Err(error) => Err(io::Error::from(error.kind())),
             };
+            let lost = rest.iter().filter(|&&byte| byte == b'\n').count();
+            self.dropped.inc_by(lost as u64);
             if let Err(error) = &written
                 && !broken
             {
@@ -317,12 +334,13 @@ impl Queue {
     }
 }
 
-/// `Write::write_all`, for a stdout that another process may have set not to block.
-fn write_all(out: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+/// `Write::write_all`, for a stdout that another process may have set not to block. After an error
+/// `bytes` are those that were not written.
+fn write_all(out: &mut File, bytes: &mut &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(n) => bytes = &bytes[n..],
+            Ok(n) => *bytes = &bytes[n..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
             Err(error) => return Err(error),

@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, env = "ECHO_CONTENT_TYPE", value_name = "TYPE")]
     content_type: Option<HeaderValue>,
 
-    /// Where to answer /livez and /readyz: [IP]:PORT, or off
+    /// Where to serve /livez, /readyz and /metrics: [IP]:PORT, or off
     #[arg(
         long,
         env = "ECHO_ADMIN_LISTEN",

@@ -14,8 +14,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use runtime::admin;
+use prometheus_client::registry::Registry;
+use runtime::admin::{self, Admin};
 use runtime::listen::{BindError, ListenAddr};
+use runtime::metrics::register_build_info;
 use runtime::server::{Drain, Limits, Server};
 use tracing::info;
 
@@ -34,7 +36,7 @@ pub struct Config {
     pub status: StatusCode,
     /// `None`: as Go would guess it from the text.
     pub content_type: Option<HeaderValue>,
-    /// Where the probes come in. `None`: nowhere.
+    /// Where probes and scrapers come in. `None`: nowhere.
     pub admin: Option<ListenAddr>,
     /// How answers are logged on stdout.
     pub access_log: AccessLogFormat,
@@ -85,7 +87,7 @@ pub struct Pod {
 #[derive(Debug)]
 pub struct EchoServer {
     server: Server<Echo>,
-    admin: Option<Server<admin::Admin>>,
+    admin: Option<Server<Admin>>,
     access_log: AccessLog,
 }
 
@@ -112,7 +114,12 @@ pub fn bind(config: Config) -> Result<EchoServer, BindError> {
     let access_log = AccessLog::start(access_log);
     let echo = Echo::new(text, status, content_type, pod, faults, access_log.lines());
     let server = Server::new(listener, echo, limits, drain);
-    let admin = admin_listener.map(|listener| admin::server(listener, server.phase()));
+    let mut registry = Registry::with_prefix("echo_server");
+    server.register_metrics(&mut registry);
+    access_log.register_metrics(&mut registry);
+    register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
+    let admin = Admin::new(server.phase(), registry);
+    let admin = admin_listener.map(|listener| admin::server(listener, admin));
     Ok(EchoServer {
         server,
         admin,
@@ -130,6 +137,11 @@ impl EchoServer {
         self.server.local_addr()
     }
 
+    /// Where probes and scrapers come in.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
     /// Serves until `shutdown` completes, drains, and writes out the access log.
     ///
     /// # Errors
@@ -143,7 +155,7 @@ impl EchoServer {
         } = self;
         info!(address = %server.local_addr()?, "server is listening");
         if let Some(admin) = admin {
-            info!(address = %admin.local_addr()?, "probes are answered");
+            info!(address = %admin.local_addr()?, "admin is listening");
             // It goes on through the drain, and ends with the process.
             tokio::spawn(admin.run(std::future::pending()));
         }

@@ -109,7 +109,7 @@ impl Cluster {
             .map(|n| {
                 let name = format!("frontend-{n}");
                 let admin = free_or_any(ADMIN_PORT + n - 1);
-                let caller = frontend(service.addr.port(), &source, admin, config)
+                let caller = frontend(&name, service.addr.port(), &source, admin, config)
                     .with_context(|| name.clone())?;
                 Ok((name, caller))
             })
@@ -181,12 +181,16 @@ impl fmt::Display for Cluster {
         writeln!(f, "Service      {SERVICE}:{} -> {service}", service.port())?;
         for (name, server) in &self.backends {
             if let Ok(addr) = server.local_addr() {
-                writeln!(f, "pod          {name} at {addr}")?;
+                write!(f, "pod          {name} at {addr}")?;
+                if let Some(admin) = server.admin_addr() {
+                    write!(f, ", metrics at http://{admin}/metrics")?;
+                }
+                writeln!(f)?;
             }
         }
         for (name, caller) in &self.frontends {
             if let Some(addr) = caller.admin_addr() {
-                writeln!(f, "pod          {name}, probes at http://{addr}/readyz")?;
+                writeln!(f, "pod          {name}, live page at http://{addr}/")?;
             }
         }
         writeln!(f, "try          curl http://{service}/")?;
@@ -231,6 +235,7 @@ pub fn backend(name: &str, listen: ListenAddr, drain: Drain) -> anyhow::Result<E
 }
 
 fn frontend(
+    name: &str,
     port: u16,
     source: &ConfSource,
     admin: ListenAddr,
@@ -265,6 +270,7 @@ fn frontend(
         duration: None,
         format,
         admin: Some(admin),
+        name: Some(name.to_owned()),
     })?;
     Ok(caller)
 }

@@ -45,10 +45,20 @@ impl Activity {
         }
     }
 
-    pub(crate) fn begin(&self) -> InFlight<'_> {
+    pub(crate) fn begin(&self, http1: bool) -> InFlight<'_> {
         self.head_begun.store(false, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
-        InFlight(self)
+        InFlight {
+            activity: self,
+            http1,
+        }
+    }
+
+    /// An HTTP/1 client has taken bytes of an answer; the answer may be one that never ends.
+    pub(crate) fn bytes_left(&self) {
+        if self.idle() {
+            self.wait_from_now();
+        }
     }
 
     /// The bytes that came were no head of a request.
@@ -90,13 +100,19 @@ impl Activity {
 }
 
 /// A request being answered, until dropped.
-pub(crate) struct InFlight<'a>(&'a Activity);
+pub(crate) struct InFlight<'a> {
+    activity: &'a Activity,
+    http1: bool,
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.served.store(true, Relaxed);
-        if self.0.in_flight.fetch_sub(1, Relaxed) == 1 {
-            self.0.wait_from_now();
+        let activity = self.activity;
+        activity.served.store(true, Relaxed);
+        let was_last = activity.in_flight.fetch_sub(1, Relaxed) == 1;
+        // With HTTP/1 the time starts when the answer is written.
+        if was_last && !self.http1 {
+            activity.wait_from_now();
         }
     }
 }

@@ -1,21 +1,25 @@
-//! The routes that a kubelet asks for, on a port of their own:
+//! The routes that a kubelet and a scraper ask for, on a port of their own:
 //!
 //! - `GET /livez` -- 200 while the process can answer at all, and so while it drains, too: a
 //!   container that is leaving must not be restarted.
 //! - `GET /readyz` -- 200 while the owner's phase is [`Phase::Serving`], 503 from the moment it is
 //!   asked to stop.
+//! - `GET /metrics` -- what the owner counts, as [`crate::metrics`] writes it.
 //! - anything else -- 404; methods other than GET and HEAD -- 405.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::metrics;
 use crate::server::{Drain, Handler, Limits, Phase, Server};
 
 /// Probes and scrapers are few and quick.
@@ -32,23 +36,27 @@ const DRAIN: Drain = Drain {
     timeout: Duration::ZERO,
 };
 
-/// Makes a server of the admin routes, telling of an owner that is in `phase`.
-pub fn server(listener: TcpListener, phase: watch::Receiver<Phase>) -> Server<Admin> {
-    Server::new(listener, Admin { phase }, LIMITS, DRAIN)
+/// Makes a server of the admin routes, or of a handler that has more of them.
+pub fn server<H: Handler>(listener: TcpListener, handler: H) -> Server<H> {
+    Server::new(listener, handler, LIMITS, DRAIN)
 }
 
 /// Answers the admin routes.
 #[derive(Clone, Debug)]
 pub struct Admin {
     phase: watch::Receiver<Phase>,
+    registry: Arc<Registry>,
 }
 
-impl Handler for Admin {
-    type Body = Full<Bytes>;
+impl Admin {
+    /// Tells of an owner that is in `phase` and counts in `registry`.
+    pub fn new(phase: watch::Receiver<Phase>, registry: Registry) -> Self {
+        let registry = Arc::new(registry);
+        Self { phase, registry }
+    }
 
-    const HTTP2: bool = false;
-
-    async fn handle(&self, request: Request<()>, _peer: SocketAddr) -> Response<Full<Bytes>> {
+    /// Answers a request.
+    pub fn answer(&self, request: &Request<()>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
             response
@@ -60,17 +68,38 @@ impl Handler for Admin {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if *self.phase.borrow() == Phase::Serving => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
-            _ => text(StatusCode::NOT_FOUND, "not found: try /livez or /readyz\n"),
+            "/metrics" => {
+                let accept = request.headers().get(ACCEPT);
+                let (content_type, text) = metrics::exposition(&self.registry, accept);
+                body(StatusCode::OK, content_type, text.into())
+            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "not found: try /livez, /readyz or /metrics\n",
+            ),
         }
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+impl Handler for Admin {
+    type Body = Full<Bytes>;
+
+    const HTTP2: bool = false;
+
+    async fn handle(&self, request: Request<()>, _peer: SocketAddr) -> Response<Full<Bytes>> {
+        self.answer(&request)
+    }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    body(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn body(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

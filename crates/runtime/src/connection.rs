@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::activity::Activity;
+use crate::metrics::ServerMetrics;
 use crate::server::{Handler, Limits, Phase};
 use crate::socket;
 
@@ -39,8 +40,10 @@ pub(crate) async fn serve<H: Handler>(
     handler: H,
     limits: Limits,
     phase: watch::Receiver<Phase>,
+    metrics: Arc<ServerMetrics>,
     _permit: OwnedSemaphorePermit,
 ) {
+    let _open = metrics.connection();
     let activity = Arc::new(Activity::new());
     let Some((socket, http2)) =
         socket::first_bytes(stream, &activity, &limits, phase.clone()).await
@@ -54,6 +57,7 @@ pub(crate) async fn serve<H: Handler>(
         limits,
         phase: phase.clone(),
         activity: Arc::clone(&activity),
+        metrics,
     });
     let service = service_fn(move |request| Arc::clone(&requests).answer(request));
 
@@ -160,6 +164,7 @@ struct Requests<H> {
     limits: Limits,
     phase: watch::Receiver<Phase>,
     activity: Arc<Activity>,
+    metrics: Arc<ServerMetrics>,
 }
 
 impl<H: Handler> Requests<H> {
@@ -167,8 +172,9 @@ impl<H: Handler> Requests<H> {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<H::Body>, Infallible> {
-        let _in_flight = self.activity.begin();
+        let start = Instant::now();
         let http1 = request.version() <= Version::HTTP_11;
+        let _in_flight = self.activity.begin(http1);
         let (head, body) = request.into_parts();
         let mut response = match self.refusal(&head, body).await {
             Some((status, reason)) => {
@@ -187,6 +193,8 @@ impl<H: Handler> Requests<H> {
         if http1 && *self.phase.borrow() != Phase::Serving {
             close(&mut response);
         }
+        self.metrics
+            .answered(response.status().as_u16(), start.elapsed());
         Ok(response)
     }
 

@@ -8,6 +8,7 @@ pub mod duration;
 pub mod escape;
 pub mod listen;
 pub mod log;
+pub mod metrics;
 pub mod server;
 pub mod signals;
 mod socket;

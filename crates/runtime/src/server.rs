@@ -14,18 +14,19 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Body;
+use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::connection;
+use crate::metrics::ServerMetrics;
 
 /// First and longest pause after a failed accept, such as one for want of file descriptors.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -93,6 +94,7 @@ pub struct Server<H> {
     limits: Limits,
     drain: Drain,
     phase: watch::Sender<Phase>,
+    metrics: Arc<ServerMetrics>,
 }
 
 impl<H: Handler> Server<H> {
@@ -104,7 +106,13 @@ impl<H: Handler> Server<H> {
             limits,
             drain,
             phase: watch::Sender::new(Phase::Serving),
+            metrics: Arc::default(),
         }
+    }
+
+    /// Adds what it counts to a registry: requests, their durations, connections.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     /// The address that is really listened on.
@@ -129,21 +137,22 @@ impl<H: Handler> Server<H> {
             limits,
             drain,
             phase,
+            metrics,
         } = self;
         let permits = Arc::new(Semaphore::new(limits.max_connections));
-        // How long the cluster keeps sending to a pod that is leaving is worth knowing.
-        let while_draining = AtomicU64::new(0);
         let start = |stream, peer: SocketAddr, permit| {
             if *phase.borrow() != Phase::Serving {
-                while_draining.fetch_add(1, Relaxed);
+                // How long the cluster keeps sending to a pod that is leaving is worth knowing.
+                metrics.while_draining.inc();
             }
             // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             let phase = phase.subscribe();
             // Spawned as it is: a block around it would double its memory.
             let handler = handler.clone();
+            let metrics = Arc::clone(&metrics);
             tokio::spawn(connection::serve(
-                stream, peer, handler, limits, phase, permit,
+                stream, peer, handler, limits, phase, metrics, permit,
             ));
         };
         accept_until(&listener, &permits, &start, shutdown).await;
@@ -164,7 +173,7 @@ impl<H: Handler> Server<H> {
             phase.send_replace(Phase::Cut);
         }
         info!(
-            connections_while_draining = while_draining.load(Relaxed),
+            connections_while_draining = metrics.while_draining.get(),
             "drained"
         );
     }

@@ -65,7 +65,7 @@ pub(crate) async fn first_bytes(
         socket.stream.read_exact(next).await.ok()?;
         socket.taken += seen;
     }
-    // HTTP/2 has bytes of its own (SETTINGS, PING): they are no sign of a request.
+    // HTTP/2 has bytes of its own (SETTINGS, PING): they are no sign of a request or an answer.
     socket.activity = None;
     activity.no_head();
     Some((socket, true))
@@ -79,6 +79,16 @@ pub(crate) struct Socket {
     /// Those of them that were given on.
     given: usize,
     activity: Option<Arc<Activity>>,
+}
+
+impl Socket {
+    fn written(&self, polled: &Poll<io::Result<usize>>) {
+        if let Some(activity) = &self.activity
+            && matches!(polled, Poll::Ready(Ok(_)))
+        {
+            activity.bytes_left();
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -112,7 +122,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -120,7 +132,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

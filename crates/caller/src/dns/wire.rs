@@ -119,25 +119,37 @@ impl fmt::Display for Transport {
     }
 }
 
-/// The response code in DNS's own words, or why there is none.
+impl Answer {
+    /// The response code in DNS's own words, or in one word why there is none.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Addresses { .. } => "NOERROR",
+            Self::NoData => "NODATA",
+            Self::NxDomain => "NXDOMAIN",
+            Self::ServFail => "SERVFAIL",
+            Self::Refused => "REFUSED",
+            Self::OtherCode(1) => "FORMERR",
+            Self::OtherCode(4) => "NOTIMP",
+            Self::OtherCode(_) => "other",
+            Self::Truncated => "truncated",
+            Self::Malformed(_) => "malformed",
+            Self::Timeout => "timeout",
+            Self::Unreachable(_) => "unreachable",
+            Self::Local(_) => "local",
+        }
+    }
+}
+
+/// The code, and more where there is more to say.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Addresses { .. } => f.write_str("NOERROR"),
-            Self::NoData => f.write_str("NODATA"),
-            Self::NxDomain => f.write_str("NXDOMAIN"),
-            Self::ServFail => f.write_str("SERVFAIL"),
-            Self::Refused => f.write_str("REFUSED"),
-            Self::OtherCode(code) => match *code {
-                1 => f.write_str("FORMERR"),
-                4 => f.write_str("NOTIMP"),
-                code => write!(f, "RCODE{code}"),
-            },
-            Self::Truncated => f.write_str("truncated"),
+            Self::OtherCode(code) if self.code() == "other" => write!(f, "RCODE{code}"),
             Self::Malformed(why) => write!(f, "malformed answer ({why})"),
             Self::Timeout => f.write_str("no answer"),
             Self::Unreachable(why) => write!(f, "unreachable ({why})"),
             Self::Local(why) => write!(f, "not asked ({why})"),
+            _ => f.write_str(self.code()),
         }
     }
 }

@@ -1,0 +1,108 @@
+//! The last calls, in brief; the last failures, in full; and since when it has been so.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+
+use crate::report::{Failure, Kind, Phases, Report};
+
+/// Calls that are remembered: those of an hour at the default interval.
+const MAX_CALLS: usize = 360;
+
+/// Failures that are remembered.
+const MAX_FAILURES: usize = 20;
+
+/// The newest of each are last.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Calls so far; each has the number of those before it.
+    pub(super) count: u64,
+    pub(super) calls: VecDeque<Call>,
+    pub(super) failures: VecDeque<(u64, Report)>,
+    /// Of the last round, a call that failed, or else the last one.
+    pub(super) last: Option<Report>,
+    /// `None` before the first round has ended.
+    pub(super) verdict: Option<Verdict>,
+    /// When a round last ended without a failure.
+    pub(super) last_success: Option<Timestamp>,
+    /// The round that has not ended yet.
+    round: Option<Round>,
+}
+
+/// A call, in brief.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) started: Timestamp,
+    pub(super) failure: Option<Kind>,
+    pub(super) backend: Option<String>,
+    pub(super) phases: Phases,
+}
+
+/// How it is now, and the start of the first round since which it has been so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    pub(super) ok: bool,
+    pub(super) since: Timestamp,
+}
+
+#[derive(Debug)]
+struct Round {
+    started: Timestamp,
+    ok: bool,
+    last: Report,
+}
+
+impl History {
+    /// Remembers a call; `backend` is the name of who answered.
+    pub(super) fn record(&mut self, report: &Report, backend: Option<String>) {
+        if self.calls.len() == MAX_CALLS {
+            self.calls.pop_front();
+        }
+        self.calls.push_back(Call {
+            started: report.started,
+            failure: report.failure.as_ref().map(|Failure { kind, .. }| *kind),
+            backend,
+            phases: report.phases,
+        });
+        if !report.is_ok() {
+            if self.failures.len() == MAX_FAILURES {
+                self.failures.pop_front();
+            }
+            self.failures.push_back((self.count, report.clone()));
+        }
+        self.count += 1;
+
+        let round = self.round.get_or_insert_with(|| Round {
+            started: report.started,
+            ok: true,
+            last: report.clone(),
+        });
+        if round.ok {
+            round.ok = report.is_ok();
+            round.last = report.clone();
+        }
+    }
+
+    /// All calls of the round have been recorded.
+    pub(super) fn end_round(&mut self) {
+        let Some(Round { started, ok, last }) = self.round.take() else {
+            return;
+        };
+        self.last = Some(last);
+        if ok {
+            self.last_success = Some(Timestamp::now());
+        }
+        if self.verdict.is_none_or(|verdict| verdict.ok != ok) {
+            let since = started;
+            self.verdict = Some(Verdict { ok, since });
+        }
+    }
+
+    /// The calls from number `from` on, as far as they are remembered, and the number of the first.
+    pub(super) fn calls_from(&self, from: u64) -> (u64, impl Iterator<Item = &Call>) {
+        let oldest = self.count - self.calls.len() as u64;
+        let first = from.clamp(oldest, self.count);
+        let skipped = usize::try_from(first - oldest).unwrap_or(usize::MAX);
+        (first, self.calls.iter().skip(skipped))
+    }
+}

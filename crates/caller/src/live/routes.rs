@@ -1,0 +1,159 @@
+//! The routes, the page's headers, and the body of an answer.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Frame;
+use runtime::admin::Admin;
+use runtime::server::Handler;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::status::Known;
+use super::{Live, events};
+
+const PAGE: &str = include_str!("page.html");
+
+/// Stands in the page for a number that is drawn anew for each request.
+const NONCE: &str = "{nonce}";
+
+/// Pages that are open at once: the port has connections to spare for probes and scrapers.
+const MAX_STREAMS: usize = 16;
+
+const CSP: HeaderName = HeaderName::from_static("content-security-policy");
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Answers the page's routes, and leaves the others to [`Admin`].
+#[derive(Clone, Debug)]
+pub(crate) struct Routes {
+    live: Arc<Live>,
+    admin: Admin,
+    streams: Arc<Semaphore>,
+}
+
+impl Routes {
+    pub(crate) fn new(live: Arc<Live>, admin: Admin) -> Self {
+        Self {
+            live,
+            admin,
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        }
+    }
+
+    fn events(&self, request: &Request<()>) -> Response<Body> {
+        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+            let mut response = answer("text/plain; charset=utf-8", "too many pages are open\n");
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return response;
+        };
+        let id = request.headers().get(LAST_EVENT_ID);
+        let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let (sender, events) = mpsc::channel(1);
+        let feed = events::feed(Arc::clone(&self.live), Known::from_event_id(id), sender);
+        tokio::spawn(feed);
+        answer("text/event-stream", Body::Events { events, _permit: permit })
+    }
+}
+
+impl Handler for Routes {
+    type Body = Body;
+
+    const HTTP2: bool = false;
+
+    async fn handle(&self, request: Request<()>, _peer: SocketAddr) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/") => page(),
+            (&Method::GET | &Method::HEAD, "/status.json") => {
+                let (json, _) = self.live.status(&Known::default());
+                answer("application/json", json)
+            }
+            (&Method::GET, "/events") => self.events(&request),
+            _ => self.admin.answer(&request).map(Body::Whole),
+        }
+    }
+}
+
+/// The page may run its own script, use its own style, draw its own icon, and ask this server;
+/// nothing else, and nothing that is put into it by way of data.
+fn page() -> Response<Body> {
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; \
+         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'; require-trusted-types-for 'script'"
+    );
+    let mut response = answer("text/html; charset=utf-8", PAGE.replace(NONCE, &nonce));
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        response.headers_mut().insert(CSP, policy);
+    }
+    response
+}
+
+fn answer(content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The body of an answer.
+pub(crate) enum Body {
+    Whole(Full<Bytes>),
+    Events {
+        events: mpsc::Receiver<Bytes>,
+        _permit: OwnedSemaphorePermit,
+    },
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Self::Whole(text.into())
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Self::Whole(text.into())
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Events { events, .. } => {
+                let event = events.poll_recv(cx);
+                event.map(|event| event.map(|event| Ok(Frame::data(event))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Events { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Events { .. } => hyper::body::SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What Prometheus is told of calls.
+
+use std::sync::atomic::AtomicU64;
+
+use jiff::Timestamp;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use runtime::metrics::register_build_info;
+
+use crate::dns::Lookup;
+use crate::report::{Kind, Phases, Report};
+
+/// Seconds: from what a call within a node takes to what the longest timeout is likely to be.
+const PHASE_BUCKETS: [f64; 15] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0,
+];
+
+/// The metrics of a caller.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    calls: Family<ResultLabel, Counter>,
+    phases: Family<PhaseLabel, Histogram, fn() -> Histogram>,
+    questions: Family<QuestionLabels, Counter>,
+    responses: Family<PodLabel, Counter>,
+    last_success: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QuestionLabels {
+    r#type: String,
+    rcode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PodLabel {
+    pod: String,
+}
+
+impl Metrics {
+    /// Makes metrics and a registry of them.
+    pub(crate) fn new() -> (Self, Registry) {
+        let metrics = Self {
+            calls: Family::default(),
+            phases: Family::new_with_constructor(|| Histogram::new(PHASE_BUCKETS)),
+            questions: Family::default(),
+            responses: Family::default(),
+            last_success: Gauge::default(),
+        };
+        // A counter that appears with its first failure hides that failure from `rate`.
+        let kinds = Kind::ALL.iter().map(|kind| kind.label());
+        for result in ["ok"].into_iter().chain(kinds) {
+            drop(metrics.calls.get_or_create(&ResultLabel { result }));
+        }
+        for (phase, _) in Phases::default().named() {
+            drop(metrics.phases.get_or_create(&PhaseLabel { phase }));
+        }
+
+        let mut registry = Registry::with_prefix("caller");
+        registry.register(
+            "calls",
+            "Calls that ended, by result: ok or the kind of failure",
+            metrics.calls.clone(),
+        );
+        registry.register_with_unit(
+            "phase_duration",
+            "Where the time of calls went: dns, connect, first_byte, and in total",
+            Unit::Seconds,
+            metrics.phases.clone(),
+        );
+        registry.register(
+            "dns_questions",
+            "Questions to DNS, by type and response code, or why there was none",
+            metrics.questions.clone(),
+        );
+        registry.register(
+            "responses",
+            "Answers by pod, or by address where the backend does not say which pod it is",
+            metrics.responses.clone(),
+        );
+        registry.register_with_unit(
+            "last_success_timestamp",
+            "When the last call succeeded, in Unix time; 0 if none has",
+            Unit::Seconds,
+            metrics.last_success.clone(),
+        );
+        register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
+        (metrics, registry)
+    }
+
+    /// Counts a call that has just ended. Its answer, if there was one, counts for `backend`.
+    pub(crate) fn observe(&self, report: &Report, backend: Option<String>) {
+        let result = report.result();
+        self.calls.get_or_create(&ResultLabel { result }).inc();
+        for (phase, duration) in report.phases.named() {
+            if let Some(duration) = duration {
+                let histogram = self.phases.get_or_create(&PhaseLabel { phase });
+                histogram.observe(duration.as_secs_f64());
+            }
+        }
+        if let Some(pod) = backend {
+            self.responses.get_or_create(&PodLabel { pod }).inc();
+        }
+        if report.is_ok() {
+            let now = Timestamp::now().as_duration();
+            self.last_success.set(now.as_secs_f64());
+        }
+    }
+
+    /// Counts the questions of a lookup.
+    pub(crate) fn observe_lookup(&self, lookup: &Lookup) {
+        for question in &lookup.questions {
+            let labels = QuestionLabels {
+                r#type: question.family.to_string(),
+                rcode: question.answer.code(),
+            };
+            self.questions.get_or_create(&labels).inc();
+        }
+    }
+}
