@@ -77,9 +77,7 @@ fn to_prometheus(open_metrics: &str) -> String {
             };
             let help = help.take().and_then(|help| help.splitn(4, ' ').nth(3));
             let help = help.unwrap_or_default();
-            text += &format!(
-                "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"
-            );
+            text += &format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n");
         } else if !line.starts_with('#') {
             text += line;
             text.push('\n');
@@ -197,7 +195,11 @@ mod tests {
     #[test]
     fn the_weights_decide() {
         assert!(!wants("application/openmetrics-text;q=0"));
-        assert!(!wants("application/openmetrics-text;q=0.5, text/plain;q=0.9"));
-        assert!(wants("Application/OpenMetrics-Text; version=1.0.0; q=0.9, text/plain; q=0.5"));
+        assert!(!wants(
+            "application/openmetrics-text;q=0.5, text/plain;q=0.9"
+        ));
+        assert!(wants(
+            "Application/OpenMetrics-Text; version=1.0.0; q=0.9, text/plain; q=0.5"
+        ));
     }
 }

@@ -81,11 +81,8 @@ impl Connection {
     /// Reads an answer to HEAD, which has no body whatever its headers say.
     pub fn reply_to_head(&mut self) -> Reply {
         let mut line = || {
-            let mut line = String::new();
-            self.stream.read_line(&mut line).expect("a line");
-            assert!(line.ends_with("\r\n"), "cut short: {line:?}");
-            line.truncate(line.len() - 2);
-            line
+            let line = self.line();
+            line.strip_suffix('\r').expect("CR LF").to_owned()
         };
         let status_line = line();
         let mut headers = Vec::new();
@@ -102,6 +99,14 @@ impl Connection {
             headers,
             body: String::new(),
         }
+    }
+
+    /// Reads a line, and gives it without the newline that ends it.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a line");
+        assert_eq!(line.pop(), Some('\n'), "cut short: {line:?}");
+        line
     }
 
     /// Whether the server has closed the connection, having sent nothing more.

@@ -2,6 +2,7 @@
 //! errors, and nothing waits for ever.
 
 pub mod bed;
+pub mod browser;
 pub mod http;
 pub mod process;
 mod tool;

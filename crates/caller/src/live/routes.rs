@@ -58,7 +58,13 @@ impl Routes {
         let (sender, events) = mpsc::channel(1);
         let feed = events::feed(Arc::clone(&self.live), Known::from_event_id(id), sender);
         tokio::spawn(feed);
-        answer("text/event-stream", Body::Events { events, _permit: permit })
+        answer(
+            "text/event-stream",
+            Body::Events {
+                events,
+                _permit: permit,
+            },
+        )
     }
 }
 
