@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,9 +108,13 @@ impl Cluster {
         let frontends = (1..=REPLICAS)
             .map(|n| {
                 let name = format!("frontend-{n}");
-                let admin = free_or_any(ADMIN_PORT + n - 1);
-                let caller = frontend(&name, service.addr.port(), &source, admin, config)
-                    .with_context(|| name.clone())?;
+                let frontend = |admin| frontend(&name, service.addr.port(), &source, admin, config);
+                let usual = ListenAddr {
+                    port: ADMIN_PORT + n - 1,
+                    ..any_port()
+                };
+                let caller = frontend(usual).or_else(|_| frontend(any_port()));
+                let caller = caller.with_context(|| name.clone())?;
                 Ok((name, caller))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -280,14 +284,6 @@ pub fn any_port() -> ListenAddr {
     ListenAddr {
         ip: Some(Ipv4Addr::LOCALHOST.into()),
         port: 0,
-    }
-}
-
-fn free_or_any(port: u16) -> ListenAddr {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    ListenAddr {
-        port: if free { port } else { 0 },
-        ..any_port()
     }
 }
 

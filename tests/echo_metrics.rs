@@ -1,0 +1,105 @@
+//! echo-server's `/metrics`: what was asked of it, by whom it was asked too late, and what was lost.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use test_support::http::{Connection, exchange, get};
+use test_support::process::{Process, Signal, echo_server};
+use test_support::{PATIENCE, wait_until};
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
+    command
+        .env("ECHO_TEXT", "hello")
+        .env("ECHO_ADMIN_LISTEN", "127.0.0.1:0");
+    command
+}
+
+fn start(command: &mut Command) -> (Process, SocketAddr, SocketAddr) {
+    let (process, addr) = echo_server(command);
+    let admin = process.wait_for_field("admin is listening", "address");
+    (process, addr, admin.parse().expect("an address"))
+}
+
+fn value(admin: SocketAddr, metric: &str) -> Option<f64> {
+    let text = get(admin, "/metrics").body;
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    value.map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn requests_count_by_status_and_connections_while_they_are_open() {
+    let (_process, addr, admin) = start(&mut command());
+    assert_eq!(value(admin, "echo_server_open_connections"), Some(0.0));
+    let mut connection = Connection::open(addr);
+    for _ in 0..3 {
+        connection.send("GET / HTTP/1.1\r\nHost: backend\r\n\r\n");
+        assert_eq!(connection.reply().status(), 200);
+    }
+    // Refused before it comes to an answer: that is one, too.
+    assert_eq!(exchange(addr, "GET / HTTP/1.1\r\n\r\n").status(), 400);
+    wait_until("one connection left", PATIENCE, || {
+        value(admin, "echo_server_open_connections") == Some(1.0)
+    });
+    for (metric, expected) in [
+        ("echo_server_requests_total{code=\"200\"}", 3.0),
+        ("echo_server_requests_total{code=\"400\"}", 1.0),
+        ("echo_server_request_duration_seconds_count", 4.0),
+        ("echo_server_connections_total", 2.0),
+        ("echo_server_connections_while_draining_total", 0.0),
+        ("echo_server_access_log_dropped_total", 0.0),
+    ] {
+        assert_eq!(value(admin, metric), Some(expected), "{metric}");
+    }
+    drop(connection);
+    wait_until("no connection left", PATIENCE, || {
+        value(admin, "echo_server_open_connections") == Some(0.0)
+    });
+    let build = format!(
+        "echo_server_build_info{{version=\"{}\"}}",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(value(admin, &build), Some(1.0));
+}
+
+#[test]
+fn connections_that_come_after_sigterm_are_told_apart() {
+    let (process, addr, admin) = start(command().arg("--drain-delay=30s"));
+    get(addr, "/");
+    process.signal(Signal::TERM);
+    process.wait_for_stderr("lame duck");
+    for _ in 0..2 {
+        assert_eq!(get(addr, "/").status(), 200);
+    }
+    let late = value(admin, "echo_server_connections_while_draining_total");
+    assert_eq!(late, Some(2.0));
+    assert_eq!(value(admin, "echo_server_connections_total"), Some(3.0));
+}
+
+#[test]
+fn lines_of_the_access_log_that_are_lost_are_counted() {
+    let mut process = Process::spawn_unread(command().env("ECHO_LISTEN", "127.0.0.1:0"));
+    let addr = process.wait_for_field("server is listening", "address");
+    let addr = addr.parse().expect("an address");
+    let admin = process.wait_for_field("admin is listening", "address");
+    let admin = admin.parse().expect("an address");
+    let dropped = || value(admin, "echo_server_access_log_dropped_total");
+    let mut connection = Connection::open(addr);
+    let long = "x".repeat(8000);
+    let mut sent = 0_u32;
+    wait_until("a dropped line", PATIENCE, || {
+        for _ in 0..50 {
+            connection.send(format!("GET /{long} HTTP/1.1\r\nHost: backend\r\n\r\n"));
+            assert_eq!(connection.reply().status(), 200);
+        }
+        sent += 50;
+        dropped() > Some(0.0)
+    });
+    // Every line was either written or counted.
+    process.read_stdout();
+    let lines = || process.stdout().matches('\n').count() as f64;
+    wait_until("the rest", PATIENCE, || {
+        Some(lines()) == dropped().map(|dropped| f64::from(sent) - dropped)
+    });
+}

@@ -1,0 +1,272 @@
+//! A real Prometheus: what it learns of the local cluster, what the dashboard asks it, what the
+//! alerts make of it, and the README's configuration for it.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use test_support::http::get;
+use test_support::process::{Process, run};
+use test_support::{PATIENCE, tool, wait_until};
+
+const NAMESPACE: &str = "demo";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A local cluster, and the admin ports of its pods by their names.
+struct Cluster {
+    _process: Process,
+    service: SocketAddr,
+    pods: Vec<(String, SocketAddr)>,
+}
+
+impl Cluster {
+    fn start(interval: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_local-cluster"));
+        let process = Process::spawn(command.arg("--interval").arg(interval));
+        process.wait_for_stdout("diagnose");
+        let banner = process.stdout();
+        let address = |text: &str| text.parse().expect("an address");
+        let pod = |line: &str| {
+            let name = line.strip_prefix("pod ")?.trim_start();
+            let (name, _) = name.split_once([' ', ','])?;
+            let (_, url) = line.rsplit_once("http://")?;
+            let (admin, _) = url.split_once('/')?;
+            Some((name.to_owned(), address(admin)))
+        };
+        let service = banner.lines().find_map(|line| line.split_once(" -> "));
+        let pods: Vec<_> = banner.lines().filter_map(pod).collect();
+        assert_eq!(pods.len(), 4, "{banner}");
+        Self {
+            service: address(service.expect("there is one").1),
+            pods,
+            _process: process,
+        }
+    }
+}
+
+struct Prometheus {
+    address: SocketAddr,
+    _process: Process,
+    _files: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one that scrapes the cluster's pods as the PodMonitors would have it. `None`: there is
+    /// none to be had.
+    fn start(cluster: &Cluster) -> Option<Self> {
+        let prometheus = tool("prometheus")?;
+        let files = tempfile::tempdir().expect("a directory");
+        let mut config = String::from(
+            "global: { scrape_interval: 250ms, scrape_timeout: 250ms }\nscrape_configs:\n",
+        );
+        for (pod, admin) in &cluster.pods {
+            config += &format!(
+                "  - job_name: {pod}\n    honor_labels: true\n    static_configs:\n      - targets: ['{admin}']\n        labels: {{ namespace: {NAMESPACE}, pod: {pod} }}\n"
+            );
+        }
+        let file = files.path().join("prometheus.yml");
+        fs::write(&file, config).expect("it can be written");
+        // It does not tell which port it took, so it is told which to take.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        drop(listener);
+        let mut command = Command::new(prometheus);
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", files.path().display()))
+            .arg(format!("--web.listen-address={address}"));
+        let process = Process::spawn(&mut command);
+        wait_until("a ready Prometheus", PATIENCE, || {
+            TcpStream::connect(address).is_ok() && get(address, "/-/ready").status() == 200
+        });
+        Some(Self {
+            address,
+            _process: process,
+            _files: files,
+        })
+    }
+
+    fn api(&self, path: &str) -> Value {
+        let reply = get(self.address, path);
+        assert_eq!(reply.status(), 200, "{path}: {}", reply.body);
+        let mut answer: Value = serde_json::from_str(&reply.body).expect("JSON");
+        answer["data"].take()
+    }
+
+    /// The values of a query, such as `backend-1: 2`, in order; without those that are no numbers.
+    fn query(&self, query: &str, label: &str) -> Vec<String> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let data = self.api(&format!("/api/v1/query?query={encoded}"));
+        let results = data["result"].as_array().expect("a list");
+        let mut values: Vec<String> = results
+            .iter()
+            .filter(|result| result["value"][1] != "NaN")
+            .map(|result| {
+                let name = result["metric"][label].as_str().unwrap_or_default();
+                format!("{name}: {}", result["value"][1].as_str().expect("text"))
+            })
+            .collect();
+        values.sort();
+        values
+    }
+}
+
+#[test]
+fn what_prometheus_counts_is_what_was_done() {
+    let cluster = Cluster::start("1h");
+    let Some(prometheus) = Prometheus::start(&cluster) else {
+        return;
+    };
+    for _ in 0..5 {
+        assert_eq!(get(cluster.service, "/").status(), 200);
+    }
+    let is = |query: &str, label: &str, expected: &[&str]| {
+        let what = format!("{expected:?} of {query}");
+        wait_until(&what, PATIENCE, || {
+            prometheus.query(query, label) == expected
+        });
+    };
+    // One call of each of the two callers, and five of this test.
+    is("caller_calls_total > 0", "result", &["ok: 1", "ok: 1"]);
+    is("sum(caller_responses_total)", "", &[": 2"]);
+    is(
+        "sum by (code) (echo_server_requests_total)",
+        "code",
+        &["200: 7"],
+    );
+    is(
+        "sum(echo_server_request_duration_seconds_count)",
+        "",
+        &[": 7"],
+    );
+    is("sum(echo_server_connections_total)", "", &[": 7"]);
+    is(
+        "sum by (type) (caller_dns_questions_total)",
+        "type",
+        &["A: 2", "AAAA: 2"],
+    );
+    for phase in ["dns", "connect", "first_byte", "total"] {
+        let count = format!("caller_phase_duration_seconds_count{{phase=\"{phase}\"}}");
+        is(&count, "pod", &["frontend-1: 1", "frontend-2: 1"]);
+    }
+    is(
+        "time() - caller_last_success_timestamp_seconds < bool 600",
+        "pod",
+        &["frontend-1: 1", "frontend-2: 1"],
+    );
+    let version = env!("CARGO_PKG_VERSION");
+    let both = format!("{version}: 2");
+    is(
+        "count by (version) (caller_build_info)",
+        "version",
+        &[&both],
+    );
+    is(
+        "count by (version) (echo_server_build_info)",
+        "version",
+        &[&both],
+    );
+    // Nothing that it could not read.
+    is(
+        "up",
+        "pod",
+        &[
+            "backend-1: 1",
+            "backend-2: 1",
+            "frontend-1: 1",
+            "frontend-2: 1",
+        ],
+    );
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() {
+    let Some(promtool) = tool("promtool") else {
+        return;
+    };
+    let cluster = Cluster::start("20ms");
+    for (pod, admin) in &cluster.pods {
+        let files = tempfile::tempdir().expect("a directory");
+        let file = files.path().join("metrics");
+        fs::write(&file, get(*admin, "/metrics").body).expect("it can be written");
+        let output = Command::new(&promtool)
+            .args(["check", "metrics"])
+            .stdin(fs::File::open(&file).expect("it is there"))
+            .output()
+            .expect("it runs");
+        assert!(output.status.success(), "{pod}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{pod}");
+    }
+}
+
+#[test]
+fn every_query_of_the_dashboard_returns_data() {
+    let cluster = Cluster::start("50ms");
+    let Some(prometheus) = Prometheus::start(&cluster) else {
+        return;
+    };
+    let file = root().join("kustomize/components/monitoring/dashboard.json");
+    let dashboard: Value =
+        serde_json::from_str(&fs::read_to_string(file).expect("it is there")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("a list");
+    assert!(panels.len() >= 10);
+    for panel in panels {
+        for target in panel["targets"].as_array().expect("a list") {
+            let query = target["expr"].as_str().expect("text");
+            let query = query
+                .replace("$namespace", NAMESPACE)
+                .replace("$__rate_interval", "5s")
+                .replace("$__range", "5s");
+            assert!(!query.contains('$'), "{query}");
+            wait_until(&query, PATIENCE, || {
+                !prometheus.query(&query, "").is_empty()
+            });
+        }
+    }
+    let namespaces = prometheus.api("/api/v1/label/namespace/values?match[]=caller_build_info");
+    assert_eq!(namespaces, serde_json::json!([NAMESPACE]));
+    let variable = &dashboard["templating"]["list"][1];
+    assert_eq!(
+        variable["query"],
+        "label_values(caller_build_info, namespace)"
+    );
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_only_then() {
+    let Some(promtool) = tool("promtool") else {
+        return;
+    };
+    let files = tempfile::tempdir().expect("a directory");
+    let rule = root().join("kustomize/components/monitoring/prometheusrule.yaml");
+    let rule: Value =
+        serde_yaml_ng::from_str(&fs::read_to_string(rule).expect("it is there")).expect("YAML");
+    let rules = files.path().join("rules.yaml");
+    fs::write(&rules, rule["spec"].to_string()).expect("it can be written");
+    let tests = files.path().join("alerts.yaml");
+    fs::copy(root().join("tests/alerts.yaml"), &tests).expect("it is there");
+    let output = run(Command::new(promtool).args(["test", "rules"]).arg(tests));
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn the_readme_has_a_scrape_configuration_that_prometheus_takes() {
+    let Some(promtool) = tool("promtool") else {
+        return;
+    };
+    let readme = fs::read_to_string(root().join("README.md")).expect("it is there");
+    let mut blocks = readme.split("```");
+    let config = blocks.find_map(|block| block.strip_prefix("yaml\nscrape_configs:"));
+    let config = format!("scrape_configs:{}", config.expect("there is one"));
+    let files = tempfile::tempdir().expect("a directory");
+    let file = files.path().join("prometheus.yml");
+    fs::write(&file, config).expect("it can be written");
+    let output = run(Command::new(promtool).args(["check", "config"]).arg(file));
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+}
