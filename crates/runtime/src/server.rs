@@ -237,3 +237,79 @@ fn accept_waiting(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, ready};
+
+    use hyper::body::Frame;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::{Interval, interval};
+
+    use super::*;
+
+    /// A body of single bytes that come more often than a connection may be idle.
+    struct Trickle(Interval, u8);
+
+    impl From<&'static str> for Trickle {
+        fn from(_: &'static str) -> Self {
+            Self(interval(Duration::from_millis(100)), 25)
+        }
+    }
+
+    impl Body for Trickle {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            ready!(self.0.poll_tick(cx));
+            let left = self.1.checked_sub(1);
+            self.1 = left.unwrap_or(0);
+            Poll::Ready(left.map(|_| Ok(Frame::data(Bytes::from_static(b".")))))
+        }
+    }
+
+    #[derive(Clone)]
+    struct Trickling;
+
+    impl Handler for Trickling {
+        type Body = Trickle;
+
+        const HTTP2: bool = false;
+
+        async fn handle(&self, _: Request<()>, _: SocketAddr) -> Response<Trickle> {
+            Response::new("".into())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_go_on_for_longer_than_a_connection_may_be_idle() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let limits = Limits {
+            header_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            max_connections: 1,
+            max_body: 0,
+        };
+        let drain = Drain {
+            delay: Duration::ZERO,
+            timeout: Duration::ZERO,
+        };
+        let server = Server::new(listener, Trickling, limits, drain);
+        tokio::spawn(server.run(std::future::pending()));
+        let mut client = TcpStream::connect(addr).await.expect("it listens");
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(request).await.expect("it reads");
+        let mut answer = String::new();
+        // Until the server has had enough of a connection on which nothing is left to say.
+        client.read_to_string(&mut answer).await.expect("an answer");
+        assert_eq!(answer.matches("1\r\n.\r\n").count(), 25, "{answer}");
+        assert!(answer.ends_with("0\r\n\r\n"), "{answer}");
+    }
+}
