@@ -12,6 +12,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # The dependencies alone, from the manifests and empty sources, so that a change of the code does
 # not compile them again.
 COPY Cargo.toml Cargo.lock ./
+COPY crates/bench/Cargo.toml crates/bench/
 COPY crates/caller/Cargo.toml crates/caller/
 COPY crates/echo-server/Cargo.toml crates/echo-server/
 COPY crates/local-cluster/Cargo.toml crates/local-cluster/

@@ -1,0 +1,137 @@
+//! The servers that are measured: how each is started to give the same answer.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use test_support::{PATIENCE, wait_until};
+
+use crate::process::Process;
+
+const TEXT: &str = "Hello from Backend Service!";
+
+/// A server that can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// Ours, from the binary that the image has.
+    Echo { binary: PathBuf, threads: u8 },
+    /// One worker; with its access log or without.
+    Nginx { binary: PathBuf, log: bool },
+    /// The floor.
+    EpollLoop,
+    /// The one that ours replaces.
+    HttpEcho { binary: PathBuf },
+}
+
+/// A server that runs.
+pub(crate) struct Running {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    _files: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Echo { .. } => "echo-server",
+            Self::Nginx { log: true, .. } => "nginx",
+            Self::Nginx { log: false, .. } => "nginx without a log",
+            Self::EpollLoop => "a bare epoll loop",
+            Self::HttpEcho { .. } => "http-echo",
+        }
+    }
+
+    pub(crate) fn speaks_http2(&self) -> bool {
+        matches!(self, Self::Echo { .. } | Self::Nginx { .. })
+    }
+
+    /// Starts it on these processors and waits until it answers.
+    pub(crate) fn start(&self, processors: &str) -> Running {
+        let running = self.spawn(processors);
+        wait_until(self.name(), PATIENCE, || {
+            TcpStream::connect(running.address).is_ok()
+        });
+        running
+    }
+
+    /// Starts it on these processors.
+    pub(crate) fn spawn(&self, processors: &str) -> Running {
+        let address = free_address();
+        let files = tempfile::tempdir().expect("a directory");
+        let command = self.command(address, files.path());
+        Running {
+            process: Process::start(&command, processors),
+            address,
+            _files: files,
+        }
+    }
+
+    fn command(&self, address: SocketAddr, files: &Path) -> Command {
+        let mut command;
+        match self {
+            Self::Echo { binary, threads } => {
+                command = Command::new(binary);
+                command
+                    .arg(format!("-text={TEXT}"))
+                    .arg(format!("-listen={address}"))
+                    .args(["--max-connections=12000", "--admin-listen=off"])
+                    .arg(format!("--threads={threads}"));
+            }
+            Self::Nginx { binary, log } => {
+                let log = if *log { "/dev/null" } else { "off" };
+                let config = files.join("nginx.conf");
+                let user = if rustix::process::geteuid().is_root() {
+                    "user root;"
+                } else {
+                    ""
+                };
+                let text = format!(
+                    "{user} daemon off; worker_processes 1; worker_rlimit_nofile 20000;
+                     pid nginx.pid; error_log /dev/null;
+                     events {{ worker_connections 12000; }}
+                     http {{
+                       client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+                       uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+                       access_log {log}; keepalive_requests 1000000000; default_type text/plain;
+                       server {{ listen {address}; location / {{ return 200 '{TEXT}\\n'; }} }}
+                       server {{ listen {} http2; location / {{ return 200 '{TEXT}\\n'; }} }}
+                     }}",
+                    http2_address(address),
+                );
+                fs::write(&config, text).expect("it can be written");
+                command = Command::new(binary);
+                command.arg("-p").arg(files).arg("-c").arg(config);
+            }
+            Self::EpollLoop => {
+                command = Command::new(env!("CARGO_BIN_EXE_epoll-loop"));
+                command.arg(address.to_string());
+            }
+            Self::HttpEcho { binary } => {
+                command = Command::new(binary);
+                command
+                    .arg(format!("-text={TEXT}"))
+                    .arg(format!("-listen={address}"))
+                    .env("GOMAXPROCS", "1");
+            }
+        }
+        command
+    }
+
+    /// Where HTTP/2 is spoken: this nginx wants a port for each version.
+    pub(crate) fn http2_address(&self, address: SocketAddr) -> SocketAddr {
+        match self {
+            Self::Nginx { .. } => http2_address(address),
+            _ => address,
+        }
+    }
+}
+
+fn http2_address(address: SocketAddr) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), address.port()))
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("it is bound")
+}
