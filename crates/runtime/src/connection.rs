@@ -80,6 +80,7 @@ pub(crate) async fn serve<H: Handler>(
             .half_close(true)
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD)
+            .writev(false)
             .serve_connection(io, service);
         let mut connection = pin!(connection);
         let leave = |connection: Pin<&mut http1::Connection<_, _>>| {

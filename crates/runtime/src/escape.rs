@@ -27,6 +27,15 @@ impl<'a> Escaped<'a> {
         }
     }
 
+    /// Appends what would be displayed, at once where there is nothing to escape.
+    pub fn append_to(&self, text: &mut Vec<u8>) {
+        if self.bytes.iter().all(|&byte| self.is_plain(byte)) {
+            text.extend_from_slice(self.bytes);
+        } else {
+            text.extend_from_slice(self.to_string().as_bytes());
+        }
+    }
+
     fn is_plain(&self, byte: u8) -> bool {
         matches!(byte, b' '..=b'~') && !(self.quoted && matches!(byte, b'"' | b'\\'))
     }

@@ -7,22 +7,22 @@
 //! Lines are put into a buffer of bounded size which one thread writes out, so that a reader of
 //! stdout who is slow, or stuck, never delays an answer. What does not fit is dropped and counted.
 
+mod line;
+
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use http::header::{HOST, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use runtime::escape::{Escaped, EscapedJson};
-use serde::Serialize;
 use tracing::warn;
+
+use self::line::Clock;
+pub(crate) use self::line::Entry;
 
 /// Most bytes of lines that wait to be written: some thousand lines.
 const MAX_WAITING: usize = 256 * 1024;
@@ -66,16 +66,6 @@ impl FromStr for Format {
     }
 }
 
-/// An answer, as the log tells of it.
-pub(crate) struct Entry<'a> {
-    pub(crate) request: &'a Request<()>,
-    pub(crate) request_id: Option<&'a HeaderValue>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) status: StatusCode,
-    pub(crate) bytes: usize,
-    pub(crate) duration: Duration,
-}
-
 /// The log's writing end: started once, finished once.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
@@ -110,13 +100,6 @@ struct State {
     closed: bool,
     /// Nothing is left to write.
     done: bool,
-}
-
-/// The current second, spelled out: most lines share it.
-#[derive(Debug, Default)]
-struct Clock {
-    second: u64,
-    text: String,
 }
 
 impl AccessLog {
@@ -167,8 +150,8 @@ impl AccessLog {
 impl Lines {
     pub(crate) fn write(&self, entry: &Entry<'_>) {
         let append = match self.format {
-            Format::Text => append_text,
-            Format::Json => append_json,
+            Format::Text => line::append_text,
+            Format::Json => line::append_json,
             Format::Off => return,
         };
         let mut state = self.queue.lock();
@@ -184,94 +167,6 @@ impl Lines {
         if before == 0 {
             self.queue.came.notify_one();
         }
-    }
-}
-
-/// <https://github.com/hashicorp/http-echo>'s line, with the parts that a client chooses escaped.
-fn append_text(line: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
-    let request = entry.request;
-    line.extend_from_slice(clock.now().as_bytes());
-    let written = writeln!(
-        line,
-        " {} {} \"{} {} {:?}\" {} {} \"{}\" {:?}",
-        Escaped::quoted(host(request)),
-        entry.peer,
-        request.method(),
-        Escaped::quoted(request.uri().path().as_bytes()),
-        request.version(),
-        entry.status.as_u16(),
-        entry.bytes,
-        Escaped::quoted(header(request, USER_AGENT)),
-        entry.duration,
-    );
-    debug_assert!(written.is_ok(), "a Vec takes everything");
-}
-
-#[derive(Serialize)]
-struct JsonLine<'a> {
-    time: String,
-    host: String,
-    client: SocketAddr,
-    method: &'a str,
-    path: &'a str,
-    protocol: String,
-    status: u16,
-    bytes: usize,
-    user_agent: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    duration_us: f64,
-}
-
-fn append_json(line: &mut Vec<u8>, _clock: &mut Clock, entry: &Entry<'_>) {
-    let request = entry.request;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let json = serde_json::to_string(&JsonLine {
-        time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        host: text(host(request)),
-        client: entry.peer,
-        method: request.method().as_str(),
-        path: request.uri().path(),
-        protocol: format!("{:?}", request.version()),
-        status: entry.status.as_u16(),
-        bytes: entry.bytes,
-        user_agent: text(header(request, USER_AGENT)),
-        request_id: entry.request_id.map(|id| text(id.as_bytes())),
-        duration_us: entry.duration.as_nanos() as f64 / 1e3,
-    })
-    .unwrap_or_default();
-    let written = writeln!(line, "{}", EscapedJson(&json));
-    debug_assert!(written.is_ok(), "a Vec takes everything");
-}
-
-/// HTTP/2 and absolute-form requests name the host in the target, others in a header.
-fn host(request: &Request<()>) -> &[u8] {
-    match request.uri().authority() {
-        Some(authority) => authority.as_str().as_bytes(),
-        None => header(request, HOST),
-    }
-}
-
-fn header(request: &Request<()>, name: http::HeaderName) -> &[u8] {
-    request
-        .headers()
-        .get(name)
-        .map_or(b"", HeaderValue::as_bytes)
-}
-
-impl Clock {
-    /// The time as Go's package `log` writes it, in UTC: `2026/11/22 12:22:53`.
-    fn now(&mut self) -> &str {
-        let now = SystemTime::now();
-        let second = now
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |age| age.as_secs());
-        if self.second != second {
-            self.second = second;
-            let rfc3339 = humantime::format_rfc3339_seconds(now).to_string();
-            self.text = rfc3339.replace('-', "/").replace('T', " ").replace('Z', "");
-        }
-        &self.text
     }
 }
 

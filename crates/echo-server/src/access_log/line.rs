@@ -1,0 +1,205 @@
+//! How a line of the access log is written. Every answer pays for it, so that the text is put together
+//! by hand: `format!` takes three times as long as all of this.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::{Request, StatusCode, Version};
+use runtime::escape::{Escaped, EscapedJson};
+use serde::Serialize;
+
+/// An answer, as the log tells of it.
+pub(crate) struct Entry<'a> {
+    pub(crate) request: &'a Request<()>,
+    pub(crate) request_id: Option<&'a HeaderValue>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) status: StatusCode,
+    pub(crate) bytes: usize,
+    pub(crate) duration: Duration,
+}
+
+/// The current second, spelled out: most lines share it.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    second: u64,
+    text: String,
+}
+
+/// <https://github.com/hashicorp/http-echo>'s line, with the parts that a client chooses escaped.
+pub(super) fn append_text(line: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
+    let request = entry.request;
+    line.extend_from_slice(clock.now().as_bytes());
+    line.push(b' ');
+    Escaped::quoted(host(request)).append_to(line);
+    line.push(b' ');
+    append_address(line, entry.peer);
+    line.extend_from_slice(b" \"");
+    line.extend_from_slice(request.method().as_str().as_bytes());
+    line.push(b' ');
+    Escaped::quoted(request.uri().path().as_bytes()).append_to(line);
+    line.push(b' ');
+    line.extend_from_slice(protocol(request).as_bytes());
+    line.extend_from_slice(b"\" ");
+    append_number(line, entry.status.as_u16());
+    line.push(b' ');
+    append_number(line, entry.bytes);
+    line.extend_from_slice(b" \"");
+    Escaped::quoted(header(request, USER_AGENT)).append_to(line);
+    line.extend_from_slice(b"\" ");
+    append_duration(line, entry.duration);
+    line.push(b'\n');
+}
+
+fn append_number(line: &mut Vec<u8>, number: impl itoa::Integer) {
+    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn append_address(line: &mut Vec<u8>, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(address) => {
+            let [first, rest @ ..] = address.ip().octets();
+            append_number(line, first);
+            for octet in rest {
+                line.push(b'.');
+                append_number(line, octet);
+            }
+            line.push(b':');
+            append_number(line, address.port());
+        }
+        SocketAddr::V6(_) => append_display(line, format_args!("{address}")),
+    }
+}
+
+/// As Go writes a duration, and Rust's `Debug` as well: `11.547µs`, `1.5ms`, `2s`.
+fn append_duration(line: &mut Vec<u8>, duration: Duration) {
+    let nanos = duration.subsec_nanos();
+    let (unit, in_unit, digits) = match nanos {
+        _ if duration.as_secs() > 0 => return append_display(line, format_args!("{duration:?}")),
+        0..1_000 => ("ns", 1, 0),
+        1_000..1_000_000 => ("µs", 1_000, 3),
+        _ => ("ms", 1_000_000, 6),
+    };
+    append_number(line, nanos / in_unit);
+    let mut fraction = nanos % in_unit;
+    if fraction > 0 {
+        line.push(b'.');
+        let start = line.len();
+        line.resize(start + digits, b'0');
+        for digit in line[start..].iter_mut().rev() {
+            *digit += (fraction % 10) as u8;
+            fraction /= 10;
+        }
+        let end = line.iter().rposition(|&digit| digit != b'0');
+        line.truncate(end.map_or(start, |last| last + 1));
+    }
+    line.extend_from_slice(unit.as_bytes());
+}
+
+fn append_display(line: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    let written = line.write_fmt(text);
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    host: String,
+    client: SocketAddr,
+    method: &'a str,
+    path: &'a str,
+    protocol: &'static str,
+    status: u16,
+    bytes: usize,
+    user_agent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    duration_us: f64,
+}
+
+pub(super) fn append_json(line: &mut Vec<u8>, _clock: &mut Clock, entry: &Entry<'_>) {
+    let request = entry.request;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let json = serde_json::to_string(&JsonLine {
+        time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        host: text(host(request)),
+        client: entry.peer,
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        protocol: protocol(request),
+        status: entry.status.as_u16(),
+        bytes: entry.bytes,
+        user_agent: text(header(request, USER_AGENT)),
+        request_id: entry.request_id.map(|id| text(id.as_bytes())),
+        duration_us: entry.duration.as_nanos() as f64 / 1e3,
+    })
+    .unwrap_or_default();
+    append_display(line, format_args!("{}\n", EscapedJson(&json)));
+}
+
+/// HTTP/2 and absolute-form requests name the host in the target, others in a header.
+fn host(request: &Request<()>) -> &[u8] {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => header(request, HOST),
+    }
+}
+
+fn header(request: &Request<()>, name: http::HeaderName) -> &[u8] {
+    request
+        .headers()
+        .get(name)
+        .map_or(b"", HeaderValue::as_bytes)
+}
+
+fn protocol(request: &Request<()>) -> &'static str {
+    match request.version() {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl Clock {
+    /// The time as Go's package `log` writes it, in UTC: `2026/11/22 12:22:53`.
+    fn now(&mut self) -> &str {
+        let now = SystemTime::now();
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs());
+        if self.second != second {
+            self.second = second;
+            let rfc3339 = humantime::format_rfc3339_seconds(now).to_string();
+            self.text = rfc3339.replace('-', "/").replace('T', " ").replace('Z', "");
+        }
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::{append_address, append_duration};
+
+    proptest! {
+        #[test]
+        fn a_duration_is_written_as_rust_writes_it(nanos in 0_u64..3_000_000_000, scale in 0_u32..4) {
+            let duration = Duration::from_nanos(nanos / 1000_u64.pow(scale));
+            let mut line = Vec::new();
+            append_duration(&mut line, duration);
+            prop_assert_eq!(String::from_utf8_lossy(&line), format!("{duration:?}"));
+        }
+
+        #[test]
+        fn an_address_is_written_as_rust_writes_it(address: SocketAddr) {
+            let mut line = Vec::new();
+            append_address(&mut line, address);
+            prop_assert_eq!(String::from_utf8_lossy(&line), address.to_string());
+        }
+    }
+}
