@@ -59,10 +59,9 @@ pub struct Config {
 }
 
 /// A caller whose admin port is open.
-#[derive(Debug)]
 pub struct Caller {
     config: Config,
-    admin: Option<Server<Routes>>,
+    admin: Option<Server>,
     phase: watch::Sender<Phase>,
     live: Arc<Live>,
     metrics: Metrics,

@@ -5,16 +5,15 @@
 //! - a share of them, with [`Faults`] -- late, or another status, as a sick backend would answer
 //! - `CONNECT` -- 405 with the text: a 2xx would promise a tunnel, and could carry no text
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use runtime::server::Handler;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use runtime::body::Body;
+use runtime::server::{Arrival, Handler, Reply};
 
 use crate::access_log::{Entry, Lines};
 use crate::{Faults, Pod, sniff};
@@ -121,12 +120,12 @@ impl Answer {
         }
     }
 
-    fn respond(&self, method: &Method, request_id: Option<&HeaderValue>) -> Response<Full<Bytes>> {
+    fn respond(&self, method: &Method, request_id: Option<&HeaderValue>) -> Response<Body> {
         let body = match *method {
             Method::HEAD => Bytes::new(),
             _ => self.body.clone(),
         };
-        let mut response = Response::new(Full::new(body));
+        let mut response = Response::new(Body::Whole(body));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
         if let Some(id) = request_id {
@@ -150,42 +149,37 @@ impl Faults {
 }
 
 impl Handler for Echo {
-    type Body = Full<Bytes>;
-
-    const HTTP2: bool = true;
-
-    async fn handle(&self, request: Request<()>, peer: SocketAddr) -> Response<Full<Bytes>> {
-        let start = Instant::now();
-        let Answers {
-            text,
-            connect,
-            health,
-            faulty,
-            faults,
-            turn,
-            log,
-        } = &*self.0;
-        let request_id = request.headers().get(REQUEST_ID);
-        if request.uri().path() == "/health" {
-            return health.respond(request.method(), request_id);
+    fn answer(&self, head: &Parts, arrival: Arrival) -> Reply {
+        let answers = &*self.0;
+        if head.uri.path() == "/health" {
+            let request_id = head.headers.get(REQUEST_ID);
+            return Reply::Now(answers.health.respond(&head.method, request_id));
         }
-        let answer = match *request.method() {
-            Method::CONNECT => connect,
-            _ if faults.strike(turn) => {
-                // In a box, so that it takes no room in a backend that is well.
-                Box::pin(tokio::time::sleep(faults.delay)).await;
-                faulty
-            }
-            _ => text,
-        };
-        let response = answer.respond(request.method(), request_id);
-        log.write(&Entry {
-            request: &request,
+        if head.method == Method::CONNECT {
+            return Reply::Now(answers.give(&answers.connect, head, arrival));
+        }
+        if answers.faults.strike(&answers.turn) {
+            let (answers, head) = (Arc::clone(&self.0), head.clone());
+            return Reply::Later(Box::pin(async move {
+                tokio::time::sleep(answers.faults.delay).await;
+                answers.give(&answers.faulty, &head, arrival)
+            }));
+        }
+        Reply::Now(answers.give(&answers.text, head, arrival))
+    }
+}
+
+impl Answers {
+    /// Answers, and says so in the log.
+    fn give(&self, answer: &Answer, head: &Parts, arrival: Arrival) -> Response<Body> {
+        let request_id = head.headers.get(REQUEST_ID);
+        let response = answer.respond(&head.method, request_id);
+        self.log.write(&Entry {
+            head,
             request_id,
-            peer,
+            arrival,
             status: answer.status,
             bytes: answer.body.len(),
-            duration: start.elapsed(),
         });
         response
     }

@@ -84,10 +84,9 @@ pub struct Pod {
 }
 
 /// An echo-server whose ports are open.
-#[derive(Debug)]
 pub struct EchoServer {
-    server: Server<Echo>,
-    admin: Option<Server<Admin>>,
+    server: Server,
+    admin: Option<Server>,
     access_log: AccessLog,
 }
 

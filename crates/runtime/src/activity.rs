@@ -16,8 +16,12 @@ pub(crate) struct Activity {
     waiting_since: AtomicU64,
     /// Bytes have come since the last answer: it is a head that is waited for, not a request.
     head_begun: AtomicBool,
-    /// Requests being answered.
+    /// The same, and they have been read, but the head is not complete.
+    head_awaited: AtomicBool,
+    /// Requests whose answers have to be waited for.
     in_flight: AtomicU32,
+    /// The answer may go on for ever, so that every byte of it that the client takes is activity.
+    streaming: AtomicBool,
     /// At least one request has been answered.
     served: AtomicBool,
 }
@@ -28,42 +32,59 @@ impl Activity {
             opened: Instant::now(),
             waiting_since: AtomicU64::new(0),
             head_begun: AtomicBool::new(false),
+            head_awaited: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            streaming: AtomicBool::new(false),
             served: AtomicBool::new(false),
         }
     }
 
-    fn wait_from_now(&self) {
-        let millis = self.opened.elapsed().as_millis();
+    fn wait_from(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.opened).as_millis();
         self.waiting_since
             .store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(crate) fn bytes_came(&self) {
-        if self.in_flight.load(Relaxed) == 0 && !self.head_begun.swap(true, Relaxed) {
-            self.wait_from_now();
+        if self.in_flight.load(Relaxed) == 0 {
+            self.head_begun.store(true, Relaxed);
         }
     }
 
-    pub(crate) fn begin(&self, http1: bool) -> InFlight<'_> {
-        self.head_begun.store(false, Relaxed);
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight {
-            activity: self,
-            http1,
+    /// All that has come has been looked at. Reading the clock here, and not when bytes come, spares
+    /// it for heads that come in one piece.
+    pub(crate) fn came_to_rest(&self) {
+        if self.head_begun.load(Relaxed) && !self.head_awaited.swap(true, Relaxed) {
+            self.wait_from(Instant::now());
         }
     }
 
-    /// An HTTP/1 client has taken bytes of an answer; the answer may be one that never ends.
+    /// The client has taken bytes of an answer.
     pub(crate) fn bytes_left(&self) {
-        if self.idle() {
-            self.wait_from_now();
+        if self.streaming.load(Relaxed) {
+            self.wait_from(Instant::now());
         }
     }
 
-    /// The bytes that came were no head of a request.
+    /// A head is complete; its answer has to be waited for, until the guard is dropped.
+    pub(crate) fn begin(&self) -> InFlight<'_> {
+        self.no_head();
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(self)
+    }
+
+    /// A head is complete, and has been answered `now`.
+    pub(crate) fn answered(&self, now: Instant, streaming: bool) {
+        self.no_head();
+        self.streaming.store(streaming, Relaxed);
+        self.served.store(true, Relaxed);
+        self.wait_from(now);
+    }
+
+    /// The bytes that came were no head of a request, or a whole one.
     pub(crate) fn no_head(&self) {
         self.head_begun.store(false, Relaxed);
+        self.head_awaited.store(false, Relaxed);
     }
 
     pub(crate) fn has_served(&self) -> bool {
@@ -99,20 +120,13 @@ impl Activity {
     }
 }
 
-/// A request being answered, until dropped.
-pub(crate) struct InFlight<'a> {
-    activity: &'a Activity,
-    http1: bool,
-}
+/// A request whose answer is waited for, until dropped.
+pub(crate) struct InFlight<'a>(&'a Activity);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let activity = self.activity;
-        activity.served.store(true, Relaxed);
-        let was_last = activity.in_flight.fetch_sub(1, Relaxed) == 1;
-        // With HTTP/1 the time starts when the answer is written.
-        if was_last && !self.http1 {
-            activity.wait_from_now();
+        if self.0.in_flight.fetch_sub(1, Relaxed) == 1 {
+            self.0.wait_from(Instant::now());
         }
     }
 }

@@ -7,20 +7,19 @@
 //! - `GET /metrics` -- what the owner counts, as [`crate::metrics`] writes it.
 //! - anything else -- 404; methods other than GET and HEAD -- 405.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::body::Body;
 use crate::metrics;
-use crate::server::{Drain, Handler, Limits, Phase, Server};
+use crate::server::{Arrival, Drain, Handler, Limits, Phase, Reply, Server};
 
 /// Probes and scrapers are few and quick.
 const LIMITS: Limits = Limits {
@@ -37,7 +36,7 @@ const DRAIN: Drain = Drain {
 };
 
 /// Makes a server of the admin routes, or of a handler that has more of them.
-pub fn server<H: Handler>(listener: TcpListener, handler: H) -> Server<H> {
+pub fn server(listener: TcpListener, handler: impl Handler) -> Server {
     Server::new(listener, handler, LIMITS, DRAIN)
 }
 
@@ -56,20 +55,20 @@ impl Admin {
     }
 
     /// Answers a request.
-    pub fn answer(&self, request: &Request<()>) -> Response<Full<Bytes>> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    pub fn respond(&self, head: &Parts) -> Response<Body> {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
             response
                 .headers_mut()
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        match request.uri().path() {
+        match head.uri.path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if *self.phase.borrow() == Phase::Serving => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
             "/metrics" => {
-                let accept = request.headers().get(ACCEPT);
+                let accept = head.headers.get(ACCEPT);
                 let (content_type, text) = metrics::exposition(&self.registry, accept);
                 body(StatusCode::OK, content_type, text.into())
             }
@@ -82,21 +81,17 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    type Body = Full<Bytes>;
-
-    const HTTP2: bool = false;
-
-    async fn handle(&self, request: Request<()>, _peer: SocketAddr) -> Response<Full<Bytes>> {
-        self.answer(&request)
+    fn answer(&self, head: &Parts, _: Arrival) -> Reply {
+        Reply::Now(self.respond(head))
     }
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     body(status, "text/plain; charset=utf-8", text.into())
 }
 
-fn body(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn body(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()

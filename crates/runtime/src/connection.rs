@@ -6,23 +6,29 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HOST, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+#[cfg(feature = "http2")]
+use hyper::server::conn::http2;
+#[cfg(feature = "http2")]
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::activity::Activity;
+use crate::body::Body;
 use crate::metrics::ServerMetrics;
-use crate::server::{Handler, Limits, Phase};
-use crate::socket;
+use crate::server::{Arrival, Handler, Limits, Phase, Reply};
+use crate::socket::{self, Socket};
 
 /// Most bytes of a request's head, and of unread pipelined requests.
 const MAX_HEAD: usize = 32 * 1024;
@@ -34,10 +40,10 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// Serves a connection until it ends, by the client's wish, a timeout or the phase; then gives back
 /// the permit.
-pub(crate) async fn serve<H: Handler>(
+pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    handler: H,
+    handler: Arc<dyn Handler>,
     limits: Limits,
     phase: watch::Receiver<Phase>,
     metrics: Arc<ServerMetrics>,
@@ -45,49 +51,68 @@ pub(crate) async fn serve<H: Handler>(
 ) {
     let _open = metrics.connection();
     let activity = Arc::new(Activity::new());
-    let Some((socket, http2)) =
+    let Some((socket, is_http2)) =
         socket::first_bytes(stream, &activity, &limits, phase.clone()).await
     else {
         return;
     };
     let io = TokioIo::new(socket);
-    let requests = Arc::new(Requests {
+    let service = Service(Arc::new(Requests {
         peer,
         handler,
         limits,
         phase: phase.clone(),
         activity: Arc::clone(&activity),
         metrics,
-    });
-    let service = service_fn(move |request| Arc::clone(&requests).answer(request));
+    }));
 
-    let ended = if H::HTTP2 && http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST)
-            .serve_connection(io, service);
+    #[cfg(feature = "http2")]
+    if is_http2 {
         // In a box, so that it takes no room in the connections that are not HTTP/2.
-        let mut connection = Box::pin(connection);
-        let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
-            connection.graceful_shutdown();
-        };
-        drive(connection.as_mut(), leave, &activity, &limits, phase, true).await
-    } else {
-        let connection = http1::Builder::new()
-            // A client that has said all that it wants to say still wants the answer.
-            .half_close(true)
-            .header_read_timeout(None)
-            .max_buf_size(MAX_HEAD)
-            .writev(false)
-            .serve_connection(io, service);
-        let mut connection = pin!(connection);
-        let leave = |connection: Pin<&mut http1::Connection<_, _>>| {
-            connection.graceful_shutdown();
-        };
-        drive(connection.as_mut(), leave, &activity, &limits, phase, false).await
+        let served = Box::pin(serve_http2(io, service, &activity, &limits, phase));
+        log_end(peer, served.await);
+        return;
+    }
+    // Without HTTP/2 its preface is refused, as the bad request that it then is.
+    let _ = is_http2;
+    let connection = http1::Builder::new()
+        // A client that has said all that it wants to say still wants the answer.
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD)
+        // Answers are short: a copy into one buffer costs less than a list of two.
+        .writev(false)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let leave = |connection: Pin<&mut http1::Connection<_, _>>| {
+        connection.graceful_shutdown();
     };
+    let ended = drive(connection.as_mut(), leave, &activity, &limits, phase, false).await;
+    log_end(peer, ended);
+}
+
+#[cfg(feature = "http2")]
+async fn serve_http2(
+    io: TokioIo<Socket>,
+    service: Service,
+    activity: &Activity,
+    limits: &Limits,
+    phase: watch::Receiver<Phase>,
+) -> hyper::Result<()> {
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
+        connection.graceful_shutdown();
+    };
+    drive(connection.as_mut(), leave, activity, limits, phase, true).await
+}
+
+fn log_end(peer: SocketAddr, ended: hyper::Result<()>) {
     if let Err(error) = ended {
         debug!(client.addr = %peer, %error, "connection ended");
     }
@@ -127,6 +152,7 @@ where
                 leave(connection.as_mut());
             }
             let polled = connection.as_mut().poll(cx);
+            activity.came_to_rest();
             if polled.is_pending() && !leaving && due() {
                 // It came to rest in this very poll: come back to tell it to leave.
                 cx.waker().wake_by_ref();
@@ -159,84 +185,137 @@ where
 }
 
 /// What every request of a connection needs.
-struct Requests<H> {
+struct Requests {
     peer: SocketAddr,
-    handler: H,
+    handler: Arc<dyn Handler>,
     limits: Limits,
     phase: watch::Receiver<Phase>,
     activity: Arc<Activity>,
     metrics: Arc<ServerMetrics>,
 }
 
-impl<H: Handler> Requests<H> {
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<H::Body>, Infallible> {
-        let start = Instant::now();
-        let http1 = request.version() <= Version::HTTP_11;
-        let _in_flight = self.activity.begin(http1);
-        let (head, body) = request.into_parts();
-        let mut response = match self.refusal(&head, body).await {
-            Some((status, reason)) => {
-                let mut response = Response::new(H::Body::from(reason));
-                *response.status_mut() = status;
-                if http1 {
-                    close(&mut response);
-                }
-                response
-            }
-            None => {
-                let request = Request::from_parts(head, ());
-                self.handler.handle(request, self.peer).await
-            }
-        };
-        if http1 && *self.phase.borrow() != Phase::Serving {
-            close(&mut response);
-        }
-        self.metrics
-            .answered(response.status().as_u16(), start.elapsed());
-        Ok(response)
-    }
+/// Answers the requests of a connection.
+struct Service(Arc<Requests>);
 
-    /// Reads and discards the body. `Some`: why the request is not to be answered.
-    async fn refusal(
-        &self,
-        head: &http::request::Parts,
-        body: Incoming,
-    ) -> Option<(StatusCode, &'static str)> {
-        // RFC 9112, section 3.2: hyper leaves this check to us.
-        if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
-            return Some((
-                StatusCode::BAD_REQUEST,
-                "400 Bad Request: exactly one Host header is required\n",
-            ));
-        }
-        if body.is_end_stream() || head.method == Method::CONNECT {
-            return None;
-        }
-        let max = self.limits.max_body;
-        // In a box, so that it takes no room in the connections whose requests have no body.
-        let discarded = Box::pin(timeout(self.limits.header_timeout, discard(body, max)));
-        match discarded.await {
-            Ok(Discarded::All) => None,
-            Ok(Discarded::TooLarge) => Some((
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "413 Content Too Large: the request body is over the limit\n",
-            )),
-            Ok(Discarded::Broken) => Some((
-                StatusCode::BAD_REQUEST,
-                "400 Bad Request: the request body is broken\n",
-            )),
-            Err(_) => Some((
-                StatusCode::REQUEST_TIMEOUT,
-                "408 Request Timeout: the request body did not come in time\n",
-            )),
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let Self(requests) = self;
+        let arrival = Arrival {
+            peer: requests.peer,
+            at: Instant::now().into_std(),
+        };
+        let (head, body) = request.into_parts();
+        let version = head.version;
+        let reply = if body.is_end_stream() || head.method == Method::CONNECT {
+            requests.reply(&head, arrival)
+        } else {
+            let requests = Arc::clone(requests);
+            Reply::Later(Box::pin(async move {
+                let max = requests.limits.max_body;
+                match timeout(requests.limits.header_timeout, discard(body, max)).await {
+                    Ok(Discarded::All) => match requests.reply(&head, arrival) {
+                        Reply::Now(response) => response,
+                        Reply::Later(response) => response.await,
+                    },
+                    Ok(Discarded::TooLarge) => refusal(
+                        version,
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "413 Content Too Large: the request body is over the limit\n",
+                    ),
+                    Ok(Discarded::Broken) => refusal(
+                        version,
+                        StatusCode::BAD_REQUEST,
+                        "400 Bad Request: the request body is broken\n",
+                    ),
+                    Err(_) => refusal(
+                        version,
+                        StatusCode::REQUEST_TIMEOUT,
+                        "408 Request Timeout: the request body did not come in time\n",
+                    ),
+                }
+            }))
+        };
+        match reply {
+            Reply::Now(response) => Answer::Now(Some(requests.finish(response, version, arrival))),
+            Reply::Later(response) => {
+                let requests = Arc::clone(requests);
+                Answer::Later(Box::pin(async move {
+                    let _in_flight = requests.activity.begin();
+                    let response = response.await;
+                    requests.finish(response, version, arrival)
+                }))
+            }
         }
     }
 }
 
-fn close<B>(response: &mut Response<B>) {
+/// An answer on its way. Idle connections keep room for one, so it is small: what has to be waited for
+/// is in a box.
+enum Answer {
+    Now(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => {
+                let response = response.take().expect("it is not polled again");
+                Poll::Ready(Ok(response))
+            }
+            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+impl Requests {
+    fn reply(&self, head: &Parts, arrival: Arrival) -> Reply {
+        // RFC 9112, section 3.2: hyper leaves this check to us.
+        if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
+            return Reply::Now(refusal(
+                head.version,
+                StatusCode::BAD_REQUEST,
+                "400 Bad Request: exactly one Host header is required\n",
+            ));
+        }
+        self.handler.answer(head, arrival)
+    }
+
+    fn finish(
+        &self,
+        mut response: Response<Body>,
+        version: Version,
+        arrival: Arrival,
+    ) -> Response<Body> {
+        let now = Instant::now();
+        let took = now.into_std() - arrival.at;
+        self.metrics.answered(response.status().as_u16(), took);
+        let streaming = matches!(response.body(), Body::Stream(_));
+        self.activity.answered(now, streaming);
+        if version <= Version::HTTP_11 && *self.phase.borrow() != Phase::Serving {
+            close(&mut response);
+        }
+        response
+    }
+}
+
+/// An answer to a request that is not to be answered; an HTTP/1 client has to connect anew.
+fn refusal(version: Version, status: StatusCode, reason: &'static str) -> Response<Body> {
+    let mut response = Response::new(reason.into());
+    *response.status_mut() = status;
+    if version <= Version::HTTP_11 {
+        close(&mut response);
+    }
+    response
+}
+
+fn close(response: &mut Response<Body>) {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));

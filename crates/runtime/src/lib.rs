@@ -3,6 +3,7 @@
 
 mod activity;
 pub mod admin;
+pub mod body;
 mod connection;
 pub mod duration;
 pub mod escape;

@@ -9,45 +9,49 @@
 //!    are closed, requests under way are finished.
 //! 3. [`Phase::Cut`]: what is left is closed.
 
-use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::Body;
+use http::Response;
+use http::request::Parts;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::body::Body;
 use crate::connection;
 use crate::metrics::ServerMetrics;
 
 /// First and longest pause after a failed accept, such as one for want of file descriptors.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Answers requests. The body has been read and discarded before it is asked.
-pub trait Handler: Clone + Send + Sync + 'static {
-    /// The body of an answer. The server's own refusals are made from a fixed text.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
-        + From<&'static str>
-        + Send
-        + 'static;
+/// Answers requests. Their bodies have been read and discarded before.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(&self, head: &Parts, arrival: Arrival) -> Reply;
+}
 
-    /// Whether HTTP/2 is spoken as well; without it, its code is left out of the binary.
-    const HTTP2: bool;
+/// Where a request came from, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The client.
+    pub peer: SocketAddr,
+    /// When the head was complete.
+    pub at: Instant,
+}
 
-    /// Answers one request of the client at `peer`.
-    fn handle(
-        &self,
-        request: Request<()>,
-        peer: SocketAddr,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+/// An answer, now or later.
+pub enum Reply {
+    /// As nearly all are.
+    Now(Response<Body>),
+    /// One that has to be waited for.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
 /// What one client may take.
@@ -87,32 +91,31 @@ pub enum Phase {
 }
 
 /// A server on an open port. Dropping it closes the port.
-#[derive(Debug)]
-pub struct Server<H> {
+pub struct Server {
     listener: TcpListener,
-    handler: H,
-    limits: Limits,
     drain: Drain,
-    phase: watch::Sender<Phase>,
-    metrics: Arc<ServerMetrics>,
+    connections: Connections,
 }
 
-impl<H: Handler> Server<H> {
+impl Server {
     /// Makes a server of an open port; [`Server::run`] starts it.
-    pub fn new(listener: TcpListener, handler: H, limits: Limits, drain: Drain) -> Self {
+    pub fn new(listener: TcpListener, handler: impl Handler, limits: Limits, drain: Drain) -> Self {
         Self {
             listener,
-            handler,
-            limits,
             drain,
-            phase: watch::Sender::new(Phase::Serving),
-            metrics: Arc::default(),
+            connections: Connections {
+                handler: Arc::new(handler),
+                limits,
+                phase: watch::Sender::new(Phase::Serving),
+                metrics: Arc::default(),
+                permits: Arc::new(Semaphore::new(limits.max_connections)),
+            },
         }
     }
 
     /// Adds what it counts to a registry: requests, their durations, connections.
     pub fn register_metrics(&self, registry: &mut Registry) {
-        self.metrics.register(registry);
+        self.connections.metrics.register(registry);
     }
 
     /// The address that is really listened on.
@@ -126,170 +129,159 @@ impl<H: Handler> Server<H> {
 
     /// Follows the server through its life.
     pub fn phase(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+        self.connections.phase.subscribe()
     }
 
     /// Serves until `shutdown` completes, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self {
             listener,
-            handler,
-            limits,
             drain,
-            phase,
-            metrics,
+            connections,
         } = self;
-        let permits = Arc::new(Semaphore::new(limits.max_connections));
-        let start = |stream, peer: SocketAddr, permit| {
-            if *phase.borrow() != Phase::Serving {
-                // How long the cluster keeps sending to a pod that is leaving is worth knowing.
-                metrics.while_draining.inc();
-            }
-            // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
-            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let phase = phase.subscribe();
-            // Spawned as it is: a block around it would double its memory.
-            let handler = handler.clone();
-            let metrics = Arc::clone(&metrics);
-            tokio::spawn(connection::serve(
-                stream, peer, handler, limits, phase, metrics, permit,
-            ));
-        };
-        accept_until(&listener, &permits, &start, shutdown).await;
+        connections.accept_until(&listener, shutdown).await;
 
-        phase.send_replace(Phase::LameDuck);
+        connections.phase.send_replace(Phase::LameDuck);
         info!(delay = ?drain.delay, "lame duck: still accepting, asking clients to leave");
-        accept_until(&listener, &permits, &start, sleep(drain.delay)).await;
-        accept_waiting(listener, &permits, &start);
+        let delay = sleep(drain.delay);
+        connections.accept_until(&listener, delay).await;
+        connections.accept_waiting(listener);
 
-        phase.send_replace(Phase::Draining);
-        let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
-        if timeout(drain.timeout, permits.acquire_many(all))
-            .await
-            .is_err()
-        {
-            let open = limits.max_connections - permits.available_permits();
+        connections.phase.send_replace(Phase::Draining);
+        let ended = timeout(drain.timeout, connections.all_ended()).await;
+        if ended.is_err() {
+            let open = connections.open();
             warn!(connections = open, timeout = ?drain.timeout, "drain timeout: cutting connections");
-            phase.send_replace(Phase::Cut);
+            connections.phase.send_replace(Phase::Cut);
         }
         info!(
-            connections_while_draining = metrics.while_draining.get(),
+            connections_while_draining = connections.metrics.while_draining.get(),
             "drained"
         );
     }
 }
 
-async fn accept_until(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-    start: &impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
-    stop: impl Future<Output = ()>,
-) {
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut stop => return,
-            (stream, peer, permit) = accept(listener, permits) => start(stream, peer, permit),
-        }
-    }
+/// The connections of a server.
+struct Connections {
+    handler: Arc<dyn Handler>,
+    limits: Limits,
+    phase: watch::Sender<Phase>,
+    metrics: Arc<ServerMetrics>,
+    /// One for each connection that may be open.
+    permits: Arc<Semaphore>,
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let permit = Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
-    let mut pause = ACCEPT_BACKOFF.0;
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, permit),
-            // The client has gone before we came to it: no reason to wait.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!(%error, ?pause, "failed to accept");
-                sleep(pause).await;
-                pause = ACCEPT_BACKOFF.1.min(pause * 2);
+impl Connections {
+    async fn accept_until(&self, listener: &TcpListener, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                (stream, peer, permit) = self.accept(listener) => self.start(stream, peer, permit),
             }
         }
     }
-}
 
-/// Closes the port, but not on those who have connected already and wait in the kernel's queue:
-/// closing would reset them. Tokio may not have heard of them yet, so the kernel itself is asked.
-fn accept_waiting(
-    listener: TcpListener,
-    permits: &Arc<Semaphore>,
-    start: &impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
-) {
-    let Ok(listener) = listener.into_std() else {
-        return;
-    };
-    while let Ok(permit) = Arc::clone(permits).try_acquire_owned()
-        && let Ok((stream, peer)) = listener.accept()
-    {
-        let stream = stream.set_nonblocking(true).map(|()| stream);
-        if let Ok(stream) = stream.and_then(TcpStream::from_std) {
-            start(stream, peer, permit);
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let mut pause = ACCEPT_BACKOFF.0;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => return (stream, peer, permit),
+                // The client has gone before we came to it: no reason to wait.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    warn!(%error, ?pause, "failed to accept");
+                    sleep(pause).await;
+                    pause = ACCEPT_BACKOFF.1.min(pause * 2);
+                }
+            }
         }
+    }
+
+    /// Closes the port, but not on those who have connected already and wait in the kernel's queue:
+    /// closing would reset them. Tokio may not have heard of them yet, so the kernel itself is asked.
+    fn accept_waiting(&self, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
+            && let Ok((stream, peer)) = listener.accept()
+        {
+            let stream = stream.set_nonblocking(true).map(|()| stream);
+            if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                self.start(stream, peer, permit);
+            }
+        }
+    }
+
+    fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        if *self.phase.borrow() != Phase::Serving {
+            // How long the cluster keeps sending to a pod that is leaving is worth knowing.
+            self.metrics.while_draining.inc();
+        }
+        // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        // Spawned as it is: a block around it would double its memory.
+        tokio::spawn(connection::serve(
+            stream,
+            peer,
+            Arc::clone(&self.handler),
+            self.limits,
+            self.phase.subscribe(),
+            Arc::clone(&self.metrics),
+            permit,
+        ));
+    }
+
+    /// Waits until no connection is open.
+    async fn all_ended(&self) {
+        let all = u32::try_from(self.limits.max_connections).unwrap_or(u32::MAX);
+        // An error would mean that the semaphore is closed, which it never is.
+        let _ = self.permits.acquire_many(all).await;
+    }
+
+    fn open(&self) -> usize {
+        self.limits.max_connections - self.permits.available_permits()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll, ready};
-
-    use hyper::body::Frame;
+    use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::{Interval, interval};
+    use tokio::sync::mpsc;
 
     use super::*;
 
-    /// A body of single bytes that come more often than a connection may be idle.
-    struct Trickle(Interval, u8);
-
-    impl From<&'static str> for Trickle {
-        fn from(_: &'static str) -> Self {
-            Self(interval(Duration::from_millis(100)), 25)
-        }
-    }
-
-    impl Body for Trickle {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            ready!(self.0.poll_tick(cx));
-            let left = self.1.checked_sub(1);
-            self.1 = left.unwrap_or(0);
-            Poll::Ready(left.map(|_| Ok(Frame::data(Bytes::from_static(b".")))))
-        }
-    }
-
-    #[derive(Clone)]
+    /// Answers with single bytes that come more often than a connection may be idle.
     struct Trickling;
 
     impl Handler for Trickling {
-        type Body = Trickle;
-
-        const HTTP2: bool = false;
-
-        async fn handle(&self, _: Request<()>, _: SocketAddr) -> Response<Trickle> {
-            Response::new("".into())
+        fn answer(&self, _: &Parts, _: Arrival) -> Reply {
+            let (sender, pieces) = mpsc::channel(1);
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    sleep(Duration::from_millis(100)).await;
+                    let piece = Bytes::from_static(b".");
+                    sender.send(piece).await.expect("somebody reads");
+                }
+            });
+            Reply::Now(Response::new(Body::Stream(pieces)))
         }
     }
 
     #[tokio::test]
     async fn an_answer_may_go_on_for_longer_than_a_connection_may_be_idle() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
         let limits = Limits {
             header_timeout: Duration::from_secs(1),
@@ -308,7 +300,8 @@ mod tests {
         client.write_all(request).await.expect("it reads");
         let mut answer = String::new();
         // Until the server has had enough of a connection on which nothing is left to say.
-        client.read_to_string(&mut answer).await.expect("an answer");
+        let all = client.read_to_string(&mut answer).await;
+        all.expect("an answer");
         assert_eq!(answer.matches("1\r\n.\r\n").count(), 25, "{answer}");
         assert!(answer.ends_with("0\r\n\r\n"), "{answer}");
     }

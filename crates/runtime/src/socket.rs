@@ -55,6 +55,7 @@ pub(crate) async fn first_bytes(
         };
         if socket.taken == 0 {
             activity.bytes_came();
+            activity.came_to_rest();
             deadline = deadline.min(Instant::now() + limits.header_timeout);
         }
         let next = &mut next[..seen];

@@ -26,8 +26,14 @@ pub(super) async fn feed(live: Arc<Live>, mut known: Known, events: mpsc::Sender
         if events.send(event.into()).await.is_err() {
             return;
         }
-        sleep(PAUSE).await;
-        // An error means that calls have ended for good; the time then tells that we are here.
-        let _ = timeout(KEEP_ALIVE, changed.changed()).await;
+        let next = async {
+            sleep(PAUSE).await;
+            // An error means that calls have ended for good; the time then tells that we are here.
+            let _ = timeout(KEEP_ALIVE, changed.changed()).await;
+        };
+        tokio::select! {
+            () = next => {}
+            () = events.closed() => return,
+        }
     }
 }

@@ -1,19 +1,14 @@
-//! The routes, the page's headers, and the body of an answer.
+//! The routes, and the page's headers.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Frame;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 use runtime::admin::Admin;
-use runtime::server::Handler;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use runtime::body::Body;
+use runtime::server::{Arrival, Handler, Reply};
+use tokio::sync::{Semaphore, mpsc};
 
 use super::status::Known;
 use super::{Live, events};
@@ -47,42 +42,35 @@ impl Routes {
         }
     }
 
-    fn events(&self, request: &Request<()>) -> Response<Body> {
+    fn events(&self, head: &Parts) -> Response<Body> {
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
             let mut response = answer("text/plain; charset=utf-8", "too many pages are open\n");
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             return response;
         };
-        let id = request.headers().get(LAST_EVENT_ID);
+        let id = head.headers.get(LAST_EVENT_ID);
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
         let (sender, events) = mpsc::channel(1);
-        let feed = events::feed(Arc::clone(&self.live), Known::from_event_id(id), sender);
-        tokio::spawn(feed);
-        answer(
-            "text/event-stream",
-            Body::Events {
-                events,
-                _permit: permit,
-            },
-        )
+        let (live, known) = (Arc::clone(&self.live), Known::from_event_id(id));
+        tokio::spawn(async move {
+            events::feed(live, known, sender).await;
+            drop(permit);
+        });
+        answer("text/event-stream", Body::Stream(events))
     }
 }
 
 impl Handler for Routes {
-    type Body = Body;
-
-    const HTTP2: bool = false;
-
-    async fn handle(&self, request: Request<()>, _peer: SocketAddr) -> Response<Body> {
-        match (request.method(), request.uri().path()) {
+    fn answer(&self, head: &Parts, _: Arrival) -> Reply {
+        Reply::Now(match (&head.method, head.uri.path()) {
             (&Method::GET | &Method::HEAD, "/") => page(),
             (&Method::GET | &Method::HEAD, "/status.json") => {
                 let (json, _) = self.live.status(&Known::default());
                 answer("application/json", json)
             }
-            (&Method::GET, "/events") => self.events(&request),
-            _ => self.admin.answer(&request).map(Body::Whole),
-        }
+            (&Method::GET, "/events") => self.events(head),
+            _ => self.admin.respond(head),
+        })
     }
 }
 
@@ -109,57 +97,4 @@ fn answer(content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// The body of an answer.
-pub(crate) enum Body {
-    Whole(Full<Bytes>),
-    Events {
-        events: mpsc::Receiver<Bytes>,
-        _permit: OwnedSemaphorePermit,
-    },
-}
-
-impl From<&'static str> for Body {
-    fn from(text: &'static str) -> Self {
-        Self::Whole(text.into())
-    }
-}
-
-impl From<String> for Body {
-    fn from(text: String) -> Self {
-        Self::Whole(text.into())
-    }
-}
-
-impl hyper::body::Body for Body {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx),
-            Self::Events { events, .. } => {
-                let event = events.poll_recv(cx);
-                event.map(|event| event.map(|event| Ok(Frame::data(event))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Events { .. } => false,
-        }
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Events { .. } => hyper::body::SizeHint::default(),
-        }
-    }
 }

@@ -6,18 +6,19 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{HOST, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode, Version};
+use http::request::Parts;
+use http::{StatusCode, Version};
 use runtime::escape::{Escaped, EscapedJson};
+use runtime::server::Arrival;
 use serde::Serialize;
 
 /// An answer, as the log tells of it.
 pub(crate) struct Entry<'a> {
-    pub(crate) request: &'a Request<()>,
+    pub(crate) head: &'a Parts,
     pub(crate) request_id: Option<&'a HeaderValue>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) arrival: Arrival,
     pub(crate) status: StatusCode,
     pub(crate) bytes: usize,
-    pub(crate) duration: Duration,
 }
 
 /// The current second, spelled out: most lines share it.
@@ -29,26 +30,26 @@ pub(super) struct Clock {
 
 /// <https://github.com/hashicorp/http-echo>'s line, with the parts that a client chooses escaped.
 pub(super) fn append_text(line: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
-    let request = entry.request;
+    let head = entry.head;
     line.extend_from_slice(clock.now().as_bytes());
     line.push(b' ');
-    Escaped::quoted(host(request)).append_to(line);
+    Escaped::quoted(host(head)).append_to(line);
     line.push(b' ');
-    append_address(line, entry.peer);
+    append_address(line, entry.arrival.peer);
     line.extend_from_slice(b" \"");
-    line.extend_from_slice(request.method().as_str().as_bytes());
+    line.extend_from_slice(head.method.as_str().as_bytes());
     line.push(b' ');
-    Escaped::quoted(request.uri().path().as_bytes()).append_to(line);
+    Escaped::quoted(head.uri.path().as_bytes()).append_to(line);
     line.push(b' ');
-    line.extend_from_slice(protocol(request).as_bytes());
+    line.extend_from_slice(protocol(head).as_bytes());
     line.extend_from_slice(b"\" ");
     append_number(line, entry.status.as_u16());
     line.push(b' ');
     append_number(line, entry.bytes);
     line.extend_from_slice(b" \"");
-    Escaped::quoted(header(request, USER_AGENT)).append_to(line);
+    Escaped::quoted(header(head, USER_AGENT)).append_to(line);
     line.extend_from_slice(b"\" ");
-    append_duration(line, entry.duration);
+    append_duration(line, entry.arrival.at.elapsed());
     line.push(b'\n');
 }
 
@@ -119,42 +120,39 @@ struct JsonLine<'a> {
 }
 
 pub(super) fn append_json(line: &mut Vec<u8>, _clock: &mut Clock, entry: &Entry<'_>) {
-    let request = entry.request;
+    let head = entry.head;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let json = serde_json::to_string(&JsonLine {
         time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        host: text(host(request)),
-        client: entry.peer,
-        method: request.method().as_str(),
-        path: request.uri().path(),
-        protocol: protocol(request),
+        host: text(host(head)),
+        client: entry.arrival.peer,
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        protocol: protocol(head),
         status: entry.status.as_u16(),
         bytes: entry.bytes,
-        user_agent: text(header(request, USER_AGENT)),
+        user_agent: text(header(head, USER_AGENT)),
         request_id: entry.request_id.map(|id| text(id.as_bytes())),
-        duration_us: entry.duration.as_nanos() as f64 / 1e3,
+        duration_us: entry.arrival.at.elapsed().as_nanos() as f64 / 1e3,
     })
     .unwrap_or_default();
     append_display(line, format_args!("{}\n", EscapedJson(&json)));
 }
 
 /// HTTP/2 and absolute-form requests name the host in the target, others in a header.
-fn host(request: &Request<()>) -> &[u8] {
-    match request.uri().authority() {
+fn host(head: &Parts) -> &[u8] {
+    match head.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
-        None => header(request, HOST),
+        None => header(head, HOST),
     }
 }
 
-fn header(request: &Request<()>, name: http::HeaderName) -> &[u8] {
-    request
-        .headers()
-        .get(name)
-        .map_or(b"", HeaderValue::as_bytes)
+fn header(head: &Parts, name: http::HeaderName) -> &[u8] {
+    head.headers.get(name).map_or(b"", HeaderValue::as_bytes)
 }
 
-fn protocol(request: &Request<()>) -> &'static str {
-    match request.version() {
+fn protocol(head: &Parts) -> &'static str {
+    match head.version {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
