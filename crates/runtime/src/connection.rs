@@ -1,6 +1,9 @@
 //! One connection, from its first byte to its last: what it is refused, how long it may wait, and how
 //! it is asked to leave.
 
+#[cfg(feature = "http2")]
+mod http2;
+
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -14,10 +17,6 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
-#[cfg(feature = "http2")]
-use hyper::server::conn::http2;
-#[cfg(feature = "http2")]
-use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -28,15 +27,10 @@ use crate::activity::Activity;
 use crate::body::Body;
 use crate::metrics::ServerMetrics;
 use crate::server::{Arrival, Handler, Limits, Phase, Reply};
-use crate::socket::{self, Socket};
+use crate::socket;
 
 /// Most bytes of a request's head, and of unread pipelined requests.
 const MAX_HEAD: usize = 32 * 1024;
-
-/// HTTP/2: requests at once, bytes of one's head, and bytes of bodies in transit, for each connection.
-const MAX_STREAMS: u32 = 32;
-const MAX_HEADER_LIST: u32 = 16 * 1024;
-const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// Serves a connection until it ends, by the client's wish, a timeout or the phase; then gives back
 /// the permit.
@@ -69,7 +63,7 @@ pub(crate) async fn serve(
     #[cfg(feature = "http2")]
     if is_http2 {
         // In a box, so that it takes no room in the connections that are not HTTP/2.
-        let served = Box::pin(serve_http2(io, service, &activity, &limits, phase));
+        let served = Box::pin(http2::serve(io, service, &activity, &limits, phase));
         log_end(peer, served.await);
         return;
     }
@@ -89,27 +83,6 @@ pub(crate) async fn serve(
     };
     let ended = drive(connection.as_mut(), leave, &activity, &limits, phase, false).await;
     log_end(peer, ended);
-}
-
-#[cfg(feature = "http2")]
-async fn serve_http2(
-    io: TokioIo<Socket>,
-    service: Service,
-    activity: &Activity,
-    limits: &Limits,
-    phase: watch::Receiver<Phase>,
-) -> hyper::Result<()> {
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .serve_connection(io, service);
-    let mut connection = pin!(connection);
-    let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
-        connection.graceful_shutdown();
-    };
-    drive(connection.as_mut(), leave, activity, limits, phase, true).await
 }
 
 fn log_end(peer: SocketAddr, ended: hyper::Result<()>) {

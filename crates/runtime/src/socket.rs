@@ -1,15 +1,17 @@
 //! The socket of a connection, and what its first bytes say: HTTP/2 with prior knowledge, or HTTP/1.
 //!
-//! Looking at the first bytes before there is any buffer is cheaper than hyper-util's detection, for
-//! every request and for every idle connection.
+//! Looking at the first bytes before hyper does is cheaper than hyper-util's detection, for every request
+//! and for every idle connection.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -20,32 +22,27 @@ use crate::server::{Limits, Phase};
 /// What an HTTP/2 client that does not negotiate sends first (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Most bytes to look at at first: more than most heads have.
+const FIRST_READ: usize = 1024;
+
 /// While the port is being closed, a connection that was accepted but has not yet asked for
 /// anything gets this long from its start: its request is probably on the way.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Reads just enough to tell HTTP/2 from the rest. `None`: nothing came in time.
 pub(crate) async fn first_bytes(
-    stream: TcpStream,
+    mut stream: TcpStream,
     activity: &Arc<Activity>,
     limits: &Limits,
     mut phase: watch::Receiver<Phase>,
 ) -> Option<(Socket, bool)> {
-    let mut socket = Socket {
-        stream,
-        taken: 0,
-        given: 0,
-        activity: Some(Arc::clone(activity)),
-    };
+    let mut first = Vec::new();
     let mut deadline = activity.opened + limits.idle_timeout;
     let mut closing = false;
-    while socket.taken < HTTP2_PREFACE.len() {
-        let mut next = [0; HTTP2_PREFACE.len()];
-        let wanted = HTTP2_PREFACE.len() - socket.taken;
-        let seen = tokio::select! {
+    let is_http2 = loop {
+        let came = tokio::select! {
             biased;
-            // Only looked at: what is not HTTP/2 is then read in one piece, into one buffer.
-            seen = socket.stream.peek(&mut next[..wanted]) => seen.ok().filter(|&n| n > 0)?,
+            came = poll_fn(|cx| poll_append(&mut stream, cx, &mut first)) => came.ok()?,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !closing => {
                 closing = true;
                 deadline = deadline.min(activity.opened + FIRST_REQUEST_GRACE);
@@ -53,32 +50,50 @@ pub(crate) async fn first_bytes(
             }
             () = sleep_until(deadline) => return None,
         };
-        if socket.taken == 0 {
+        if came == 0 {
+            return None;
+        }
+        if came == first.len() {
             activity.bytes_came();
             activity.came_to_rest();
             deadline = deadline.min(Instant::now() + limits.header_timeout);
         }
-        let next = &mut next[..seen];
-        if *next != HTTP2_PREFACE[socket.taken..][..seen] {
-            return Some((socket, false));
+        if first.starts_with(HTTP2_PREFACE) {
+            break true;
         }
-        // Taken, so that the next look waits for what comes after it.
-        socket.stream.read_exact(next).await.ok()?;
-        socket.taken += seen;
+        if !HTTP2_PREFACE.starts_with(&first) {
+            break false;
+        }
+    };
+    if is_http2 {
+        activity.no_head();
     }
-    // HTTP/2 has bytes of its own (SETTINGS, PING): they are no sign of a request or an answer.
-    socket.activity = None;
-    activity.no_head();
-    Some((socket, true))
+    let socket = Socket {
+        stream,
+        first: first.into(),
+        // HTTP/2 has bytes of its own (SETTINGS, PING): they are no sign of a request or an answer.
+        activity: (!is_http2).then(|| Arc::clone(activity)),
+    };
+    Some((socket, is_http2))
 }
 
-/// The socket, with the part of the preface that was taken from it put back in front.
+/// Reads what there is, into room that is on the stack, so that a connection which waits has none.
+fn poll_append(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    bytes: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let mut room = [0; FIRST_READ];
+    let mut room = ReadBuf::new(&mut room);
+    ready!(Pin::new(stream).poll_read(cx, &mut room))?;
+    bytes.extend_from_slice(room.filled());
+    Poll::Ready(Ok(room.filled().len()))
+}
+
+/// The socket, with the bytes that were taken from it put back in front.
 pub(crate) struct Socket {
     stream: TcpStream,
-    /// Bytes of the preface that were taken.
-    taken: usize,
-    /// Those of them that were given on.
-    given: usize,
+    first: Bytes,
     activity: Option<Arc<Activity>>,
 }
 
@@ -99,11 +114,9 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let taken = &HTTP2_PREFACE[this.given..this.taken];
-        if !taken.is_empty() {
-            let n = taken.len().min(buf.remaining());
-            buf.put_slice(&taken[..n]);
-            this.given += n;
+        if !this.first.is_empty() {
+            let n = this.first.len().min(buf.remaining());
+            buf.put_slice(&this.first.split_to(n));
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -146,7 +159,8 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    /// Nothing: the connection is closed next, which tells the client the same in one call less.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
