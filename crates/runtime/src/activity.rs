@@ -22,6 +22,8 @@ pub(crate) struct Activity {
     in_flight: AtomicU32,
     /// The answer may go on for ever, so that every byte of it that the client takes is activity.
     streaming: AtomicBool,
+    /// The client has said all that it will say, and its last answer is all there.
+    last: AtomicBool,
     /// At least one request has been answered.
     served: AtomicBool,
 }
@@ -35,6 +37,7 @@ impl Activity {
             head_awaited: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             streaming: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             served: AtomicBool::new(false),
         }
     }
@@ -74,9 +77,10 @@ impl Activity {
     }
 
     /// A head is complete, and has been answered `now`.
-    pub(crate) fn answered(&self, now: Instant, streaming: bool) {
+    pub(crate) fn answered(&self, now: Instant, streaming: bool, last: bool) {
         self.no_head();
         self.streaming.store(streaming, Relaxed);
+        self.last.store(last && !streaming, Relaxed);
         self.served.store(true, Relaxed);
         self.wait_from(now);
     }
@@ -85,6 +89,10 @@ impl Activity {
     pub(crate) fn no_head(&self) {
         self.head_begun.store(false, Relaxed);
         self.head_awaited.store(false, Relaxed);
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.last.load(Relaxed)
     }
 
     pub(crate) fn has_served(&self) -> bool {

@@ -183,7 +183,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         };
         let (head, body) = request.into_parts();
         let version = head.version;
-        let reply = if body.is_end_stream() || head.method == Method::CONNECT {
+        let is_complete = body.is_end_stream() || head.method == Method::CONNECT;
+        let is_last = body.is_end_stream() && says_close(&head);
+        let reply = if is_complete {
             requests.reply(&head, arrival)
         } else {
             let requests = Arc::clone(requests);
@@ -213,13 +215,15 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }))
         };
         match reply {
-            Reply::Now(response) => Answer::Now(Some(requests.finish(response, version, arrival))),
+            Reply::Now(response) => {
+                Answer::Now(Some(requests.finish(response, version, is_last, arrival)))
+            }
             Reply::Later(response) => {
                 let requests = Arc::clone(requests);
                 Answer::Later(Box::pin(async move {
                     let _in_flight = requests.activity.begin();
                     let response = response.await;
-                    requests.finish(response, version, arrival)
+                    requests.finish(response, version, is_last, arrival)
                 }))
             }
         }
@@ -264,16 +268,17 @@ impl Requests {
         &self,
         mut response: Response<Body>,
         version: Version,
+        is_last: bool,
         arrival: Arrival,
     ) -> Response<Body> {
         let now = Instant::now();
         let took = now.into_std() - arrival.at;
         self.metrics.answered(response.status().as_u16(), took);
-        let streaming = matches!(response.body(), Body::Stream(_));
-        self.activity.answered(now, streaming);
         if version <= Version::HTTP_11 && *self.phase.borrow() != Phase::Serving {
             close(&mut response);
         }
+        let streaming = matches!(response.body(), Body::Stream(_));
+        self.activity.answered(now, streaming, is_last);
         response
     }
 }
@@ -286,6 +291,13 @@ fn refusal(version: Version, status: StatusCode, reason: &'static str) -> Respon
         close(&mut response);
     }
     response
+}
+
+/// Whether the client says that this is its last request. Clients may say so in more elaborate ways,
+/// which hyper understands; then all that is lost is a packet.
+fn says_close(head: &Parts) -> bool {
+    let connection = head.headers.get(CONNECTION);
+    connection.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 fn close(response: &mut Response<Body>) {

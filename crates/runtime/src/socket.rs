@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -24,6 +25,9 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Most bytes to look at at first: more than most heads have.
 const FIRST_READ: usize = 1024;
+
+/// Says that more is to follow, such as the end of the connection (send(2)).
+const MSG_MORE: i32 = if cfg!(target_os = "linux") { 0x8000 } else { 0 };
 
 /// While the port is being closed, a connection that was accepted but has not yet asked for
 /// anything gets this long from its start: its request is probably on the way.
@@ -98,6 +102,19 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// Writes bytes that go out with the end of the connection, in one packet. Not for a client that
+    /// may be sending still: closing would then discard them.
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let send = || SockRef::from(&self.stream).send_with_flags(buf, MSG_MORE);
+            match self.stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     fn written(&self, polled: &Poll<io::Result<usize>>) {
         if let Some(activity) = &self.activity
             && matches!(polled, Poll::Ready(Ok(_)))
@@ -136,6 +153,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.activity.as_ref().is_some_and(|a| a.is_last()) {
+            return self.poll_write_last(cx, buf);
+        }
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(&polled);
         polled
