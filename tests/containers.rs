@@ -194,6 +194,30 @@ fn inspect(what: &str, format: &str) -> String {
     docker(&["inspect", "--format", format, what])
 }
 
+/// What an image may weigh, compressed. A size is exact, so it may be asserted.
+const BUDGETS: [(&str, &str, u64); 2] = [
+    (ECHO_SERVER, "/bin/echo-server", 1_200_000),
+    (CALLER, "/bin/caller", 1_700_000),
+];
+
+#[test]
+fn images_keep_within_their_budgets() {
+    if !images() {
+        return;
+    }
+    for (image, binary, budget) in BUDGETS {
+        let container = docker(&["create", image]);
+        // The binary is all that the one layer has.
+        let layer = format!("docker cp {container}:{binary} - | gzip -9 | wc -c");
+        let output = run(Command::new("sh").args(["-c", &layer]));
+        docker(&["rm", &container]);
+        let size: u64 = output.stdout.trim().parse().expect("a number");
+        eprintln!("{image}: {size} bytes compressed, of {budget}");
+        assert!(size > budget / 2, "{image}: {size} bytes are no binary");
+        assert!(size <= budget, "{image}: {size} bytes, of {budget}");
+    }
+}
+
 #[test]
 fn an_image_is_one_static_binary_run_by_a_number() {
     if !images() {

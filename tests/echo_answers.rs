@@ -199,6 +199,22 @@ fn a_client_that_wants_to_close_is_let_go() {
 }
 
 #[test]
+fn the_last_answer_comes_whole_however_long_it_is() {
+    // As long as an argument may be.
+    let text = "0123456789abcdef".repeat(8000);
+    let (_server, addr) = echo_server(&mut command(&["-text", &text]));
+    for request in [
+        "GET / HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: b\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc",
+    ] {
+        let mut connection = Connection::open(addr);
+        connection.send(request);
+        assert_eq!(connection.reply().body, format!("{text}\n"));
+        assert!(connection.is_closed());
+    }
+}
+
+#[test]
 fn the_text_is_not_garbled_and_its_type_is_guessed_or_given() {
     for (args, content_type) in [
         (&["-text=<html>hi</html>"][..], "text/html; charset=utf-8"),

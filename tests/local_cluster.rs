@@ -46,7 +46,7 @@ fn ports_that_are_taken_give_way_and_ctrl_c_ends_it() {
     let service = service.parse().expect("an address");
     cluster.wait_for_stdout("[pod/frontend-2/caller] Response received successfully!");
     assert_eq!(get(service, "/").body, "Hello from Backend Service!\n");
-    let page = cluster.wait_for_stdout("frontend-1, probes at http://");
+    let page = cluster.wait_for_stdout("frontend-1, live page at http://");
     let (_, page) = page.split_once("http://").expect("a URL");
     let (page, _) = page.split_once('/').expect("a path");
     assert_eq!(

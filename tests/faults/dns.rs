@@ -54,7 +54,9 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+        // A port that is free for UDP may be taken for TCP.
+        let any = || Self::try_start_at((Ipv4Addr::LOCALHOST, 0).into());
+        (0..20).find_map(|_| any()).expect("a free port")
     }
 
     pub(crate) fn start_at(addr: SocketAddr) -> Self {

@@ -26,7 +26,7 @@ const SERVER_CPU: &str = "0";
 const LOAD_CPU: &str = "1";
 
 /// Each thing is measured so often, in turn with the others.
-const TURNS: usize = 3;
+const TURNS: usize = 5;
 
 /// Connections that are idle, all at once; below the usual limit of file descriptors.
 const IDLE: usize = 9500;
