@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::process::pinned;
 
-/// How long each load lasts: the clock of processor time ticks a hundred times a second.
-const SECONDS: u32 = 2;
+/// How long each load lasts: the clock of processor time ticks a hundred times a second, so that this is measured to one in a hundred.
+const SECONDS: u32 = 1;
 
 /// What a load is made of.
 #[derive(Clone, Copy, Debug)]

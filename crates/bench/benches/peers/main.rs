@@ -204,7 +204,7 @@ fn threads(binaries: &Path) {
     });
     let [two, one] = rates[..] else { return };
     println!(
-        "| requests in 2 s, two threads | {two:.0} thousand | one thread {one:.0} thousand | {:.2} | |",
+        "| requests in 1 s, two threads | {two:.0} thousand | one thread {one:.0} thousand | {:.2} | |",
         two / one
     );
 }
@@ -217,7 +217,7 @@ fn latency(servers: &[Server]) {
         connections: 32,
         threads: 1,
     };
-    let rate = load::run(load, running.address, LOAD_CPU) as f64 / 4.0;
+    let rate = load::run(load, running.address, LOAD_CPU) as f64 / 2.0;
     drop(running);
     let mut late = vec![Vec::new(); servers.len()];
     let mut turn = (0..servers.len()).cycle();
@@ -350,6 +350,8 @@ fn machine() -> String {
         .filter(|line| line.starts_with("processor"))
         .count();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // A distribution's own suffix says nothing to others.
+    let kernel = kernel.split('-').next().unwrap_or_default();
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
     format!(
         "{today}: {cores} cores of {model}, Linux {}",
