@@ -215,6 +215,19 @@ fn the_last_answer_comes_whole_however_long_it_is() {
 }
 
 #[test]
+fn a_client_that_says_close_and_sends_more_gets_its_answer() {
+    let (_server, addr) = start(&[]);
+    let rest = "x".repeat(8000);
+    for _ in 0..20 {
+        let mut connection = Connection::open(addr);
+        connection.send(format!(
+            "GET / HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n{rest}"
+        ));
+        assert_text(&connection.reply());
+    }
+}
+
+#[test]
 fn the_text_is_not_garbled_and_its_type_is_guessed_or_given() {
     for (args, content_type) in [
         (&["-text=<html>hi</html>"][..], "text/html; charset=utf-8"),

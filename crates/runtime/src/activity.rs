@@ -62,7 +62,7 @@ impl Activity {
         }
     }
 
-    /// The client has taken bytes of an answer.
+    /// The kernel has taken bytes of an answer for an HTTP/1 client.
     pub(crate) fn bytes_left(&self) {
         if self.streaming.load(Relaxed) {
             self.wait_from(Instant::now());
@@ -85,7 +85,7 @@ impl Activity {
         self.wait_from(now);
     }
 
-    /// The bytes that came were no head of a request, or a whole one.
+    /// The bytes that came were no head of a request, or a whole one; of the next there may be some.
     pub(crate) fn no_head(&self) {
         self.head_begun.store(false, Relaxed);
         self.head_awaited.store(false, Relaxed);

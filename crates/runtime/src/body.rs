@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 pub enum Body {
     /// All of it.
     Whole(Bytes),
-    /// What is sent, as it is sent.
+    /// What is sent, as it is sent. Over HTTP/2 such an answer does not keep its connection from being
+    /// idle.
     Stream(mpsc::Receiver<Bytes>),
 }
 

@@ -67,7 +67,7 @@ pub(crate) async fn serve(
         log_end(peer, served.await);
         return;
     }
-    // Without HTTP/2 its preface is refused, as the bad request that it then is.
+    // Without HTTP/2, hyper hangs up on its preface.
     let _ = is_http2;
     let connection = http1::Builder::new()
         // A client that has said all that it wants to say still wants the answer.

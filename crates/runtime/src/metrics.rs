@@ -131,7 +131,11 @@ impl ServerMetrics {
             open,
             while_draining,
         } = self.clone();
-        registry.register("requests", "Requests answered, by status", requests);
+        registry.register(
+            "requests",
+            "Requests answered, by status; not those whose head is not HTTP, or too large",
+            requests,
+        );
         registry.register_with_unit(
             "request_duration",
             "From the head of a request to that of its answer",

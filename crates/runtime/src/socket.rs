@@ -33,7 +33,7 @@ const MSG_MORE: i32 = if cfg!(target_os = "linux") { 0x8000 } else { 0 };
 /// anything gets this long from its start: its request is probably on the way.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
-/// Reads just enough to tell HTTP/2 from the rest. `None`: nothing came in time.
+/// Reads what comes first, and tells HTTP/2 from the rest by it. `None`: nothing came in time.
 pub(crate) async fn first_bytes(
     mut stream: TcpStream,
     activity: &Arc<Activity>,
@@ -102,8 +102,15 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Writes bytes that go out with the end of the connection, in one packet. Not for a client that
-    /// may be sending still: closing would then discard them.
+    /// Whether the client has said that it sends no more, and has not: closing discards what is not
+    /// sent yet where there is something unread.
+    fn is_last(&self, cx: &mut Context<'_>) -> bool {
+        let activity = self.activity.as_ref();
+        activity.is_some_and(|activity| activity.is_last())
+            && self.stream.poll_read_ready(cx).is_pending()
+    }
+
+    /// Writes bytes that go out with the end of the connection, in one packet.
     fn poll_write_last(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
@@ -153,7 +160,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.activity.as_ref().is_some_and(|a| a.is_last()) {
+        if self.is_last(cx) {
             return self.poll_write_last(cx, buf);
         }
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -179,8 +186,11 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Nothing: the connection is closed next, which tells the client the same in one call less.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_last(cx) {
+            // The connection is closed next, which tells the client the same in one call less.
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -28,7 +28,7 @@ pub(super) async fn feed(live: Arc<Live>, mut known: Known, events: mpsc::Sender
         }
         let next = async {
             sleep(PAUSE).await;
-            // An error means that calls have ended for good; the time then tells that we are here.
+            // Without news, an event tells that we are still here.
             let _ = timeout(KEEP_ALIVE, changed.changed()).await;
         };
         tokio::select! {

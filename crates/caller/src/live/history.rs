@@ -23,7 +23,7 @@ pub(super) struct History {
     pub(super) last: Option<Report>,
     /// `None` before the first round has ended.
     pub(super) verdict: Option<Verdict>,
-    /// When a round last ended without a failure.
+    /// When a call last succeeded.
     pub(super) last_success: Option<Timestamp>,
     /// The round that has not ended yet.
     round: Option<Round>,
@@ -64,7 +64,9 @@ impl History {
             backend,
             phases: report.phases,
         });
-        if !report.is_ok() {
+        if report.is_ok() {
+            self.last_success = Some(Timestamp::now());
+        } else {
             if self.failures.len() == MAX_FAILURES {
                 self.failures.pop_front();
             }
@@ -89,9 +91,6 @@ impl History {
             return;
         };
         self.last = Some(last);
-        if ok {
-            self.last_success = Some(Timestamp::now());
-        }
         if self.verdict.is_none_or(|verdict| verdict.ok != ok) {
             let since = started;
             self.verdict = Some(Verdict { ok, since });
