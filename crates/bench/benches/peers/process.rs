@@ -37,22 +37,22 @@ impl Process {
 
     /// Resident memory, in bytes.
     pub(crate) fn memory(&self) -> u64 {
-        self.status("VmRSS:")
+        self.status("VmRSS:").sum()
     }
 
-    /// The most that resident memory has been, in bytes; 0 when it has ended.
+    /// The most that resident memory has been in any one process, in bytes; 0 when it has ended.
     pub(crate) fn peak_memory(&self) -> u64 {
-        self.status("VmHWM:")
+        self.status("VmHWM:").max().unwrap_or(0)
     }
 
-    fn status(&self, key: &str) -> u64 {
-        let kib = self.tree().into_iter().map(|pid| {
+    /// A size of each process, in bytes.
+    fn status(&self, key: &str) -> impl Iterator<Item = u64> {
+        self.tree().into_iter().map(move |pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let line = status.lines().find_map(|line| line.strip_prefix(key));
             let kib = line.and_then(|line| line.split_whitespace().next());
-            kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
-        });
-        kib.sum::<u64>() * 1024
+            kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+        })
     }
 
     /// The name of the program that it runs now.
