@@ -4,27 +4,13 @@ use std::net::SocketAddr;
 
 use local_cluster::cluster::SERVICE;
 use test_support::bed::Bed;
-use test_support::http::{exchange, get};
-use test_support::process::{Process, run};
+use test_support::http::{exchange, get, metric as value};
+use test_support::process::{Process, caller, run};
 use test_support::{PATIENCE, wait_until};
 
 fn start(bed: &Bed, args: &[&str]) -> (Process, SocketAddr) {
     let mut command = bed.caller(env!("CARGO_BIN_EXE_caller"));
-    command
-        .env("CALLER_ADMIN_LISTEN", "127.0.0.1:0")
-        .arg("--log-level=info")
-        .args(args);
-    let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("admin is listening", "address");
-    (caller, admin.parse().expect("an address"))
-}
-
-/// The value of a metric, by its name and labels as they are written.
-fn value(admin: SocketAddr, metric: &str) -> Option<f64> {
-    let text = get(admin, "/metrics").body;
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
-    value.map(|value| value.parse().expect("a number"))
+    caller(command.env("CALLER_ADMIN_LISTEN", "127.0.0.1:0").args(args))
 }
 
 fn wait_for(admin: SocketAddr, metric: &str, expected: f64) {

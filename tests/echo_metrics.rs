@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use test_support::http::{Connection, exchange, get};
+use test_support::http::{Connection, exchange, get, metric as value};
 use test_support::process::{Process, Signal, echo_server};
 use test_support::{PATIENCE, wait_until};
 
@@ -19,13 +19,6 @@ fn start(command: &mut Command) -> (Process, SocketAddr, SocketAddr) {
     let (process, addr) = echo_server(command);
     let admin = process.wait_for_field("admin is listening", "address");
     (process, addr, admin.parse().expect("an address"))
-}
-
-fn value(admin: SocketAddr, metric: &str) -> Option<f64> {
-    let text = get(admin, "/metrics").body;
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
-    value.map(|value| value.parse().expect("a number"))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use test_support::bed::Bed;
 use test_support::browser::Browser;
 use test_support::http::{Connection, exchange, get};
-use test_support::process::Process;
+use test_support::process::{Process, caller};
 use test_support::{PATIENCE, wait_until};
 
 /// Keys, as WebDriver numbers them.
@@ -24,11 +24,8 @@ fn start(bed: &Bed, admin: &str, args: &[&str]) -> (Process, SocketAddr) {
     command
         .env("CALLER_ADMIN_LISTEN", admin)
         .env("POD_NAME", "frontend-1")
-        .arg("--log-level=info")
         .args(args);
-    let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("admin is listening", "address");
-    (caller, admin.parse().expect("an address"))
+    caller(&mut command)
 }
 
 fn status(admin: SocketAddr) -> Value {

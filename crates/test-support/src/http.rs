@@ -133,3 +133,11 @@ pub fn get(addr: SocketAddr, path: &str) -> Reply {
         format!("GET {path} HTTP/1.1\r\nHost: backend:8080\r\n\r\n"),
     )
 }
+
+/// The value of a metric at an admin port, by its name and labels as they are written.
+pub fn metric(admin: SocketAddr, name: &str) -> Option<f64> {
+    let text = get(admin, "/metrics").body;
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map(|value| value.parse().expect("a number"))
+}

@@ -218,3 +218,10 @@ pub fn echo_server(command: &mut Command) -> (Process, std::net::SocketAddr) {
     let addr = process.wait_for_field("server is listening", "address");
     (process, addr.parse().expect("an address"))
 }
+
+/// Starts a caller, and gives where its admin port listens.
+pub fn caller(command: &mut Command) -> (Process, std::net::SocketAddr) {
+    let process = Process::spawn(command.env("CALLER_LOG_LEVEL", "info"));
+    let admin = process.wait_for_field("admin is listening", "address");
+    (process, admin.parse().expect("an address"))
+}

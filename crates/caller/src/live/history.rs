@@ -74,14 +74,13 @@ impl History {
         }
         self.count += 1;
 
-        let round = self.round.get_or_insert_with(|| Round {
-            started: report.started,
-            ok: true,
-            last: report.clone(),
-        });
-        if round.ok {
-            round.ok = report.is_ok();
-            round.last = report.clone();
+        if self.round.as_ref().is_none_or(|round| round.ok) {
+            // The calls of a round have one start.
+            self.round = Some(Round {
+                started: report.started,
+                ok: report.is_ok(),
+                last: report.clone(),
+            });
         }
     }
 
