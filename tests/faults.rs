@@ -12,7 +12,7 @@ mod namespace;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 
-use caller::report::Kind;
+use caller::failure::FailureKind as Kind;
 use test_support::bed::Bed;
 use test_support::process::{Process, run};
 
@@ -44,8 +44,8 @@ fn assert_named(
     assert!(lines[1].contains(evidence), "no {evidence:?} in {seen}");
     let verdict = format!(
         "Call failed: {}; likely {}",
-        kind.words(),
-        kind.likely_cause()
+        caller::verdict::words(kind),
+        caller::verdict::usual_cause(kind)
     );
     assert_eq!(lines[2], verdict, "{seen}");
     assert_eq!(output.code, Some(kind.exit_code().into()), "{seen}");
@@ -384,8 +384,8 @@ fn a_pod_without_file_descriptors() {
         let output = run(Command::new("sh").args(["-c", &call]));
         let verdict = format!(
             "Call failed: {}; likely {}\n",
-            Kind::Local.words(),
-            Kind::Local.likely_cause()
+            caller::verdict::words(Kind::Local),
+            caller::verdict::usual_cause(Kind::Local)
         );
         output.stdout.contains("Too many open files") && output.stdout.ends_with(&verdict)
     });

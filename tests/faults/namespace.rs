@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use caller::report::Kind;
+use caller::failure::FailureKind as Kind;
 use test_support::process::{Process, run};
 use test_support::tool;
 
@@ -182,8 +182,8 @@ fn dns_that_a_policy_drops_or_forbids() {
         assert!(output.stdout.contains(evidence), "{}", output.stdout);
         let verdict = format!(
             "Call failed: {}; likely {}\n",
-            kind.words(),
-            kind.likely_cause()
+            caller::verdict::words(kind),
+            caller::verdict::usual_cause(kind)
         );
         assert!(output.stdout.contains(&verdict), "{}", output.stdout);
         namespace.without_rules();

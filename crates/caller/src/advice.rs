@@ -1,8 +1,8 @@
 //! Which kubectl command to run next, with the real names filled in.
 
 use crate::dns::Lookup;
+use crate::failure::FailureKind as Kind;
 use crate::probe::Host;
-use crate::report::Kind;
 
 /// A Service's name and namespace, as a caller in a pod can tell them, and the pod's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,9 @@ impl Service {
             Kind::Protocol | Kind::BodyTooLarge => {
                 format!("kubectl get service -n {namespace} {name} -o yaml")
             }
-            Kind::HttpStatus => format!("kubectl logs -n {namespace} -l app={name} --tail=50"),
+            Kind::HttpStatus | Kind::ProxyError => {
+                format!("kubectl logs -n {namespace} -l app={name} --tail=50")
+            }
         }
     }
 }
@@ -92,8 +94,8 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::Service;
+    use crate::failure::FailureKind as Kind;
     use crate::probe::Host;
-    use crate::report::Kind;
 
     fn service(host: &str) -> Service {
         Service::of(&Host::Name(host.to_owned()), None)

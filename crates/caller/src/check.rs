@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::report::{Kind, ParseKindError, Report};
+use crate::failure::{FailureKind as Kind, ParseFailureKindError as ParseKindError};
+use crate::report::Report;
 
 /// What a call is expected to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -318,7 +318,9 @@ impl FromStr for Header {
 
 fn parse_expectation(text: &str) -> Result<Expectation, String> {
     text.parse().map_err(|_| {
-        let kinds = crate::report::Kind::ALL.iter().map(|kind| kind.label());
+        let kinds = crate::failure::FailureKind::ALL
+            .iter()
+            .map(|kind| kind.label());
         let kinds: Vec<_> = kinds.collect();
         format!("expected ok, blocked or one of {}", kinds.join(", "))
     })
@@ -420,7 +422,7 @@ impl From<ResolverArgs> for Resolver {
                 nameservers: nameserver.into_iter().map(|server| server.0).collect(),
             },
             families: ip_family,
-            question_timeout: dns_timeout,
+            query_timeout: dns_timeout,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use runtime::escape::Escaped;
 
 use crate::advice::Service;
-use crate::dns::{Answer, Lookup, ResolvConf};
-use crate::report::{Failure, Kind, Report};
+use crate::dns::{Lookup, QueryOutcome, ResolvConf};
+use crate::report::{Failure, Report};
 use crate::text::Millis;
 
 /// Marks what went well and what did not: in colour on a terminal.
@@ -49,9 +49,9 @@ impl fmt::Display for Transcript<'_> {
             writeln!(f, "options    {}", Options(conf))?;
             writeln!(f)?;
         }
-        let width = |column: fn(&crate::dns::Question) -> String| {
+        let width = |column: fn(&crate::dns::Query) -> String| {
             lookup
-                .questions
+                .queries
                 .iter()
                 .map(|q| column(q).len())
                 .max()
@@ -59,7 +59,7 @@ impl fmt::Display for Transcript<'_> {
         };
         let name_width = width(|question| question.name.to_ascii());
         let server_width = width(|question| question.server.to_string());
-        for question in &lookup.questions {
+        for question in &lookup.queries {
             write!(
                 f,
                 "{name:name_width$}  {family:<4}  {server:server_width$}  {transport}  {took:>9}  {answer}",
@@ -68,9 +68,9 @@ impl fmt::Display for Transcript<'_> {
                 server = question.server.to_string(),
                 transport = question.transport,
                 took = Millis(Some(question.duration)),
-                answer = question.answer,
+                answer = question.outcome,
             )?;
-            if let Answer::Addresses { addresses, ttl } = &question.answer {
+            if let QueryOutcome::Addresses { addresses, ttl } = &question.outcome {
                 write!(f, "  ttl {ttl}  ")?;
                 join(f, addresses)?;
             }
@@ -83,9 +83,16 @@ impl fmt::Display for Transcript<'_> {
                 writeln!(f, ", found in {}", Millis(Some(lookup.duration)))
             }
             Err(failure) => {
-                let kind = Kind::from(failure.kind);
-                writeln!(f, "\n{}", Escaped::new(failure.evidence.as_bytes()))?;
-                let (words, cause) = (kind.words(), kind.likely_cause());
+                let kind = failure.kind();
+                writeln!(
+                    f,
+                    "\n{}",
+                    Escaped::new(crate::verdict::dns::evidence(lookup, failure).as_bytes())
+                )?;
+                let (words, cause) = (
+                    crate::verdict::words(kind),
+                    crate::verdict::usual_cause(kind),
+                );
                 writeln!(f, "Lookup failed: {words}; likely {cause}")
             }
         }
@@ -182,7 +189,12 @@ impl Diagnosis<'_> {
                 self.step(f, true, "resolv.conf", &how)?;
             }
             (None, Err(failure)) => {
-                return self.step(f, false, "resolv.conf", &failure.evidence);
+                return self.step(
+                    f,
+                    false,
+                    "resolv.conf",
+                    &crate::verdict::dns::evidence(lookup, failure),
+                );
             }
             (None, Ok(_)) => {}
         }
@@ -194,11 +206,16 @@ impl Diagnosis<'_> {
                     lookup.name,
                     addresses.join(", "),
                     Millis(Some(lookup.duration)),
-                    lookup.questions.len()
+                    lookup.queries.len()
                 );
                 self.step(f, true, "DNS", &how)
             }
-            Err(failure) => self.step(f, false, "DNS", &failure.evidence),
+            Err(failure) => self.step(
+                f,
+                false,
+                "DNS",
+                &crate::verdict::dns::evidence(lookup, failure),
+            ),
         }
     }
 
@@ -210,7 +227,7 @@ impl Diagnosis<'_> {
         match (&report.failure, &report.answer) {
             // It did not come to a connection: the lookup's line has said why.
             (Some(_), _) if report.address.is_none() => Ok(()),
-            (Some(failure), _) if failure.kind.is_before_connection() => {
+            (Some(failure), _) if crate::report::is_before_connection(failure.kind) => {
                 self.step(f, false, "TCP", &failure.evidence)
             }
             (Some(failure), _) => self.step(f, false, "HTTP", &failure.evidence),
@@ -230,8 +247,12 @@ impl Diagnosis<'_> {
 
     fn explanation(&self, f: &mut fmt::Formatter<'_>, failure: &Failure) -> fmt::Result {
         let Failure { kind, .. } = failure;
-        writeln!(f, "      what         {}", kind.words())?;
-        writeln!(f, "      likely       {}", kind.likely_cause())?;
+        writeln!(f, "      what         {}", crate::verdict::words(*kind))?;
+        writeln!(
+            f,
+            "      likely       {}",
+            crate::verdict::usual_cause(*kind)
+        )?;
         writeln!(f, "      next         {}", self.service.next_command(*kind))
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tower::BoxError;
 use tower::util::MapFutureLayer;
 
-use crate::report::{Answer, Failure, Kind};
+use crate::failure::FailureKind as Kind;
+use crate::report::{Answer, Failure};
 use crate::status::ExpectedStatus;
 use crate::text::Millis;
 
@@ -115,7 +116,7 @@ impl Http {
         for &address in addresses {
             let exchange = self.send_to(address, request_id, deadline).await;
             let connected = match &exchange.failure {
-                Some(failure) => !failure.kind.is_before_connection(),
+                Some(failure) => !crate::report::is_before_connection(failure.kind),
                 None => true,
             };
             if connected {

@@ -19,8 +19,9 @@ use jiff::Timestamp;
 use runtime::escape::EscapedJson;
 use serde::Serialize;
 
-use crate::dns::{Answer, Lookup, Question};
-use crate::report::{Failure, Kind, Phases, Report};
+use crate::dns::{Lookup, Query, QueryOutcome};
+use crate::failure::FailureKind as Kind;
+use crate::report::{Failure, Phases, Report};
 
 /// Displays a report as a JSON object, without a newline.
 pub struct JsonReport<'a> {
@@ -128,22 +129,22 @@ pub(crate) fn error(failure: &Failure) -> Error<'_> {
     Error {
         kind: kind.label(),
         exit_code: Kind::exit_code(*kind),
-        message: kind.words(),
+        message: crate::verdict::words(*kind),
         evidence,
-        likely: kind.likely_cause(),
+        likely: crate::verdict::usual_cause(*kind),
     }
 }
 
 fn dns(lookup: &Lookup) -> Dns<'_> {
     Dns {
         name: &lookup.name,
-        questions: lookup.questions.iter().map(question).collect(),
+        questions: lookup.queries.iter().map(question).collect(),
     }
 }
 
-fn question(question: &Question) -> QuestionView {
-    let (ttl, addresses) = match &question.answer {
-        Answer::Addresses { addresses, ttl } => (Some(*ttl), addresses.clone()),
+fn question(question: &Query) -> QuestionView {
+    let (ttl, addresses) = match &question.outcome {
+        QueryOutcome::Addresses { addresses, ttl } => (Some(*ttl), addresses.clone()),
         _ => (None, Vec::new()),
     };
     QuestionView {
@@ -151,7 +152,7 @@ fn question(question: &Question) -> QuestionView {
         record_type: question.family.to_string(),
         server: question.server,
         transport: question.transport.to_string(),
-        rcode: question.answer.to_string(),
+        rcode: question.outcome.to_string(),
         ttl,
         addresses,
         ms: millis(question.duration),

@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod diagnose;
 pub mod dns;
+pub mod failure;
 pub mod http;
 pub mod json;
 mod live;
@@ -15,6 +16,7 @@ pub mod report;
 pub mod status;
 pub mod summary;
 pub mod text;
+pub mod verdict;
 pub mod view;
 
 use std::future::Future;

@@ -16,7 +16,6 @@ use caller::cli::{Cli, Command};
 use caller::diagnose::{Diagnosis, Marks, Transcript};
 use caller::dns::Resolver;
 use caller::probe::{Probe, ProbeConfig};
-use caller::report::Kind;
 use caller::view::Format;
 
 fn main() -> ExitCode {
@@ -88,7 +87,7 @@ async fn resolve(resolver: &Resolver, name: &str, timeout: Duration) -> anyhow::
     say(&Transcript(&lookup).to_string())?;
     Ok(match lookup.outcome {
         Ok(_) => ExitCode::SUCCESS,
-        Err(failure) => Kind::from(failure.kind).exit_code().into(),
+        Err(failure) => failure.kind().exit_code().into(),
     })
 }
 

@@ -12,7 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 use runtime::metrics::register_build_info;
 
 use crate::dns::Lookup;
-use crate::report::{Kind, Phases, Report};
+use crate::failure::FailureKind as Kind;
+use crate::report::{Phases, Report};
 
 /// Seconds: from what a call within a node takes to what the longest timeout is likely to be.
 const PHASE_BUCKETS: [f64; 15] = [
@@ -123,10 +124,10 @@ impl Metrics {
 
     /// Counts the questions of a lookup.
     pub(crate) fn observe_lookup(&self, lookup: &Lookup) {
-        for question in &lookup.questions {
+        for question in &lookup.queries {
             let labels = QuestionLabels {
                 r#type: question.family.to_string(),
-                rcode: question.answer.code(),
+                rcode: question.outcome.code(),
             };
             self.questions.get_or_create(&labels).inc();
         }

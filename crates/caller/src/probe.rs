@@ -191,7 +191,14 @@ impl Probe {
             Host::Localhost => (None, Ok(loopback(resolver.families))),
             Host::Name(name) => {
                 let lookup = resolver.lookup(name, deadline).await;
-                let ips = lookup.outcome.clone().map_err(Failure::from);
+                let ips = lookup
+                    .outcome
+                    .as_ref()
+                    .map(Vec::clone)
+                    .map_err(|failure| Failure {
+                        kind: failure.kind(),
+                        evidence: crate::verdict::dns::evidence(&lookup, failure),
+                    });
                 (Some(Arc::new(lookup)), ips)
             }
         };

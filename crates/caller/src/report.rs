@@ -1,14 +1,14 @@
 //! What one call came to. Every view (the log, the summary, the exit code) is made of this.
 
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use runtime::escape::Escaped;
 
-use crate::dns::{self, Lookup};
+use crate::dns::Lookup;
+use crate::failure::FailureKind as Kind;
 
 /// One call.
 #[derive(Clone, Debug)]
@@ -103,144 +103,6 @@ impl Report {
     }
 }
 
-impl From<dns::Failure> for Failure {
-    fn from(failure: dns::Failure) -> Self {
-        Self {
-            kind: failure.kind.into(),
-            evidence: failure.evidence,
-        }
-    }
-}
-
-/// Declares the kinds once: variant, label, exit code, what happened, what is the likely cause.
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $variant:ident: $label:literal, $exit:literal, $words:literal, $cause:literal;)*) => {
-        /// Why a call failed, in one word.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Kind { $($(#[$doc])* $variant,)* }
-
-        impl Kind {
-            /// Every kind, in the order in which a call can meet them.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The word for metrics and JSON.
-            pub fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label,)* }
-            }
-
-            /// curl's exit code for it (<https://curl.se/libcurl/c/libcurl-errors.html>).
-            pub fn exit_code(self) -> u8 {
-                match self { $(Self::$variant => $exit,)* }
-            }
-
-            /// What happened, in words.
-            pub fn words(self) -> &'static str {
-                match self { $(Self::$variant => $words,)* }
-            }
-
-            /// What is most often behind it, in a cluster.
-            pub fn likely_cause(self) -> &'static str {
-                match self { $(Self::$variant => $cause,)* }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// No resolver configuration.
-    ResolvConf: "resolv_conf", 6, "DNS is not configured",
-        "no usable resolver configuration in this pod";
-    /// NXDOMAIN.
-    DnsNxdomain: "dns_nxdomain", 6, "the name does not exist",
-        "no such Service in that namespace";
-    /// NODATA.
-    DnsNodata: "dns_nodata", 6, "the name exists without an address",
-        "a headless Service with no ready pod, or the wrong IP family";
-    /// SERVFAIL and its like.
-    DnsServfail: "dns_servfail", 6, "DNS could not answer",
-        "cluster DNS is up but cannot answer: see its logs, its upstream and the API server";
-    /// REFUSED.
-    DnsRefused: "dns_refused", 6, "DNS refused to answer",
-        "cluster DNS is up but will not answer for this zone or this client";
-    /// Silence from DNS.
-    DnsTimeout: "dns_timeout", 6, "DNS did not answer in time",
-        "cluster DNS is down, or egress to port 53 is blocked";
-    /// No DNS server there.
-    DnsUnreachable: "dns_unreachable", 6, "DNS cannot be reached",
-        "nothing listens at the nameserver's address, or a policy rejects: cluster DNS has no ready pod, or egress to port 53 is forbidden";
-    /// Not DNS.
-    DnsMalformed: "dns_malformed", 6, "the answer was not DNS",
-        "something else listens at the nameserver's address, or meddles on the way";
-    /// ECONNREFUSED.
-    ConnectRefused: "connect_refused", 7, "the connection was refused",
-        "no ready endpoints, or the wrong port";
-    /// EHOSTUNREACH, ENETUNREACH and their like.
-    ConnectUnreachable: "connect_unreachable", 7, "the address cannot be reached",
-        "no route: the CNI plugin, or a policy that rejects";
-    /// No handshake in time.
-    ConnectTimeout: "connect_timeout", 28, "the connection was not made in time",
-        "packets dropped: a NetworkPolicy, or a dead node";
-    /// Neither the network nor the backend: this side.
-    Local: "local", 7, "the call could not be made from here",
-        "this pod is short of file descriptors, ports or memory";
-    /// RST.
-    Reset: "reset", 56, "the connection was reset",
-        "the backend died or was killed mid-answer";
-    /// FIN in place of an answer.
-    EmptyReply: "empty_reply", 52, "the connection was closed before there was an answer",
-        "the backend died or was killed mid-answer";
-    /// FIN in the middle of an answer.
-    Incomplete: "incomplete", 18, "the answer was cut short",
-        "the backend died or was killed mid-answer";
-    /// Not HTTP.
-    Protocol: "protocol", 8, "the answer was not HTTP",
-        "what answered does not speak HTTP: the wrong port, or one that wants TLS";
-    /// Connected, then silence.
-    ResponseTimeout: "response_timeout", 28, "connected, but no answer in time",
-        "the backend is overloaded or stuck";
-    /// An error status.
-    HttpStatus: "http_status", 22, "the backend answered, with an error",
-        "a fault of the backend's own; the network is fine";
-    /// An endless body.
-    BodyTooLarge: "body_too_large", 63, "the answer is over the size limit",
-        "what answered is not the backend that was meant";
-}
-
-impl Kind {
-    /// Whether no connection was made, so that another address may do better.
-    pub fn is_before_connection(self) -> bool {
-        self <= Self::Local
-    }
-}
-
-impl FromStr for Kind {
-    type Err = ParseKindError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut kinds = Self::ALL.iter().copied();
-        kinds
-            .find(|kind| kind.label() == text)
-            .ok_or(ParseKindError)
-    }
-}
-
-/// The text is not the label of a kind.
-#[derive(Debug, thiserror::Error)]
-#[error("not the label of a kind of failure")]
-pub struct ParseKindError;
-
-impl From<dns::FailureKind> for Kind {
-    fn from(kind: dns::FailureKind) -> Self {
-        match kind {
-            dns::FailureKind::NoConf => Self::ResolvConf,
-            dns::FailureKind::NxDomain => Self::DnsNxdomain,
-            dns::FailureKind::NoData => Self::DnsNodata,
-            dns::FailureKind::ServFail => Self::DnsServfail,
-            dns::FailureKind::Refused => Self::DnsRefused,
-            dns::FailureKind::Timeout => Self::DnsTimeout,
-            dns::FailureKind::Unreachable => Self::DnsUnreachable,
-            dns::FailureKind::Malformed => Self::DnsMalformed,
-            dns::FailureKind::Local => Self::Local,
-        }
-    }
+pub(crate) fn is_before_connection(kind: Kind) -> bool {
+    kind <= Kind::Local
 }

@@ -8,8 +8,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::failure::FailureKind as Kind;
 use crate::json;
-use crate::report::{Kind, Phases, Report};
+use crate::report::{Phases, Report};
 use crate::text::Millis;
 
 /// Backends told apart; those that come after share one line. Bounds memory whatever they say.
@@ -138,7 +139,12 @@ impl fmt::Display for Summary {
             elapsed = self.start.elapsed(),
         )?;
         for (kind, count) in &self.failed {
-            writeln!(f, "failed: {count} {} ({})", kind.label(), kind.words())?;
+            writeln!(
+                f,
+                "failed: {count} {} ({})",
+                kind.label(),
+                crate::verdict::words(*kind)
+            )?;
         }
         writeln!(
             f,

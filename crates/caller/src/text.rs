@@ -42,7 +42,10 @@ impl fmt::Display for Block<'_> {
                 {
                     write!(f, ": {}", Body(answer))?;
                 }
-                let (words, cause) = (failure.kind.words(), failure.kind.likely_cause());
+                let (words, cause) = (
+                    crate::verdict::words(failure.kind),
+                    crate::verdict::usual_cause(failure.kind),
+                );
                 writeln!(f, "\nCall failed: {words}; likely {cause}")?;
             }
             (None, Some(answer)) => {

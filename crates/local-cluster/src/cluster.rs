@@ -256,7 +256,7 @@ fn frontend(
             resolver: Resolver {
                 source: source.clone(),
                 families: Families::Auto,
-                question_timeout: Duration::from_secs(2),
+                query_timeout: Duration::from_secs(2),
             },
             http: HttpConfig {
                 method: Method::GET,

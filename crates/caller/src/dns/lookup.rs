@@ -1,16 +1,15 @@
 //! A lookup: the search list, the servers and the attempts, walked in order, with one verdict.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::Name;
 use tokio::time::Instant;
 
+use super::query::{self, Family, Query, QueryOutcome, Transport};
 use super::search::{Candidate, candidates};
-use super::wire::{self, Answer, Family, Question, Transport};
-use super::{ConfSource, ResolvConf};
-use crate::text::Millis;
+use super::{ConfError, ConfSource, ResolvConf};
+use crate::failure::FailureKind;
 
 /// Which addresses are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,79 +32,74 @@ pub struct Resolver {
     /// Which addresses to ask for.
     pub families: Families,
     /// How long each question may take.
-    pub question_timeout: Duration,
+    pub query_timeout: Duration,
 }
 
 /// A lookup, and everything that was asked for it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Lookup {
     /// The name as it was given.
     pub name: String,
     /// What decided what to ask; `None` where there is none to be had.
     pub conf: Option<ResolvConf>,
     /// In the order in which they were asked.
-    pub questions: Vec<Question>,
+    pub queries: Vec<Query>,
     /// From the first question to the verdict.
     pub duration: Duration,
     /// The addresses, at least one, or why there is none.
-    pub outcome: Result<Vec<IpAddr>, Failure>,
+    pub outcome: Result<Vec<IpAddr>, LookupFailure>,
 }
 
-/// Why a name has no address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// In one word.
-    pub kind: FailureKind,
-    /// With the evidence: names, servers, response codes.
-    pub evidence: String,
+/// Why a name has no address. What was asked and answered is in [`Lookup::queries`].
+#[derive(Debug)]
+pub enum LookupFailure {
+    /// There is no usable configuration, so no server was asked.
+    Conf(ConfError),
+    /// No server was asked, because every name that this one may stand for is too long for DNS.
+    InvalidName,
+    /// No server was asked before the deadline.
+    OutOfTime,
+    /// This outcome, of one query or several, decided.
+    Answered(QueryOutcome),
 }
 
-/// Why a name has no address, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureKind {
-    /// There is no usable configuration, so nobody was asked.
-    NoConf,
-    /// The name does not exist.
-    NxDomain,
-    /// The name exists, without an address.
-    NoData,
-    /// The server cannot answer.
-    ServFail,
-    /// The server will not answer.
-    Refused,
-    /// Nothing came in time.
-    Timeout,
-    /// Nothing listens at the server's address, or there is no way to it.
-    Unreachable,
-    /// What came is not an answer.
-    Malformed,
-    /// Nothing could be asked, for a reason on this side.
-    Local,
+impl LookupFailure {
+    /// The category of this failure.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Conf(_) => FailureKind::ResolvConf,
+            Self::InvalidName => FailureKind::DnsNxdomain,
+            Self::OutOfTime => FailureKind::DnsTimeout,
+            Self::Answered(outcome) => match outcome {
+                QueryOutcome::NxDomain => FailureKind::DnsNxdomain,
+                QueryOutcome::NoData | QueryOutcome::Addresses { .. } => FailureKind::DnsNodata,
+                QueryOutcome::ServFail | QueryOutcome::OtherCode(_) => FailureKind::DnsServfail,
+                QueryOutcome::Refused => FailureKind::DnsRefused,
+                QueryOutcome::Timeout => FailureKind::DnsTimeout,
+                QueryOutcome::Unreachable(_) => FailureKind::DnsUnreachable,
+                QueryOutcome::Local(_) => FailureKind::Local,
+                QueryOutcome::Malformed(_) | QueryOutcome::Truncated => FailureKind::DnsMalformed,
+            },
+        }
+    }
 }
 
 impl Resolver {
     /// Resolves `name`, until `deadline` at the latest.
     pub async fn lookup(&self, name: &str, deadline: Instant) -> Lookup {
         let start = Instant::now();
-        let mut questions = Vec::new();
+        let mut queries = Vec::new();
         let (conf, outcome) = match self.source.read() {
             Ok(conf) => {
-                let walked = self.walk(name, &conf, deadline, &mut questions).await;
-                let explain = |verdict: Verdict| verdict.explain(name, &questions, start.elapsed());
-                (Some(conf), walked.map_err(explain))
+                let walked = self.walk(name, &conf, deadline, &mut queries).await;
+                (Some(conf), walked)
             }
-            Err(error) => {
-                let failure = Failure {
-                    kind: FailureKind::NoConf,
-                    evidence: error.to_string(),
-                };
-                (None, Err(failure))
-            }
+            Err(error) => (None, Err(LookupFailure::Conf(error))),
         };
         Lookup {
             name: name.to_owned(),
             conf,
-            questions,
+            queries,
             duration: start.elapsed(),
             outcome,
         }
@@ -119,24 +113,26 @@ impl Resolver {
         name: &str,
         conf: &ResolvConf,
         deadline: Instant,
-        questions: &mut Vec<Question>,
-    ) -> Result<Vec<IpAddr>, Verdict> {
+        queries: &mut Vec<Query>,
+    ) -> Result<Vec<IpAddr>, LookupFailure> {
         let candidates = candidates(name, conf);
         if candidates.is_empty() {
-            return Err(Verdict::NoName);
+            return Err(LookupFailure::InvalidName);
         }
-        let mut verdict: Option<Answer> = None;
+        let mut verdict: Option<QueryOutcome> = None;
         for Candidate { name, last_resort } in candidates {
-            let (found, failed) = self.resolve(&name, conf, deadline, questions).await;
+            let (found, failed) = self.resolve(&name, conf, deadline, queries).await;
             if !found.is_empty() {
                 return Ok(found);
             }
             let Some(failed) = failed else { continue };
-            let ends_search =
-                !matches!(failed, Answer::NxDomain | Answer::NoData | Answer::ServFail);
+            let ends_search = !matches!(
+                failed,
+                QueryOutcome::NxDomain | QueryOutcome::NoData | QueryOutcome::ServFail
+            );
             let decides = match verdict {
                 None => true,
-                Some(Answer::NxDomain) => !last_resort,
+                Some(QueryOutcome::NxDomain) => !last_resort,
                 Some(_) => false,
             };
             if decides {
@@ -146,7 +142,7 @@ impl Resolver {
                 break;
             }
         }
-        Err(verdict.map_or(Verdict::NoTime, Verdict::Answer))
+        Err(verdict.map_or(LookupFailure::OutOfTime, LookupFailure::Answered))
     }
 
     /// The addresses of one absolute name, or the answer that decided that there are none.
@@ -155,8 +151,8 @@ impl Resolver {
         name: &Name,
         conf: &ResolvConf,
         deadline: Instant,
-        questions: &mut Vec<Question>,
-    ) -> (Vec<IpAddr>, Option<Answer>) {
+        queries: &mut Vec<Query>,
+    ) -> (Vec<IpAddr>, Option<QueryOutcome>) {
         let ask = |family| self.ask_all(name, family, conf, deadline);
         let asked = match self.families {
             Families::Auto => {
@@ -170,11 +166,11 @@ impl Resolver {
         let mut failed = None;
         for (transcript, decisive) in asked {
             match decisive {
-                Some(Answer::Addresses { addresses, .. }) => found.extend(addresses),
+                Some(QueryOutcome::Addresses { addresses, .. }) => found.extend(addresses),
                 Some(answer) => failed = Some(graver(failed, answer)),
                 None => {}
             }
-            questions.extend(transcript);
+            queries.extend(transcript);
         }
         (found, failed)
     }
@@ -187,7 +183,7 @@ impl Resolver {
         family: Family,
         conf: &ResolvConf,
         deadline: Instant,
-    ) -> (Vec<Question>, Option<Answer>) {
+    ) -> (Vec<Query>, Option<QueryOutcome>) {
         let mut transcript = Vec::new();
         let mut decisive = None;
         for _ in 0..conf.attempts {
@@ -202,19 +198,19 @@ impl Resolver {
                     if left.is_zero() {
                         return (transcript, decisive);
                     }
-                    let patience = left.min(self.question_timeout);
-                    let question =
-                        wire::ask(name, family, server, transport, conf.edns, patience).await;
-                    let answer = question.answer.clone();
-                    transcript.push(question);
-                    if answer != Answer::Truncated {
+                    let timeout = left.min(self.query_timeout);
+                    let query =
+                        query::ask(name, family, server, transport, conf.edns, timeout).await;
+                    let answer = query.outcome.clone();
+                    transcript.push(query);
+                    if answer != QueryOutcome::Truncated {
                         break answer;
                     }
                     transport = Transport::Tcp;
                 };
                 let known = matches!(
                     answer,
-                    Answer::Addresses { .. } | Answer::NoData | Answer::NxDomain
+                    QueryOutcome::Addresses { .. } | QueryOutcome::NoData | QueryOutcome::NxDomain
                 );
                 if known {
                     return (transcript, Some(answer));
@@ -222,7 +218,7 @@ impl Resolver {
                 decisive = Some(graver(decisive, answer));
             }
             // Only silence may be a lost packet; any other answer would come again.
-            if decisive != Some(Answer::Timeout) {
+            if decisive != Some(QueryOutcome::Timeout) {
                 break;
             }
         }
@@ -231,113 +227,17 @@ impl Resolver {
 }
 
 /// Of two failures, the one that says more about what is wrong.
-fn graver(one: Option<Answer>, other: Answer) -> Answer {
-    let rank = |answer: &Answer| match answer {
-        Answer::ServFail | Answer::Refused | Answer::OtherCode(_) => 5,
-        Answer::Malformed(_) => 4,
-        Answer::Timeout => 3,
-        Answer::Unreachable(_) | Answer::Local(_) => 2,
-        Answer::NoData => 1,
-        Answer::NxDomain | Answer::Addresses { .. } | Answer::Truncated => 0,
+fn graver(one: Option<QueryOutcome>, other: QueryOutcome) -> QueryOutcome {
+    let rank = |answer: &QueryOutcome| match answer {
+        QueryOutcome::ServFail | QueryOutcome::Refused | QueryOutcome::OtherCode(_) => 5,
+        QueryOutcome::Malformed(_) => 4,
+        QueryOutcome::Timeout => 3,
+        QueryOutcome::Unreachable(_) | QueryOutcome::Local(_) => 2,
+        QueryOutcome::NoData => 1,
+        QueryOutcome::NxDomain | QueryOutcome::Addresses { .. } | QueryOutcome::Truncated => 0,
     };
     match one {
         Some(one) if rank(&one) >= rank(&other) => one,
         _ => other,
-    }
-}
-
-/// What decided that a name has no address.
-enum Verdict {
-    /// This answer, to one question or several.
-    Answer(Answer),
-    /// Nothing could be asked: every name it may stand for is longer than DNS allows.
-    NoName,
-    /// Nothing could be asked before the deadline.
-    NoTime,
-}
-
-impl Verdict {
-    fn explain(self, name: &str, questions: &[Question], elapsed: Duration) -> Failure {
-        let (kind, answer) = match self {
-            Self::Answer(answer) => (kind(&answer), answer),
-            Self::NoName => {
-                return Failure {
-                    kind: FailureKind::NxDomain,
-                    evidence: format!("{name}: not a name that DNS can have"),
-                };
-            }
-            Self::NoTime => {
-                return Failure {
-                    kind: FailureKind::Timeout,
-                    evidence: format!("{name}: no time left to ask"),
-                };
-            }
-        };
-        let mut evidence = format!("{name}: {}", Answered(&answer, questions));
-        // What did not decide is not hidden, either.
-        let mut told = vec![&answer];
-        for Question { answer, .. } in questions {
-            let is_plain = matches!(
-                answer,
-                Answer::NxDomain | Answer::NoData | Answer::Truncated
-            );
-            if !is_plain && !told.contains(&answer) {
-                told.push(answer);
-                evidence += &format!("; {}", Answered(answer, questions));
-            }
-        }
-        evidence += &format!(" after {}", Millis(Some(elapsed)));
-        Failure { kind, evidence }
-    }
-}
-
-/// An answer, the names it was given for and the servers that gave it.
-struct Answered<'a>(&'a Answer, &'a [Question]);
-
-impl fmt::Display for Answered<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(answer, questions) = self;
-        let alike = || {
-            questions
-                .iter()
-                .filter(|question| question.answer == **answer)
-        };
-        let names = List::of(alike().map(|question| question.name.to_ascii()));
-        let servers = List::of(alike().map(|question| question.server.to_string()));
-        write!(f, "{answer} for {names} from {servers}")
-    }
-}
-
-fn kind(answer: &Answer) -> FailureKind {
-    match answer {
-        Answer::NxDomain => FailureKind::NxDomain,
-        Answer::NoData | Answer::Addresses { .. } => FailureKind::NoData,
-        Answer::ServFail | Answer::OtherCode(_) => FailureKind::ServFail,
-        Answer::Refused => FailureKind::Refused,
-        Answer::Timeout => FailureKind::Timeout,
-        Answer::Unreachable(_) => FailureKind::Unreachable,
-        Answer::Local(_) => FailureKind::Local,
-        Answer::Malformed(_) | Answer::Truncated => FailureKind::Malformed,
-    }
-}
-
-/// Distinct items in order, separated by commas.
-struct List(Vec<String>);
-
-impl List {
-    fn of(items: impl Iterator<Item = String>) -> Self {
-        let mut list = Vec::new();
-        for item in items {
-            if !list.contains(&item) {
-                list.push(item);
-            }
-        }
-        Self(list)
-    }
-}
-
-impl fmt::Display for List {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
     }
 }

@@ -5,9 +5,9 @@
 
 mod conf;
 mod lookup;
+mod query;
 mod search;
-mod wire;
 
 pub use self::conf::{ConfError, ConfSource, ResolvConf};
-pub use self::lookup::{Failure, FailureKind, Families, Lookup, Resolver};
-pub use self::wire::{Answer, Family, Question, Transport};
+pub use self::lookup::{Families, Lookup, LookupFailure, Resolver};
+pub use self::query::{Family, Query, QueryOutcome, Transport};

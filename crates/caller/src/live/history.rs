@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
-use crate::report::{Failure, Kind, Phases, Report};
+use crate::failure::FailureKind as Kind;
+use crate::report::{Failure, Phases, Report};
 
 /// Calls that are remembered: those of an hour at the default interval.
 const MAX_CALLS: usize = 360;

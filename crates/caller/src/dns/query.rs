@@ -1,4 +1,4 @@
-//! One question to one server, and what came of it.
+//! One query to one name server, and its outcome.
 //!
 //! This is hickory's `net` layer and not its `Resolver`: a `Resolver` sends three packets for each
 //! question, walks the search list and the servers itself, and reports only the last error.
@@ -19,7 +19,7 @@ use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsRequestSender, FirstAnswer};
 use hickory_resolver::net::{DnsHandle, NetError};
 use hickory_resolver::proto::op::{
-    DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, Query, ResponseCode,
+    DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, Query as Question, ResponseCode,
 };
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::net::UdpSocket;
@@ -48,7 +48,7 @@ pub enum Transport {
 
 /// A line of the transcript: one packet, or one TCP exchange.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct Query {
     /// The absolute name asked for.
     pub name: Name,
     /// The record type asked for.
@@ -58,14 +58,14 @@ pub struct Question {
     /// How.
     pub transport: Transport,
     /// What came of it.
-    pub answer: Answer,
+    pub outcome: QueryOutcome,
     /// How long that took.
     pub duration: Duration,
 }
 
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum QueryOutcome {
     /// The name has these addresses.
     Addresses {
         /// In the server's order; at least one.
@@ -119,7 +119,7 @@ impl fmt::Display for Transport {
     }
 }
 
-impl Answer {
+impl QueryOutcome {
     /// The response code in DNS's own words, or in one word why there is none.
     pub fn code(&self) -> &'static str {
         match self {
@@ -141,7 +141,7 @@ impl Answer {
 }
 
 /// The code, and more where there is more to say.
-impl fmt::Display for Answer {
+impl fmt::Display for QueryOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherCode(code) if self.code() == "other" => write!(f, "RCODE{code}"),
@@ -161,22 +161,22 @@ pub(super) async fn ask(
     server: SocketAddr,
     transport: Transport,
     edns: bool,
-    patience: Duration,
-) -> Question {
+    within: Duration,
+) -> Query {
     let start = Instant::now();
     let request = request(name, family, edns);
     let response = match transport {
-        Transport::Udp => over_udp(request, server, patience).await,
-        Transport::Tcp => timeout(patience, over_tcp(request, server, patience))
+        Transport::Udp => over_udp(request, server, within).await,
+        Transport::Tcp => timeout(within, over_tcp(request, server, within))
             .await
             .unwrap_or(Err(NetError::Timeout)),
     };
-    Question {
+    Query {
         name: name.clone(),
         family,
         server,
         transport,
-        answer: match response {
+        outcome: match response {
             Ok(response) => read(&response, name, family, transport),
             Err(error) => failed(error),
         },
@@ -187,7 +187,7 @@ pub(super) async fn ask(
 fn request(name: &Name, family: Family, edns: bool) -> DnsRequest {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    message.add_query(Query::query(name.clone(), family.record_type()));
+    message.add_query(Question::query(name.clone(), family.record_type()));
     if edns {
         let mut edns = Edns::new();
         edns.set_max_payload(EDNS_PAYLOAD);
@@ -199,10 +199,10 @@ fn request(name: &Name, family: Family, edns: bool) -> DnsRequest {
 async fn over_udp(
     request: DnsRequest,
     server: SocketAddr,
-    patience: Duration,
+    within: Duration,
 ) -> Result<DnsResponse, NetError> {
     UdpClientStream::builder(server, ConnectedUdp::default())
-        .with_timeout(Some(patience))
+        .with_timeout(Some(within))
         .with_max_retries(1)
         .with_os_port_selection(true)
         .build()
@@ -214,37 +214,38 @@ async fn over_udp(
 async fn over_tcp(
     request: DnsRequest,
     server: SocketAddr,
-    patience: Duration,
+    within: Duration,
 ) -> Result<DnsResponse, NetError> {
     // It owns the task that drives the connection, so it has to live until the answer is here.
     let provider = TokioRuntimeProvider::new();
-    TcpClientStream::exchange(server, None, patience, None, provider.clone())
+    TcpClientStream::exchange(server, None, within, None, provider.clone())
         .await?
         .send(request)
         .first_answer()
         .await
 }
 
-fn read(response: &DnsResponse, name: &Name, family: Family, transport: Transport) -> Answer {
+fn read(response: &DnsResponse, name: &Name, family: Family, transport: Transport) -> QueryOutcome {
     // hickory checks the question over UDP only.
-    let asked = |query: &Query| query.name() == name && query.query_type() == family.record_type();
+    let asked =
+        |query: &Question| query.name() == name && query.query_type() == family.record_type();
     if !matches!(response.queries.as_slice(), [query] if asked(query)) {
-        return Answer::Malformed("it answers another question".into());
+        return QueryOutcome::Malformed("it answers another question".into());
     }
     match response.response_code {
         ResponseCode::NoError if response.truncation && transport == Transport::Udp => {
-            Answer::Truncated
+            QueryOutcome::Truncated
         }
         ResponseCode::NoError => addresses(response, name, family),
-        ResponseCode::NXDomain => Answer::NxDomain,
-        ResponseCode::ServFail => Answer::ServFail,
-        ResponseCode::Refused => Answer::Refused,
-        code => Answer::OtherCode(code.into()),
+        ResponseCode::NXDomain => QueryOutcome::NxDomain,
+        ResponseCode::ServFail => QueryOutcome::ServFail,
+        ResponseCode::Refused => QueryOutcome::Refused,
+        code => QueryOutcome::OtherCode(code.into()),
     }
 }
 
 /// Follows the CNAMEs in an answer from `name` to addresses.
-fn addresses(response: &DnsResponse, name: &Name, family: Family) -> Answer {
+fn addresses(response: &DnsResponse, name: &Name, family: Family) -> QueryOutcome {
     let mut name = name;
     let mut ttl = u32::MAX;
     // More steps than records is a loop.
@@ -266,39 +267,39 @@ fn addresses(response: &DnsResponse, name: &Name, family: Family) -> Answer {
             addresses.push(address);
         }
         if !addresses.is_empty() {
-            return Answer::Addresses { addresses, ttl };
+            return QueryOutcome::Addresses { addresses, ttl };
         }
         let Some((target, step)) = records().find_map(|record| match &record.data {
             RData::CNAME(cname) => Some((&cname.0, record.ttl)),
             _ => None,
         }) else {
-            return Answer::NoData;
+            return QueryOutcome::NoData;
         };
         name = target;
         ttl = ttl.min(step);
     }
-    Answer::Malformed("a CNAME loop".into())
+    QueryOutcome::Malformed("a CNAME loop".into())
 }
 
-fn failed(error: NetError) -> Answer {
+fn failed(error: NetError) -> QueryOutcome {
     let error = match error {
-        NetError::Timeout => return Answer::Timeout,
+        NetError::Timeout => return QueryOutcome::Timeout,
         NetError::Io(error) => error,
-        other => return Answer::Malformed(other.to_string()),
+        other => return QueryOutcome::Malformed(other.to_string()),
     };
     match error.kind() {
-        ErrorKind::TimedOut => Answer::Timeout,
+        ErrorKind::TimedOut => QueryOutcome::Timeout,
         // A TCP connection that is closed in place of an answer.
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
-            Answer::Malformed("the connection was closed".into())
+            QueryOutcome::Malformed("the connection was closed".into())
         }
         // The last of these is how a policy on this side of the network shows.
         ErrorKind::ConnectionRefused
         | ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable
         | ErrorKind::NetworkDown
-        | ErrorKind::PermissionDenied => Answer::Unreachable(error.to_string()),
-        _ => Answer::Local(error.to_string()),
+        | ErrorKind::PermissionDenied => QueryOutcome::Unreachable(error.to_string()),
+        _ => QueryOutcome::Local(error.to_string()),
     }
 }
 
@@ -321,9 +322,9 @@ impl RuntimeProvider for ConnectedUdp {
         &self,
         server: SocketAddr,
         local: Option<SocketAddr>,
-        patience: Option<Duration>,
+        within: Option<Duration>,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
-        self.0.connect_tcp(server, local, patience)
+        self.0.connect_tcp(server, local, within)
     }
 
     fn bind_udp(
