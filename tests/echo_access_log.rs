@@ -102,7 +102,7 @@ fn a_stdout_that_nobody_reads_delays_no_answer_and_the_loss_is_told() {
         assert_eq!(connection.reply().status(), 200);
     }
     server.read_stdout();
-    server.wait_for_stderr("access log lines dropped");
+    server.wait_for_stderr("output lines dropped");
     connection.send("GET /last HTTP/1.1\r\nHost: b\r\n\r\n");
     assert_eq!(connection.reply().status(), 200);
     server.wait_for_stdout("\"GET /last HTTP/1.1\"");
@@ -125,7 +125,7 @@ fn a_stdout_that_stays_stuck_delays_no_exit() {
     let output = server.finish();
     assert_eq!(output.code, Some(0));
     assert!(
-        output.stderr.contains("stdout is stuck"),
+        output.stderr.contains("output is stuck"),
         "{}",
         output.stderr
     );

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match run(cli.into_command()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("caller: {error:#}");
+            runtime::log::fatal(format_args!("caller: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -153,8 +153,16 @@ impl Args {
         let mut command = Self::command().mut_args(|arg| arg.hide_env_values(true));
         command.build();
         let args = from_go_style(&command, std::env::args_os());
-        let mut matches = command.get_matches_from(args);
-        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+        command
+            .try_get_matches_from(args)
+            .and_then(|mut matches| Self::from_arg_matches_mut(&mut matches))
+            .unwrap_or_else(|error| {
+                if !error.use_stderr() {
+                    error.exit();
+                }
+                runtime::log::fatal(error.render().to_string().trim_end());
+                std::process::exit(error.exit_code())
+            })
     }
 
     /// The least severe diagnostics to show.

@@ -11,19 +11,21 @@ use echo_server::cli::{Args, NoConfig};
 fn main() -> ExitCode {
     let args = Args::from_env();
     runtime::log::init(args.log_level());
-    match run(args) {
+    let code = match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<NoConfig>() {
             Some(no_config) => {
-                eprintln!("{no_config}");
+                runtime::log::fatal(no_config);
                 ExitCode::from(127)
             }
             None => {
-                eprintln!("echo-server: {error:#}");
+                runtime::log::fatal(format_args!("echo-server: {error:#}"));
                 ExitCode::FAILURE
             }
         },
-    }
+    };
+    runtime::log::flush();
+    code
 }
 
 fn run(args: Args) -> anyhow::Result<()> {

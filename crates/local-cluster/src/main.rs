@@ -41,14 +41,16 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     runtime::log::init(args.log_level);
-    match run(args) {
+    let code = match run(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("local-cluster: {error:#}");
+            runtime::log::fatal(format_args!("local-cluster: {error:#}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    runtime::log::flush();
+    code
 }
 
 /// Whether the run is a success.

@@ -10,6 +10,7 @@ pub mod escape;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod output;
 pub mod server;
 pub mod signals;
 mod socket;

@@ -2,18 +2,22 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-use tracing::{info, warn};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
 
 /// By shell convention a process that a signal ended exits with this plus the signal's number.
 const SIGNAL_EXIT_BASE: i32 = 128;
 
 /// Installs the handlers at once, and returns a future that completes on the first signal.
 ///
-/// A second signal, whenever it comes after the first, ends the process with
-/// 128 plus the signal's number (143 for SIGTERM, 130 for SIGINT).
+/// A second signal, whenever it comes after the first, ends the process with 128 plus the signal's
+/// number (143 for SIGTERM, 130 for SIGINT). The handler itself does that, so that it does not matter
+/// what the program is busy with; nothing is flushed or said.
 ///
 /// Must be called inside a Tokio runtime, and before a port is opened: as PID 1 in a container a
 /// process without a handler ignores SIGTERM.
@@ -22,46 +26,24 @@ const SIGNAL_EXIT_BASE: i32 = 128;
 ///
 /// When the operating system refuses a handler.
 pub fn shutdown_requested() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut signals = Signals {
-        terminate: signal(SignalKind::terminate())?,
-        interrupt: signal(SignalKind::interrupt())?,
-    };
-    let (requested, request) = oneshot::channel();
-    // A task of its own hears signals whatever the rest of the program is busy with.
-    tokio::spawn(async move {
-        let first = signals.next().await;
-        info!(signal = first.name, "shutting down");
-        // Nobody may be waiting any more; the second signal counts all the same.
-        let _ = requested.send(());
-        let second = signals.next().await;
-        warn!(signal = second.name, "second signal, exiting at once");
-        std::process::exit(SIGNAL_EXIT_BASE + second.number);
-    });
-    Ok(async move {
-        // The task ends with the runtime, and then nobody waits here.
-        let _ = request.await;
-    })
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-struct Received {
-    name: &'static str,
-    number: i32,
-}
-
-impl Signals {
-    async fn next(&mut self) -> Received {
-        let (name, kind) = tokio::select! {
-            _ = self.terminate.recv() => ("SIGTERM", SignalKind::terminate()),
-            _ = self.interrupt.recv() => ("SIGINT", SignalKind::interrupt()),
-        };
-        Received {
-            name,
-            number: kind.as_raw_value(),
-        }
+    // Before the flag can be set, so that a signal which sets it is heard here as well.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let requested = Arc::new(AtomicBool::new(false));
+    for number in [SIGTERM, SIGINT] {
+        // In this order: the signal that sets the flag must not find it set.
+        flag::register_conditional_shutdown(
+            number,
+            SIGNAL_EXIT_BASE + number,
+            Arc::clone(&requested),
+        )?;
+        flag::register(number, Arc::clone(&requested))?;
     }
+    Ok(async move {
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal, "shutting down");
+    })
 }

@@ -1,6 +1,7 @@
 //! How a line of the access log is written. Every answer pays for it, so that the text is put together
 //! by hand: `format!` takes three times as long as all of this.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,17 +22,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) bytes: usize,
 }
 
-/// The current second, spelled out: most lines share it.
-#[derive(Debug, Default)]
-pub(super) struct Clock {
-    second: u64,
-    text: String,
-}
-
 /// <https://github.com/hashicorp/http-echo>'s line, with the parts that a client chooses escaped.
-pub(super) fn append_text(line: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
+pub(super) fn append_text(line: &mut Vec<u8>, entry: &Entry<'_>) {
     let head = entry.head;
-    line.extend_from_slice(clock.now().as_bytes());
+    append_now(line);
     line.push(b' ');
     Escaped::quoted(host(head)).append_to(line);
     line.push(b' ');
@@ -119,7 +113,7 @@ struct JsonLine<'a> {
     duration_us: f64,
 }
 
-pub(super) fn append_json(line: &mut Vec<u8>, _clock: &mut Clock, entry: &Entry<'_>) {
+pub(super) fn append_json(line: &mut Vec<u8>, entry: &Entry<'_>) {
     let head = entry.head;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let json = serde_json::to_string(&JsonLine {
@@ -159,20 +153,27 @@ fn protocol(head: &Parts) -> &'static str {
     }
 }
 
-impl Clock {
-    /// The time as Go's package `log` writes it, in UTC: `2026/11/22 12:22:53`.
-    fn now(&mut self) -> &str {
-        let now = SystemTime::now();
-        let second = now
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |age| age.as_secs());
-        if self.second != second {
-            self.second = second;
-            let rfc3339 = humantime::format_rfc3339_seconds(now).to_string();
-            self.text = rfc3339.replace('-', "/").replace('T', " ").replace('Z', "");
-        }
-        &self.text
+/// The time as Go's package `log` writes it, in UTC: `2026/11/22 12:22:53`.
+fn append_now(line: &mut Vec<u8>) {
+    thread_local! {
+        /// The current second, and how it is written: most lines share it.
+        static NOW: Cell<(u64, [u8; 19])> = const { Cell::new((u64::MAX, [b' '; 19])) };
     }
+    let now = SystemTime::now();
+    let age = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (second, mut text) = NOW.get();
+    if second != age.as_secs() {
+        let rfc3339 = humantime::format_rfc3339_seconds(now).to_string();
+        for (to, from) in text.iter_mut().zip(rfc3339.bytes()) {
+            *to = match from {
+                b'-' => b'/',
+                b'T' => b' ',
+                other => other,
+            };
+        }
+        NOW.set((age.as_secs(), text));
+    }
+    line.extend_from_slice(&text);
 }
 
 #[cfg(test)]
