@@ -11,13 +11,14 @@ use runtime::duration::parse_positive_duration;
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
 
-use crate::Config;
-use crate::check::Expectation;
+use crate::commands::{once, resolve, run};
 use crate::dns::{ConfSource, Families, Resolver};
-use crate::http::HttpConfig;
-use crate::probe::{ProbeConfig, Target};
-use crate::status::ExpectedStatus;
-use crate::view::Format;
+use crate::expectation::Expectation;
+use crate::expected_status::ExpectedStatus;
+use crate::failure::FailureKind;
+use crate::probe::{HttpConfig, ProbeConfig};
+use crate::target::{ParseTargetError, Target};
+use crate::views::Format;
 
 /// Resolves a Service through cluster DNS, calls it, and prints what happened.
 ///
@@ -56,25 +57,11 @@ enum CommandArgs {
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Call over and over.
-    Run(Config),
+    Run(run::Config),
     /// Call once.
-    Once {
-        /// How to call.
-        probe: ProbeConfig,
-        /// How much to say of it.
-        format: Format,
-        /// What is a success.
-        expectation: Expectation,
-    },
+    Once(once::Config),
     /// Look a name up.
-    Resolve {
-        /// How.
-        resolver: Resolver,
-        /// What.
-        name: String,
-        /// For the whole lookup.
-        timeout: Duration,
-    },
+    Resolve(resolve::Config),
     /// Call every address of a name, step by step.
     Diagnose(ProbeConfig),
 }
@@ -190,7 +177,7 @@ struct DiagnoseArgs {
 #[derive(Debug, clap::Args)]
 struct CallArgs {
     /// What to call: http://HOST[:PORT][/PATH]; a HOST without a dot is found in this namespace
-    #[arg(env = "CALLER_URL", default_value = "http://backend:8080/")]
+    #[arg(env = "CALLER_URL", default_value = "http://backend:8080/", value_parser = parse_target)]
     url: Target,
 
     /// Longest time for a whole call, DNS included
@@ -316,11 +303,24 @@ impl FromStr for Header {
     }
 }
 
+/// A subcommand that comes after a flag is taken for a target; it is hardly meant so.
+fn parse_target(text: &str) -> Result<Target, String> {
+    let cli = Cli::command();
+    if cli
+        .get_subcommands()
+        .any(|command| command.get_name() == text)
+    {
+        return Err(format!(
+            "flags go after the subcommand: `caller {text} --flag`; a host of that name is http://{text}/"
+        ));
+    }
+    text.parse()
+        .map_err(|error: ParseTargetError| error.to_string())
+}
+
 fn parse_expectation(text: &str) -> Result<Expectation, String> {
     text.parse().map_err(|_| {
-        let kinds = crate::failure::FailureKind::ALL
-            .iter()
-            .map(|kind| kind.label());
+        let kinds = FailureKind::ALL.iter().map(|kind| kind.label());
         let kinds: Vec<_> = kinds.collect();
         format!("expected ok, blocked or one of {}", kinds.join(", "))
     })
@@ -348,20 +348,20 @@ impl Cli {
                 call,
                 format,
                 expect,
-            })) => Command::Once {
+            })) => Command::Once(once::Config {
                 probe: call.into_probe(false, false),
                 format,
                 expectation: expect,
-            },
+            }),
             Some(CommandArgs::Resolve(ResolveArgs {
                 name,
                 resolver,
                 timeout,
-            })) => Command::Resolve {
+            })) => Command::Resolve(resolve::Config {
                 resolver: resolver.into(),
                 name,
                 timeout,
-            },
+            }),
             Some(CommandArgs::Diagnose(DiagnoseArgs { call })) => {
                 Command::Diagnose(call.into_probe(true, false))
             }
@@ -427,7 +427,7 @@ impl From<ResolverArgs> for Resolver {
     }
 }
 
-impl From<RunArgs> for Config {
+impl From<RunArgs> for run::Config {
     fn from(args: RunArgs) -> Self {
         let RunArgs {
             call,

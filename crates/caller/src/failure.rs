@@ -1,8 +1,10 @@
-//! Why a call can fail: the stages it goes through, and every kind of failure with its label and exit
-//! code. The words for them are in [`crate::verdict`].
+//! Why a call failed: the stage it had reached, the kind of failure, and the evidence, all of it data.
+//! The words for them are in [`crate::verdict`].
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A step of a call, in the order in which a call takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,3 +117,116 @@ impl FromStr for FailureKind {
 #[derive(Debug, thiserror::Error)]
 #[error("not the label of a kind of failure")]
 pub struct ParseFailureKindError;
+
+/// Why a call failed: where, in one word, and everything that was seen of it.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The step that failed.
+    pub stage: Stage,
+    /// The category, for metrics, exit codes and expectations.
+    pub kind: FailureKind,
+    /// What was seen. In a box, so that a result which may be a failure stays small.
+    pub detail: Box<Detail>,
+}
+
+/// What was seen of a failure, as data. [`crate::verdict`] makes sentences of it.
+#[derive(Clone, Debug)]
+pub struct Detail {
+    /// What ended the step.
+    pub cause: Cause,
+    /// How much of a response had come by then.
+    pub received: Received,
+    /// How long the connection had been idle before, where a kept one was used.
+    pub idle: Option<Duration>,
+    /// From the start of the attempt at this address, or of the lookup, to the failure.
+    pub after: Duration,
+}
+
+/// What ended a step that failed.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// DNS did: see the report's lookup.
+    Lookup,
+    /// The operating system reported an error.
+    Os(OsError),
+    /// The time was up.
+    Timeout,
+    /// The peer closed the connection.
+    Closed,
+    /// What came is not HTTP; the parser's words.
+    Malformed(String),
+    /// The peer ended the stream or the connection by HTTP/2's own means.
+    Http2(Http2Error),
+    /// A whole response came, and its status is not expected.
+    Status,
+    /// The body is longer than this many bytes.
+    TooLarge(u64),
+}
+
+/// An error of the operating system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OsError {
+    /// The number, where there is one.
+    pub errno: Option<i32>,
+    text: String,
+}
+
+/// The end of an HTTP/2 stream or connection, as the peer put it (RFC 9113, section 7).
+#[derive(Clone, Debug)]
+pub struct Http2Error {
+    /// The frame that carried it.
+    pub frame: Http2Frame,
+    /// The error code.
+    pub reason: h2::Reason,
+    /// What GOAWAY's debug data say, the beginning of it.
+    pub debug: String,
+}
+
+/// A frame that ends an HTTP/2 stream or connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Frame {
+    /// The whole connection ends.
+    GoAway,
+    /// This request alone is refused or aborted.
+    RstStream,
+}
+
+/// How much of a response has come.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// Bytes read from the connection since the request was sent.
+    pub bytes: u64,
+    /// The first of them, at most [`Received::KEPT`].
+    pub start: Vec<u8>,
+    /// Bytes of the body, once the head was complete.
+    pub body: Option<u64>,
+}
+
+impl Received {
+    /// How many bytes of what was received are kept as evidence.
+    pub const KEPT: usize = 64;
+}
+
+impl From<&io::Error> for OsError {
+    fn from(error: &io::Error) -> Self {
+        Self {
+            errno: error.raw_os_error(),
+            text: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for Http2Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GoAway => "GOAWAY",
+            Self::RstStream => "RST_STREAM",
+        })
+    }
+}

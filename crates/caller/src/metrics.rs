@@ -1,6 +1,7 @@
-//! What Prometheus is told of calls.
+//! Metrics of calls, for Prometheus.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,8 +13,9 @@ use prometheus_client::registry::{Registry, Unit};
 use runtime::metrics::register_build_info;
 
 use crate::dns::Lookup;
-use crate::failure::FailureKind as Kind;
-use crate::report::{Phases, Report};
+use crate::failure::FailureKind;
+use crate::report::{Phase, Report};
+use crate::stats::{Names, Observer};
 
 /// Seconds: from what a call within a node takes to what the longest timeout is likely to be.
 const PHASE_BUCKETS: [f64; 15] = [
@@ -28,6 +30,7 @@ pub(crate) struct Metrics {
     phases: Family<PhaseLabel, Histogram, fn() -> Histogram>,
     questions: Family<QuestionLabels, Counter>,
     responses: Family<PodLabel, Counter>,
+    pods: Mutex<Names>,
     last_success: Gauge<f64, AtomicU64>,
 }
 
@@ -53,21 +56,22 @@ struct PodLabel {
 }
 
 impl Metrics {
-    /// Makes metrics and a registry of them.
-    pub(crate) fn new() -> (Self, Registry) {
+    /// Makes metrics and a registry of them. `dropped` counts the lines of output that were lost.
+    pub(crate) fn new(dropped: Counter) -> (Self, Registry) {
         let metrics = Self {
             calls: Family::default(),
             phases: Family::new_with_constructor(|| Histogram::new(PHASE_BUCKETS)),
             questions: Family::default(),
             responses: Family::default(),
+            pods: Mutex::default(),
             last_success: Gauge::default(),
         };
         // A counter that appears with its first failure hides that failure from `rate`.
-        let kinds = Kind::ALL.iter().map(|kind| kind.label());
+        let kinds = FailureKind::ALL.iter().map(|kind| kind.label());
         for result in ["ok"].into_iter().chain(kinds) {
             drop(metrics.calls.get_or_create(&ResultLabel { result }));
         }
-        for (phase, _) in Phases::default().named() {
+        for phase in Phase::ALL.map(Phase::label) {
             drop(metrics.phases.get_or_create(&PhaseLabel { phase }));
         }
 
@@ -99,37 +103,45 @@ impl Metrics {
             Unit::Seconds,
             metrics.last_success.clone(),
         );
+        registry.register(
+            "output_dropped",
+            "Lines of output that were lost, because stdout was stuck, full or gone",
+            dropped,
+        );
         register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
         (metrics, registry)
     }
+}
 
-    /// Counts a call that has just ended. Its answer, if there was one, counts for `backend`.
-    pub(crate) fn observe(&self, report: &Report, backend: Option<String>) {
+impl Observer for Metrics {
+    fn lookup(&self, lookup: &Lookup) {
+        for query in &lookup.queries {
+            let labels = QuestionLabels {
+                r#type: query.family.to_string(),
+                rcode: query.outcome.code(),
+            };
+            self.questions.get_or_create(&labels).inc();
+        }
+    }
+
+    fn call(&self, report: &Report) {
         let result = report.result();
         self.calls.get_or_create(&ResultLabel { result }).inc();
-        for (phase, duration) in report.phases.named() {
+        for (phase, duration) in report.timings.iter() {
             if let Some(duration) = duration {
+                let phase = phase.label();
                 let histogram = self.phases.get_or_create(&PhaseLabel { phase });
                 histogram.observe(duration.as_secs_f64());
             }
         }
-        if let Some(pod) = backend {
+        if let Some(backend) = report.backend() {
+            let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            let pod = pods.bounded(backend);
             self.responses.get_or_create(&PodLabel { pod }).inc();
         }
         if report.is_ok() {
             let now = Timestamp::now().as_duration();
             self.last_success.set(now.as_secs_f64());
-        }
-    }
-
-    /// Counts the questions of a lookup.
-    pub(crate) fn observe_lookup(&self, lookup: &Lookup) {
-        for question in &lookup.queries {
-            let labels = QuestionLabels {
-                r#type: question.family.to_string(),
-                rcode: question.outcome.code(),
-            };
-            self.questions.get_or_create(&labels).inc();
         }
     }
 }

@@ -1,108 +1,177 @@
-//! What one call came to. Every view (the log, the summary, the exit code) is made of this.
+//! Result of one call. Every view (the log, the metrics, the summary, the exit code) is made of this.
 
 use std::net::SocketAddr;
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use jiff::Timestamp;
 use runtime::escape::Escaped;
 
 use crate::dns::Lookup;
-use crate::failure::FailureKind as Kind;
+use crate::failure::{Failure, FailureKind};
+use crate::target::Target;
 
-/// One call.
+/// One call: what was called, how long each phase took, and how it ended.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// When it began.
+    /// What was called.
+    pub target: Arc<Target>,
+    /// When the round that this call belongs to began.
     pub started: Timestamp,
+    /// The lookup of the target's name, shared by the calls of a round. `None` where there was nothing
+    /// to look up.
+    pub lookup: Option<Arc<Lookup>>,
     /// Sent as `X-Request-Id`, so that the backend's log can be matched.
     pub request_id: String,
-    /// `None`: the URL has a literal address.
-    pub lookup: Option<Arc<Lookup>>,
-    /// What was called; for a Service that is the ClusterIP. `None`: it did not come to that.
+    /// What was connected to; for a Service that is the ClusterIP. `None`: it did not come to that.
     pub address: Option<SocketAddr>,
-    /// Where the time went.
-    pub phases: Phases,
-    /// The answer, if one came: with [`Kind::HttpStatus`] there is an answer *and* a failure.
-    pub answer: Option<Answer>,
-    /// Why the call failed, if it did.
-    pub failure: Option<Failure>,
+    /// How long each phase took.
+    pub timings: Timings,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
-/// Where the time of a call went. A phase that was not reached is `None`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Phases {
-    /// From the name to its addresses.
-    pub dns: Option<Duration>,
-    /// The TCP handshake.
-    pub connect: Option<Duration>,
-    /// From the connection to the head of the answer.
-    pub first_byte: Option<Duration>,
-    /// From the beginning to the last byte, or to the failure.
-    pub total: Duration,
-}
-
-impl Phases {
-    /// Each phase with its name, in the order of time.
-    pub fn named(&self) -> [(&'static str, Option<Duration>); 4] {
-        let Self {
-            dns,
-            connect,
-            first_byte,
-            total,
-        } = *self;
-        [
-            ("dns", dns),
-            ("connect", connect),
-            ("first_byte", first_byte),
-            ("total", Some(total)),
-        ]
-    }
-}
-
-/// An answer.
+/// How a call ended: with a response that is a success, or with a failure, which may have a response as
+/// well (an error status, a body that broke off).
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub enum Outcome {
+    /// The response is what was expected.
+    Answered(Response),
+    /// The call failed.
+    Failed(Failure, Option<Response>),
+}
+
+/// A response, as far as it is kept.
+#[derive(Clone, Debug)]
+pub struct Response {
     /// The HTTP status.
-    pub status: u16,
-    /// `X-Pod-Name`, where the backend says.
+    pub status: StatusCode,
+    /// `X-Pod-Name`, where the backend says it.
     pub pod: Option<String>,
+    /// `Location`, of a redirect.
+    pub location: Option<String>,
+    /// The proxy that made up this response itself, as far as its headers and its body tell.
+    pub proxy: Option<Proxy>,
     /// The beginning of the body.
     pub body: Vec<u8>,
-    /// The length of the whole body, in bytes.
+    /// The length of the body that was read, in bytes.
     pub body_len: u64,
 }
 
-/// Why a call failed.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// In one word.
-    pub kind: Kind,
-    /// What was seen: names, addresses, errors, times.
-    pub evidence: String,
+/// A proxy, a sidecar or a load balancer between the caller and the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Its name, such as `Envoy`, or what is known of it.
+    pub name: &'static str,
+    /// The header fields that give it away, as `name: value`.
+    pub headers: Vec<String>,
 }
 
-impl Report {
-    /// Whether the call did what it was to do.
-    pub fn is_ok(&self) -> bool {
-        self.failure.is_none()
-    }
+/// A part of a call's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// From the name to its addresses.
+    Dns,
+    /// The TCP handshake.
+    Connect,
+    /// From the connection to the head of the response.
+    FirstByte,
+    /// From the beginning to the last byte, or to the failure.
+    Total,
+}
 
-    /// `ok`, or the kind of failure: the word for metrics and JSON.
-    pub fn result(&self) -> &'static str {
-        self.failure.as_ref().map_or("ok", |f| f.kind.label())
-    }
+impl Phase {
+    /// Every phase, in the order of time.
+    pub const ALL: [Self; 4] = [Self::Dns, Self::Connect, Self::FirstByte, Self::Total];
 
-    /// Who answered: the pod, or where the backend does not say, the address. `None`: nobody.
-    pub fn backend(&self) -> Option<String> {
-        let answer = self.answer.as_ref()?;
-        match (&answer.pod, self.address) {
-            (Some(pod), _) => Some(Escaped::new(pod.as_bytes()).to_string()),
-            (None, address) => address.map(|address| address.to_string()),
+    /// The word for metrics, JSON and text.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::FirstByte => "first_byte",
+            Self::Total => "total",
         }
     }
 }
 
-pub(crate) fn is_before_connection(kind: Kind) -> bool {
-    kind <= Kind::Local
+/// How long each phase took; `None` for one that was not reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings([Option<Duration>; Phase::ALL.len()]);
+
+impl Index<Phase> for Timings {
+    type Output = Option<Duration>;
+
+    fn index(&self, phase: Phase) -> &Option<Duration> {
+        &self.0[phase as usize]
+    }
+}
+
+impl IndexMut<Phase> for Timings {
+    fn index_mut(&mut self, phase: Phase) -> &mut Option<Duration> {
+        &mut self.0[phase as usize]
+    }
+}
+
+impl Timings {
+    /// Each phase with its duration, in the order of time.
+    pub fn iter(&self) -> impl Iterator<Item = (Phase, Option<Duration>)> {
+        Phase::ALL.into_iter().map(|phase| (phase, self[phase]))
+    }
+}
+
+impl Outcome {
+    /// Why the call failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Answered(_) => None,
+            Self::Failed(failure, _) => Some(failure),
+        }
+    }
+
+    /// The response, if one came.
+    pub fn response(&self) -> Option<&Response> {
+        match self {
+            Self::Answered(response) => Some(response),
+            Self::Failed(_, response) => response.as_ref(),
+        }
+    }
+}
+
+impl Report {
+    /// Why the call failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.outcome.failure()
+    }
+
+    /// The response, if one came.
+    pub fn response(&self) -> Option<&Response> {
+        self.outcome.response()
+    }
+
+    /// The category of the failure, if the call failed.
+    pub fn kind(&self) -> Option<FailureKind> {
+        self.failure().map(|failure| failure.kind)
+    }
+
+    /// Whether the call was a success.
+    pub fn is_ok(&self) -> bool {
+        self.failure().is_none()
+    }
+
+    /// `ok`, or the label of the kind of failure: the word for metrics and JSON.
+    pub fn result(&self) -> &'static str {
+        self.kind().map_or("ok", FailureKind::label)
+    }
+
+    /// Who answered: the pod, or where the backend does not say, the address. `None`: nobody.
+    pub fn backend(&self) -> Option<String> {
+        let response = self.response()?;
+        match (&response.pod, self.address) {
+            (Some(pod), _) => Some(Escaped::new(pod.as_bytes()).to_string()),
+            (None, address) => address.map(|address| address.to_string()),
+        }
+    }
 }

@@ -2,21 +2,22 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use caller::commands::run;
 use caller::dns::{ConfSource, Families, Resolver};
-use caller::http::HttpConfig;
-use caller::probe::ProbeConfig;
-use caller::status::ExpectedStatus;
-use caller::view::Format;
+use caller::expected_status::ExpectedStatus;
+use caller::probe::{HttpConfig, ProbeConfig};
+use caller::views::Format;
 use echo_server::{AccessLogFormat, EchoServer, Faults, Pod};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use runtime::listen::ListenAddr;
+use runtime::output::{Lines, Output};
 use runtime::server::{Drain, Limits};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -64,7 +65,8 @@ pub struct Cluster {
     dns: Dns,
     service: Service,
     backends: Vec<(String, EchoServer)>,
-    frontends: Vec<(String, caller::Caller)>,
+    frontends: Vec<(String, run::Caller)>,
+    output: Output,
     /// Holds the pods' resolv.conf; removed when dropped.
     files: TempDir,
 }
@@ -105,10 +107,16 @@ impl Cluster {
             path: resolv_conf,
             nameservers: vec![dns.addr],
         };
+        let output = Output::stdout();
         let frontends = (1..=REPLICAS)
             .map(|n| {
                 let name = format!("frontend-{n}");
-                let frontend = |admin| frontend(&name, service.addr.port(), &source, admin, config);
+                // As `kubectl logs --prefix` writes it.
+                let lines = output.lines().prefixed(format!("[pod/{name}/caller] "));
+                let frontend = |admin| {
+                    let lines = lines.clone();
+                    frontend(&name, service.addr.port(), &source, admin, lines, config)
+                };
                 let usual = ListenAddr {
                     port: ADMIN_PORT + n - 1,
                     ..any_port()
@@ -123,6 +131,7 @@ impl Cluster {
             service,
             backends,
             frontends,
+            output,
             files,
         })
     }
@@ -132,7 +141,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// When stdout cannot be written to.
+    /// When a pod panics, or the operating system cannot tell the addresses of a backend.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
@@ -142,6 +151,7 @@ impl Cluster {
             service: _service,
             backends,
             frontends,
+            output,
             files: _files,
         } = self;
         let mut servers = JoinSet::new();
@@ -151,9 +161,8 @@ impl Cluster {
         }
         let mut callers = JoinSet::new();
         let stop_frontends = watch::Sender::new(false);
-        for (name, caller) in frontends {
-            let out = Prefixed(format!("[pod/{name}/caller] "));
-            callers.spawn(caller.run(until_set(stop_frontends.subscribe()), out));
+        for (_, caller) in frontends {
+            callers.spawn(caller.run(until_set(stop_frontends.subscribe())));
         }
         tokio::spawn(async move {
             shutdown.await;
@@ -162,12 +171,13 @@ impl Cluster {
 
         let mut failed = 0;
         while let Some(ended) = callers.join_next().await {
-            failed += ended?.context("cannot write to stdout")?.failed();
+            failed += ended?.failed();
         }
         stop_backends.send_replace(true);
         while let Some(ended) = servers.join_next().await {
             ended??;
         }
+        output.finish();
         Ok(failed == 0)
     }
 
@@ -243,14 +253,15 @@ fn frontend(
     port: u16,
     source: &ConfSource,
     admin: ListenAddr,
+    lines: Lines,
     config: Config,
-) -> anyhow::Result<caller::Caller> {
+) -> anyhow::Result<run::Caller> {
     let Config {
         interval,
         count,
         format,
     } = config;
-    let caller = caller::bind(caller::Config {
+    let config = run::Config {
         probe: ProbeConfig {
             target: format!("http://backend:{port}/").parse()?,
             resolver: Resolver {
@@ -275,8 +286,8 @@ fn frontend(
         format,
         admin: Some(admin),
         name: Some(name.to_owned()),
-    })?;
-    Ok(caller)
+    };
+    Ok(run::bind(config, lines)?)
 }
 
 /// A free port of 127.0.0.1.
@@ -290,23 +301,4 @@ pub fn any_port() -> ListenAddr {
 async fn until_set(mut flag: watch::Receiver<bool>) {
     // An error means that nobody is left to set it: then, too, it is time to go.
     let _ = flag.wait_for(|set| *set).await;
-}
-
-/// Stdout, with a word before each line, as `kubectl logs --prefix` writes it. A block stays whole.
-struct Prefixed(String);
-
-impl Write for Prefixed {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        let mut lines = Vec::with_capacity(text.len() * 2);
-        for line in text.split_inclusive(|&byte| byte == b'\n') {
-            lines.extend_from_slice(self.0.as_bytes());
-            lines.extend_from_slice(line);
-        }
-        io::stdout().lock().write_all(&lines)?;
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
-    }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use caller::view::Format;
+use caller::views::Format;
 use clap::Parser;
 use local_cluster::cluster::{Cluster, Config};
 use runtime::log::LevelFilter;

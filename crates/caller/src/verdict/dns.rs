@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::dns::{Lookup, LookupFailure, Query, QueryOutcome};
-use crate::text::Millis;
+use crate::views::text::Millis;
 
 /// What was seen: the names that were asked for, the servers and their answers.
 pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {

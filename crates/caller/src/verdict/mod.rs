@@ -1,11 +1,100 @@
-//! Words for failures: what happened, what is the likely cause, what to run next. Every view takes them
-//! from here.
+//! Words for failures: what was seen, what happened, what is the likely cause, what to run next. Every
+//! view takes them from here, so that no two can disagree.
 
 pub mod dns;
+mod http;
+mod next;
 
-use crate::failure::FailureKind;
+use std::borrow::Cow;
 
-/// What happened, in a few words.
+pub use self::next::next_command;
+use crate::dns::{Lookup, LookupFailure};
+use crate::failure::{Cause, Failure, FailureKind, OsError, Stage};
+use crate::report::Report;
+use crate::views::text::Millis;
+
+/// What was seen: names, addresses, errors, sizes, times.
+pub fn evidence(report: &Report, failure: &Failure) -> String {
+    if let Some((lookup, failure)) = failed_lookup(report) {
+        return dns::evidence(lookup, failure);
+    }
+    let what = match failure.stage {
+        Stage::Dns | Stage::Connect => match &failure.detail.cause {
+            Cause::Os(error) => format!("connecting: {error}"),
+            _ => "connecting: no answer".to_owned(),
+        },
+        Stage::Http => http::evidence(report, failure),
+    };
+    let after = Millis(Some(failure.detail.after));
+    match report.address {
+        Some(address) => format!("{address}: {what} after {after}"),
+        None => format!("{what} after {after}"),
+    }
+}
+
+/// What happened, in a few words that the evidence bears out.
+pub fn what(failure: &Failure) -> &'static str {
+    let refined = match failure.stage {
+        Stage::Dns | Stage::Connect => None,
+        Stage::Http => http::what(failure),
+    };
+    refined.unwrap_or_else(|| words(failure.kind))
+}
+
+/// What is most likely behind it, as far as the evidence tells.
+pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
+    let refined = match failure.stage {
+        Stage::Dns => None,
+        Stage::Connect => connect_cause(report, failure),
+        Stage::Http => http::likely(report, failure),
+    };
+    refined.unwrap_or_else(|| usual_cause(failure.kind).into())
+}
+
+/// The lookup that ended the call, if one did.
+fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
+    let lookup = report.lookup.as_deref()?;
+    Some((lookup, lookup.outcome.as_ref().err()?))
+}
+
+fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
+    let Cause::Os(OsError {
+        errno: Some(errno), ..
+    }) = failure.detail.cause
+    else {
+        return None;
+    };
+    let family = match report.address?.is_ipv6() {
+        true => "IPv6",
+        false => "IPv4",
+    };
+    match (failure.kind, errno) {
+        (FailureKind::ConnectUnreachable, libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => {
+            Some(format!("this pod has no {family} address to call from").into())
+        }
+        (FailureKind::ConnectUnreachable, libc::EINVAL) => {
+            Some("the address is of use only with a scope, or not at all".into())
+        }
+        (FailureKind::ConnectUnreachable, libc::EPERM | libc::EACCES) => {
+            Some("a policy or a firewall on this side forbids it".into())
+        }
+        (FailureKind::Local, libc::EMFILE | libc::ENFILE) => {
+            Some("this pod is short of file descriptors".into())
+        }
+        (FailureKind::Local, libc::EADDRNOTAVAIL | libc::EAGAIN) => {
+            Some("this pod is short of local ports for that address".into())
+        }
+        (FailureKind::Local, libc::ENOBUFS | libc::ENOMEM) => {
+            Some("this pod is short of memory for sockets".into())
+        }
+        (FailureKind::Reset, _) => Some(
+            "what listens there hangs up as soon as it is connected: a proxy without a backend, or a backend that refuses this client".into(),
+        ),
+        _ => None,
+    }
+}
+
+/// What a failure of this kind is, in a few words.
 pub fn words(kind: FailureKind) -> &'static str {
     table(kind).0
 }

@@ -1,9 +1,9 @@
-//! `caller once`: one call, with an exit code, and `--expect`, which makes a check of it.
+//! What a call is expected to come to, which makes a check of it.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::failure::{FailureKind as Kind, ParseFailureKindError as ParseKindError};
+use crate::failure::{FailureKind, ParseFailureKindError};
 use crate::report::Report;
 
 /// What a call is expected to come to.
@@ -15,11 +15,11 @@ pub enum Expectation {
     /// sign of that, because a backend that is not there refuses as well.
     Blocked,
     /// It fails in this way.
-    Kind(Kind),
+    Kind(FailureKind),
 }
 
 impl FromStr for Expectation {
-    type Err = ParseKindError;
+    type Err = ParseFailureKindError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
@@ -43,11 +43,14 @@ impl fmt::Display for Expectation {
 impl Expectation {
     /// Whether a call came to what was expected.
     pub fn is_met_by(self, report: &Report) -> bool {
-        let kind = report.failure.as_ref().map(|failure| failure.kind);
+        let kind = report.kind();
         match self {
             Self::Ok => kind.is_none(),
             Self::Blocked => {
-                matches!(kind, Some(Kind::ConnectTimeout | Kind::ConnectUnreachable))
+                matches!(
+                    kind,
+                    Some(FailureKind::ConnectTimeout | FailureKind::ConnectUnreachable)
+                )
             }
             Self::Kind(expected) => kind == Some(expected),
         }
@@ -55,9 +58,9 @@ impl Expectation {
 
     /// The exit code for a call: 0 as expected; else its kind's, or 1 if it succeeded.
     pub fn exit_code(self, report: &Report) -> u8 {
-        match &report.failure {
+        match report.kind() {
             _ if self.is_met_by(report) => 0,
-            Some(failure) => failure.kind.exit_code(),
+            Some(kind) => kind.exit_code(),
             None => 1,
         }
     }

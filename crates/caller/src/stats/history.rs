@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
-use crate::failure::FailureKind as Kind;
-use crate::report::{Failure, Phases, Report};
+use crate::failure::FailureKind;
+use crate::report::{Report, Timings};
 
 /// Calls that are remembered: those of an hour at the default interval.
 const MAX_CALLS: usize = 360;
@@ -15,35 +15,35 @@ const MAX_FAILURES: usize = 20;
 
 /// The newest of each are last.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     /// Calls so far; each has the number of those before it.
-    pub(super) count: u64,
-    pub(super) calls: VecDeque<Call>,
-    pub(super) failures: VecDeque<(u64, Report)>,
+    pub(crate) count: u64,
+    pub(crate) calls: VecDeque<Call>,
+    pub(crate) failures: VecDeque<(u64, Report)>,
     /// Of the last round, a call that failed, or else the last one.
-    pub(super) last: Option<Report>,
+    pub(crate) last: Option<Report>,
     /// `None` before the first round has ended.
-    pub(super) verdict: Option<Verdict>,
+    pub(crate) verdict: Option<Verdict>,
     /// When a call last succeeded.
-    pub(super) last_success: Option<Timestamp>,
+    pub(crate) last_success: Option<Timestamp>,
     /// The round that has not ended yet.
     round: Option<Round>,
 }
 
 /// A call, in brief.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) started: Timestamp,
-    pub(super) failure: Option<Kind>,
-    pub(super) backend: Option<String>,
-    pub(super) phases: Phases,
+pub(crate) struct Call {
+    pub(crate) started: Timestamp,
+    pub(crate) failure: Option<FailureKind>,
+    pub(crate) backend: Option<String>,
+    pub(crate) timings: Timings,
 }
 
 /// How it is now, and the start of the first round since which it has been so.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Verdict {
-    pub(super) ok: bool,
-    pub(super) since: Timestamp,
+pub(crate) struct Verdict {
+    pub(crate) ok: bool,
+    pub(crate) since: Timestamp,
 }
 
 #[derive(Debug)]
@@ -55,15 +55,15 @@ struct Round {
 
 impl History {
     /// Remembers a call; `backend` is the name of who answered.
-    pub(super) fn record(&mut self, report: &Report, backend: Option<String>) {
+    pub(crate) fn record(&mut self, report: &Report, backend: Option<String>) {
         if self.calls.len() == MAX_CALLS {
             self.calls.pop_front();
         }
         self.calls.push_back(Call {
             started: report.started,
-            failure: report.failure.as_ref().map(|Failure { kind, .. }| *kind),
+            failure: report.kind(),
             backend,
-            phases: report.phases,
+            timings: report.timings,
         });
         if report.is_ok() {
             self.last_success = Some(Timestamp::now());
@@ -86,7 +86,7 @@ impl History {
     }
 
     /// All calls of the round have been recorded.
-    pub(super) fn end_round(&mut self) {
+    pub(crate) fn end_round(&mut self) {
         let Some(Round { started, ok, last }) = self.round.take() else {
             return;
         };
@@ -98,7 +98,7 @@ impl History {
     }
 
     /// The calls from number `from` on, as far as they are remembered, and the number of the first.
-    pub(super) fn calls_from(&self, from: u64) -> (u64, impl Iterator<Item = &Call>) {
+    pub(crate) fn calls_from(&self, from: u64) -> (u64, impl Iterator<Item = &Call>) {
         let oldest = self.count - self.calls.len() as u64;
         let first = from.clamp(oldest, self.count);
         let skipped = usize::try_from(first - oldest).unwrap_or(usize::MAX);

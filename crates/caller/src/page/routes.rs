@@ -11,9 +11,9 @@ use runtime::server::{Arrival, Handler, Reply};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::status::Known;
-use super::{Live, events};
+use super::{Page, events};
 
-const PAGE: &str = include_str!("page.html");
+const HTML: &str = include_str!("page.html");
 
 /// Stands in the page for a number that is drawn anew for each request.
 const NONCE: &str = "{nonce}";
@@ -28,15 +28,15 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Answers the page's routes, and leaves the others to [`Admin`].
 #[derive(Clone, Debug)]
 pub(crate) struct Routes {
-    live: Arc<Live>,
+    page: Arc<Page>,
     admin: Admin,
     streams: Arc<Semaphore>,
 }
 
 impl Routes {
-    pub(crate) fn new(live: Arc<Live>, admin: Admin) -> Self {
+    pub(crate) fn new(page: Arc<Page>, admin: Admin) -> Self {
         Self {
-            live,
+            page,
             admin,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
@@ -51,9 +51,9 @@ impl Routes {
         let id = head.headers.get(LAST_EVENT_ID);
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
         let (sender, events) = mpsc::channel(1);
-        let (live, known) = (Arc::clone(&self.live), Known::from_event_id(id));
+        let (page, known) = (Arc::clone(&self.page), Known::from_event_id(id));
         tokio::spawn(async move {
-            events::feed(live, known, sender).await;
+            events::feed(page, known, sender).await;
             drop(permit);
         });
         answer("text/event-stream", Body::Stream(events))
@@ -63,9 +63,9 @@ impl Routes {
 impl Handler for Routes {
     fn answer(&self, head: &Parts, _: Arrival) -> Reply {
         Reply::Now(match (&head.method, head.uri.path()) {
-            (&Method::GET | &Method::HEAD, "/") => page(),
+            (&Method::GET | &Method::HEAD, "/") => html(),
             (&Method::GET | &Method::HEAD, "/status.json") => {
-                let (json, _) = self.live.status(&Known::default());
+                let (json, _) = self.page.status(&Known::default());
                 answer("application/json", json)
             }
             (&Method::GET, "/events") => self.events(head),
@@ -76,14 +76,14 @@ impl Handler for Routes {
 
 /// The page may run its own script, use its own style, draw its own icon, and ask this server;
 /// nothing else, and nothing that is put into it by way of data.
-fn page() -> Response<Body> {
+fn html() -> Response<Body> {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; \
          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'"
     );
-    let mut response = answer("text/html; charset=utf-8", PAGE.replace(NONCE, &nonce));
+    let mut response = answer("text/html; charset=utf-8", HTML.replace(NONCE, &nonce));
     if let Ok(policy) = HeaderValue::try_from(policy) {
         response.headers_mut().insert(CSP, policy);
     }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `ok`, `since`, `last`, `last_success` and `next` are null before there is anything to say. `last` is
-//! a call of the last round as [`crate::json`] writes it, one that failed if there is one; `next` is
+//! a call of the last round as [`crate::views::json`] writes it, one that failed if there is one; `next` is
 //! the command to run next, if it failed; `summary` is that of the whole run. `failures` are the last
 //! 20, the newest last, and `calls` the last 360, numbered from `first_call`. An event has the calls
 //! since the one before; its id is `instance:number`, the number being that of the next call.
@@ -22,11 +22,11 @@ use jiff::Timestamp;
 use runtime::escape::EscapedJson;
 use serde::Serialize;
 
-use super::history::Call;
-use super::{About, Live};
-use crate::advice::Service;
-use crate::json;
+use super::Page;
 use crate::report::Report;
+use crate::stats::{Call, State};
+use crate::verdict;
+use crate::views::{json, summary};
 
 #[derive(Serialize)]
 struct Status<'a, L, S> {
@@ -53,7 +53,7 @@ struct FailureView<'a> {
     time: String,
     request_id: &'a str,
     address: Option<SocketAddr>,
-    error: Option<json::Error<'a>>,
+    error: Option<json::Error>,
 }
 
 #[derive(Serialize)]
@@ -90,47 +90,39 @@ impl Known {
     }
 }
 
-impl Live {
+impl Page {
     /// The status as JSON, with the calls that are not `known`, and what is known after it.
     pub(super) fn status(&self, known: &Known) -> (String, Known) {
-        let About {
-            name,
-            url,
-            host,
-            interval,
-        } = &self.about;
-        let state = self.state();
-        let history = &state.history;
-        let from = match known.instance == state.instance {
+        let State {
+            summary: totals,
+            history,
+        } = &*self.stats.state();
+        let from = match known.instance == self.instance {
             true => known.number,
             false => 0,
         };
         let (first_call, calls) = history.calls_from(from);
-        let next = |report: &Report| {
-            let kind = report.failure.as_ref()?.kind;
-            let service = Service::of(host, report.lookup.as_deref());
-            Some(service.next_command(kind))
-        };
+        let next = |report: &Report| Some(verdict::next_command(report, report.kind()?));
         let failures = history.failures.iter();
         let json = serde_json::to_string(&Status {
-            instance: &state.instance,
+            instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
-            name: name.as_deref(),
-            interval_ms: json::millis(*interval),
-            started: json::time(state.started),
+            name: self.name.as_deref(),
+            interval_ms: json::millis(self.interval),
+            started: json::time(self.started),
             time: json::time(Timestamp::now()),
             ok: history.verdict.map(|verdict| verdict.ok),
             since: history.verdict.map(|verdict| json::time(verdict.since)),
             last_success: history.last_success.map(json::time),
-            last: history.last.as_ref().map(|report| json::call(url, report)),
+            last: history.last.as_ref().map(json::call),
             next: history.last.as_ref().and_then(next),
-            summary: state.summary.json(),
+            summary: summary::json(totals),
             failures: failures.map(|(n, report)| failure(*n, report)).collect(),
             first_call,
             calls: calls.map(call).collect(),
         });
         let known = Known {
-            instance: state.instance.clone(),
+            instance: self.instance.clone(),
             number: history.count,
         };
         let json = json.unwrap_or_default();
@@ -144,7 +136,7 @@ fn failure(number: u64, report: &Report) -> FailureView<'_> {
         time: json::time(report.started),
         request_id: &report.request_id,
         address: report.address,
-        error: report.failure.as_ref().map(json::error),
+        error: json::error(report),
     }
 }
 
@@ -153,6 +145,6 @@ fn call(call: &Call) -> CallView<'_> {
         time: json::time(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
         backend: call.backend.as_deref(),
-        phases_ms: json::phases(&call.phases),
+        phases_ms: json::timings(&call.timings),
     }
 }

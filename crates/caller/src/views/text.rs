@@ -14,17 +14,23 @@ use std::time::Duration;
 
 use runtime::escape::Escaped;
 
-use crate::report::{Answer, Report};
+use super::SUCCESS;
+use crate::failure::Failure;
+use crate::report::{Outcome, Report, Response};
+use crate::verdict;
 
-/// Most bytes of a body to show.
+/// Most bytes of the body of a success to show.
 const SHOWN_BODY: usize = 1024;
+
+/// Most bytes of the body of a failure to show as evidence.
+const SHOWN_EVIDENCE: usize = 512;
 
 /// Displays a report, each line ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
     /// What to show.
     pub report: &'a Report,
-    /// Add a fourth line: the pod, the address, and where the time went.
+    /// Add a fourth line: the pod, the address, and how long each phase took.
     pub wide: bool,
 }
 
@@ -34,24 +40,16 @@ impl fmt::Display for Block<'_> {
         // As date(1) writes it in the C locale.
         let date = report.started.strftime("%a %b %e %H:%M:%S UTC %Y");
         writeln!(f, "=== Frontend calling Backend at {date} ===")?;
-        match (&report.failure, &report.answer) {
-            (Some(failure), answer) => {
-                write!(f, "{}", Escaped::new(failure.evidence.as_bytes()))?;
-                if let Some(answer) = answer
-                    && !answer.body.is_empty()
-                {
-                    write!(f, ": {}", Body(answer))?;
-                }
-                let (words, cause) = (
-                    crate::verdict::words(failure.kind),
-                    crate::verdict::usual_cause(failure.kind),
-                );
-                writeln!(f, "\nCall failed: {words}; likely {cause}")?;
+        match &report.outcome {
+            Outcome::Answered(response) => {
+                writeln!(f, "{}\n{SUCCESS}", Body::of_success(response))?;
             }
-            (None, Some(answer)) => {
-                writeln!(f, "{}\nResponse received successfully!", Body(answer))?;
+            Outcome::Failed(failure, _) => {
+                let what = verdict::what(failure);
+                let likely = verdict::likely(report, failure);
+                writeln!(f, "{}", Evidence { report, failure })?;
+                writeln!(f, "Call failed: {what}; likely {likely}")?;
             }
-            (None, None) => {}
         }
         match self.wide {
             false => Ok(()),
@@ -60,23 +58,54 @@ impl fmt::Display for Block<'_> {
     }
 }
 
+/// Displays what was seen of a failure, the beginning of the response's body included, on one line.
+pub(crate) struct Evidence<'a> {
+    pub(crate) report: &'a Report,
+    pub(crate) failure: &'a Failure,
+}
+
+impl fmt::Display for Evidence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { report, failure } = self;
+        let evidence = verdict::evidence(report, failure);
+        write!(f, "{}", Escaped::new(evidence.as_bytes()))?;
+        match report.response() {
+            Some(response) if !response.body.is_empty() => {
+                let most = SHOWN_EVIDENCE;
+                write!(f, ": {}", Body { response, most })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The body on one line, without the newline that ends it.
-struct Body<'a>(&'a Answer);
+pub(crate) struct Body<'a> {
+    response: &'a Response,
+    most: usize,
+}
+
+impl<'a> Body<'a> {
+    pub(crate) fn of_success(response: &'a Response) -> Self {
+        let most = SHOWN_BODY;
+        Self { response, most }
+    }
+}
 
 impl fmt::Display for Body<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Answer {
+        let Response {
             body,
             body_len,
             status,
             ..
-        } = self.0;
+        } = self.response;
         if body.is_empty() {
-            return write!(f, "(HTTP {status} with an empty body)");
+            return write!(f, "(HTTP {} with an empty body)", status.as_u16());
         }
         let body = body.strip_suffix(b"\n").unwrap_or(body);
         let body = body.strip_suffix(b"\r").unwrap_or(body);
-        let shown = &body[..body.len().min(SHOWN_BODY)];
+        let shown = &body[..body.len().min(self.most)];
         write!(f, "{}", Escaped::new(shown))?;
         if shown.len() < body.len() {
             write!(f, "... ({body_len} bytes)")?;
@@ -91,17 +120,17 @@ impl fmt::Display for Wide<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.0;
         let pod = report
-            .answer
-            .as_ref()
-            .and_then(|answer| answer.pod.as_deref());
-        let pod = Escaped::new(pod.unwrap_or("-").as_bytes());
-        write!(f, "pod={pod} address=")?;
+            .response()
+            .and_then(|response| response.pod.as_deref());
+        let pod = Escaped::new(pod.unwrap_or("-").as_bytes()).to_string();
+        // The fields of this line are separated by spaces.
+        write!(f, "pod={} address=", pod.replace(' ', "\\x20"))?;
         match report.address {
             Some(address) => write!(f, "{address}")?,
             None => f.write_str("-")?,
         }
-        for (name, phase) in report.phases.named() {
-            write!(f, " {name}={}", Millis(phase))?;
+        for (phase, duration) in report.timings.iter() {
+            write!(f, " {}={}", phase.label(), Millis(duration))?;
         }
         write!(f, " id={}", report.request_id)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::Live;
+use super::Page;
 use super::status::Known;
 
 /// At least so long between two events, however fast the calls are.
@@ -17,10 +17,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Sends events until nobody takes them: all that is not `known` at first, then what is new.
-pub(super) async fn feed(live: Arc<Live>, mut known: Known, events: mpsc::Sender<Bytes>) {
-    let mut changed = live.changed.subscribe();
+pub(super) async fn feed(page: Arc<Page>, mut known: Known, events: mpsc::Sender<Bytes>) {
+    let mut changed = page.stats.changes();
     loop {
-        let (json, now_known) = live.status(&known);
+        let (json, now_known) = page.status(&known);
         known = now_known;
         let event = format!("id: {}\nretry: 1000\ndata: {json}\n\n", known.event_id());
         if events.send(event.into()).await.is_err() {

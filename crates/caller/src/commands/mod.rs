@@ -1,0 +1,18 @@
+//! What the program does: a file for the loop, and one for each subcommand.
+
+pub mod diagnose;
+pub mod once;
+pub mod resolve;
+pub mod run;
+mod ticker;
+
+use std::io::Write;
+
+use anyhow::Context;
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(text.as_bytes())
+        .context("cannot write to stdout")
+}

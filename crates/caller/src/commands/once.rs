@@ -1,0 +1,43 @@
+//! `caller once`: one call, with an exit code: 0 where it came to what was expected, else curl's for the
+//! failure, or 1 for a success that was not expected.
+
+use std::process::ExitCode;
+
+use super::print;
+use crate::expectation::Expectation;
+use crate::probe::{Probe, ProbeConfig};
+use crate::views::Format;
+
+/// What to call, and what to make of it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to call.
+    pub probe: ProbeConfig,
+    /// How much to say of it.
+    pub format: Format,
+    /// What makes it a success.
+    pub expectation: Expectation,
+}
+
+/// Calls once and prints the report.
+///
+/// # Errors
+///
+/// When stdout cannot be written to.
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let Config {
+        probe,
+        format,
+        expectation,
+    } = config;
+    let reports = Probe::new(probe).round().await.calls.all().await;
+    let mut text: String = reports.iter().map(|report| format.report(report)).collect();
+    let codes = reports.iter().map(|report| expectation.exit_code(report));
+    let code = codes.max().unwrap_or_default();
+    if expectation != Expectation::Ok && format != Format::Json {
+        let verdict = if code == 0 { "passed" } else { "failed" };
+        text += &format!("Check {verdict}: expected {expectation}\n");
+    }
+    print(&text)?;
+    Ok(code.into())
+}

@@ -1,0 +1,187 @@
+//! The loop: a round of calls, again and again.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::admin::{self, Admin};
+use runtime::listen::{BindError, ListenAddr};
+use runtime::output::Lines;
+use runtime::server::{Phase, Server};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use super::ticker::Ticker;
+use crate::metrics::Metrics;
+use crate::page::{Page, Routes};
+use crate::probe::{Probe, ProbeConfig};
+use crate::report::Report;
+use crate::stats::{Observer, Stats, Summary};
+use crate::views::Format;
+
+/// What to call and how often.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to call.
+    pub probe: ProbeConfig,
+    /// From the start of a call to the start of the next; zero: one after another.
+    pub interval: Duration,
+    /// Stop after this many calls.
+    pub count: Option<u64>,
+    /// Stop after this long.
+    pub duration: Option<Duration>,
+    /// How much to say of each call.
+    pub format: Format,
+    /// Listen address of the page, the probes and the metrics; `None` disables it.
+    pub admin: Option<ListenAddr>,
+    /// The pod that this is, for the page.
+    pub name: Option<String>,
+}
+
+/// A caller whose admin port is open.
+pub struct Caller {
+    config: Config,
+    admin: Option<(Server, SocketAddr)>,
+    phase: watch::Sender<Phase>,
+    stats: Arc<Stats>,
+    metrics: Metrics,
+    probe: Probe,
+    lines: Lines,
+}
+
+/// Opens the admin port. Each report will be written to `lines`. Must be called inside a Tokio runtime.
+///
+/// # Errors
+///
+/// When the port cannot be opened; the error names it.
+pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
+    let phase = watch::Sender::new(Phase::Serving);
+    let listener = config.admin.map(ListenAddr::bind).transpose()?;
+    let probe = Probe::new(config.probe.clone());
+    let stats = Arc::new(Stats::new(Arc::clone(probe.target())));
+    let page = Page::new(config.name.clone(), config.interval, Arc::clone(&stats));
+    let (metrics, registry) = Metrics::new(lines.dropped());
+    let routes = Routes::new(Arc::new(page), Admin::new(phase.subscribe(), registry));
+    let admin = listener.and_then(|listener| {
+        let server = admin::server(listener, routes);
+        let address = server.local_addr().ok()?;
+        Some((server, address))
+    });
+    Ok(Caller {
+        config,
+        admin,
+        phase,
+        stats,
+        metrics,
+        probe,
+        lines,
+    })
+}
+
+impl Caller {
+    /// The address of the page, the probes and the metrics.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// Calls until `shutdown` completes, or until it has called often or long enough; writes a block
+    /// for each call, and the summary at the end. A round that is under way is finished first.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Summary {
+        let Self {
+            config,
+            admin,
+            phase,
+            stats,
+            metrics,
+            probe,
+            lines,
+        } = self;
+        if let Some((server, address)) = admin {
+            info!(%address, "admin is listening");
+            tokio::spawn(server.run(std::future::pending()));
+        }
+        let end = config.duration.map(|duration| Instant::now() + duration);
+        let mut stop = pin!(async {
+            tokio::select! {
+                () = shutdown => {}
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
+            }
+        });
+        let printer = Printer {
+            format: config.format,
+            lines,
+        };
+        let observers: [&dyn Observer; 3] = [&metrics, &*stats, &printer];
+        let mut ticker = Ticker::new(config.interval);
+        let mut calls = 0;
+        let mut stopping = false;
+        while !stopping && config.count.is_none_or(|count| calls < count) {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                () = ticker.tick() => {}
+            }
+            let mut round = pin!(make_round(&probe, &printer, &observers));
+            calls += tokio::select! {
+                made = &mut round => made,
+                () = &mut stop => {
+                    stopping = true;
+                    phase.send_replace(Phase::LameDuck);
+                    round.await
+                }
+            };
+        }
+        let summary = stats.summary();
+        printer.print(&config.format.summary(&summary)).await;
+        summary
+    }
+}
+
+/// Makes a round of calls, and tells of each as it ends. Gives their number.
+async fn make_round(probe: &Probe, printer: &Printer, observers: &[&dyn Observer]) -> u64 {
+    let mut round = probe.round().await;
+    if let Some(lookup) = &round.lookup {
+        for observer in observers {
+            observer.lookup(lookup);
+        }
+    }
+    let mut calls = 0;
+    while let Some(report) = round.calls.next().await {
+        printer.lines.room().await;
+        for observer in observers {
+            observer.call(&report);
+        }
+        calls += 1;
+    }
+    for observer in observers {
+        observer.round_ended();
+    }
+    calls
+}
+
+/// Writes a block for each call.
+struct Printer {
+    format: Format,
+    lines: Lines,
+}
+
+impl Printer {
+    async fn print(&self, text: &str) {
+        self.lines.room().await;
+        self.append(text);
+    }
+
+    fn append(&self, text: &str) {
+        self.lines
+            .append(|buffer| buffer.extend_from_slice(text.as_bytes()));
+    }
+}
+
+impl Observer for Printer {
+    fn call(&self, report: &Report) {
+        self.append(&self.format.report(report));
+    }
+}

@@ -1,0 +1,419 @@
+//! The request and its response, on a connection that stands. Nothing is done behind the caller's back:
+//! no proxy, no redirect, no retry.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use http::header::{
+    ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::proxy;
+use super::tap::{End, Evidence, Tap};
+use crate::expected_status::ExpectedStatus;
+use crate::failure::{Cause, FailureKind, Http2Error, Http2Frame, OsError, Received};
+use crate::report::Response;
+use crate::target::Target;
+
+/// A body over this many bytes is not read to its end.
+const MAX_BODY: u64 = 1024 * 1024;
+
+/// Of a body this many bytes are kept for the log.
+const KEPT_BODY: usize = 4096;
+
+/// Most bytes of evidence from the network that are kept in one piece.
+const MAX_EVIDENCE: usize = 512;
+
+/// curl reads 300 KB of head, however many fields that makes; hyper's own limit is 100 fields. This
+/// many cost 96 KB while a head is being read.
+const MAX_FIELDS: usize = 3000;
+
+/// The longest pod name that Kubernetes allows (a DNS subdomain, RFC 1123).
+const MAX_POD_NAME: usize = 253;
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("caller/", env!("CARGO_PKG_VERSION")));
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
+
+/// How requests are made.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// The request's method.
+    pub method: Method,
+    /// Header fields beside the caller's own; of one name, these count.
+    pub headers: HeaderMap,
+    /// Which statuses are a success.
+    pub expected_status: ExpectedStatus,
+    /// HTTP/2 with prior knowledge in place of HTTP/1.1.
+    pub http2: bool,
+    /// Use a connection for several calls.
+    pub keep_alive: bool,
+    /// Longest time for each TCP handshake.
+    pub connect_timeout: Duration,
+}
+
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: Sender,
+    evidence: Evidence,
+    /// When the last response ended. `None` for a new connection.
+    idle_since: Option<Instant>,
+    _driver: AbortOnDrop,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+/// The task that moves a connection's bytes; it ends with the connection.
+#[derive(Debug)]
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// From sending the request to the end of the response's head. `None`: that did not come.
+    pub(super) first_byte: Option<Duration>,
+    pub(super) outcome: Result<Response, ExchangeError>,
+}
+
+/// What went wrong with an exchange, and as much of a response as came.
+#[derive(Debug)]
+pub(super) struct ExchangeError {
+    pub(super) kind: FailureKind,
+    pub(super) cause: Cause,
+    pub(super) received: Received,
+    pub(super) idle: Option<Duration>,
+    pub(super) response: Option<Response>,
+}
+
+impl Connection {
+    /// Prepares a connection for requests. Over HTTP/2 this sends the preface.
+    pub(super) async fn new(stream: TcpStream, http2: bool) -> hyper::Result<Self> {
+        let (tap, evidence) = Tap::new(stream);
+        let io = TokioIo::new(tap);
+        let (sender, driver) = if http2 {
+            let builder = http2::Builder::new(TokioExecutor::new());
+            let (sender, connection) = builder.handshake(io).await?;
+            (Sender::Http2(sender), tokio::spawn(drop_result(connection)))
+        } else {
+            // As lenient as curl: what it reads is a response.
+            let (sender, connection) = http1::Builder::new()
+                .max_headers(MAX_FIELDS)
+                .allow_obsolete_multiline_headers_in_responses(true)
+                .allow_spaces_after_header_name_in_responses(true)
+                .ignore_invalid_headers_in_responses(true)
+                .handshake(io)
+                .await?;
+            (Sender::Http1(sender), tokio::spawn(drop_result(connection)))
+        };
+        Ok(Self {
+            sender,
+            evidence,
+            idle_since: None,
+            _driver: AbortOnDrop(driver.abort_handle()),
+        })
+    }
+
+    /// Whether another request can be sent. Waits for the last response to be put away.
+    pub(super) async fn is_reusable(&mut self) -> bool {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http2(sender) => sender.ready().await.is_ok() && !sender.is_closed(),
+        }
+    }
+
+    /// Sends a request and reads the response.
+    pub(super) async fn exchange(
+        &mut self,
+        config: &HttpConfig,
+        target: &Target,
+        request_id: &str,
+        deadline: Instant,
+    ) -> Exchange {
+        let start = Instant::now();
+        let idle = self.idle_since.map(|since| since.elapsed());
+        let failed = |evidence: &Evidence, conclude: Conclusion, response: Option<Response>| {
+            let (mut received, end) = evidence.get();
+            received.body = response.as_ref().map(|response| response.body_len);
+            let (kind, cause) = conclude.draw(end, &received);
+            ExchangeError {
+                kind,
+                cause,
+                received,
+                idle,
+                response,
+            }
+        };
+        self.evidence.start_request();
+        let request = request(config, target, request_id, self.sender.version());
+        let incoming = match timeout_at(deadline, self.sender.send(request)).await {
+            Ok(Ok(incoming)) => incoming,
+            ended => {
+                let error = ended.ok().and_then(Result::err);
+                let conclude = error.map_or(Conclusion::TimeIsUp, Conclusion::Broken);
+                return Exchange {
+                    first_byte: None,
+                    outcome: Err(failed(&self.evidence, conclude, None)),
+                };
+            }
+        };
+        let first_byte = Some(start.elapsed());
+        let (head, mut body) = incoming.into_parts();
+        let mut response = Response {
+            status: head.status,
+            pod: text(&head.headers, &POD_NAME, MAX_POD_NAME),
+            location: text(&head.headers, &LOCATION, MAX_EVIDENCE),
+            proxy: None,
+            body: Vec::new(),
+            body_len: 0,
+        };
+        let read = timeout_at(deadline, read_body(&mut body, &mut response)).await;
+        response.proxy = proxy::author(head.status, &head.headers, &response.body);
+        let conclude = match read {
+            Ok(Ok(())) => {
+                self.idle_since = Some(Instant::now());
+                if config.expected_status.allows(response.status) {
+                    let outcome = Ok(response);
+                    return Exchange {
+                        first_byte,
+                        outcome,
+                    };
+                }
+                match response.proxy {
+                    Some(_) => Conclusion::Known(FailureKind::ProxyError, Cause::Status),
+                    None => Conclusion::Known(FailureKind::HttpStatus, Cause::Status),
+                }
+            }
+            Ok(Err(BodyError::TooLarge)) => {
+                Conclusion::Known(FailureKind::BodyTooLarge, Cause::TooLarge(MAX_BODY))
+            }
+            Ok(Err(BodyError::Broken(error))) => Conclusion::Broken(error),
+            Err(_) => Conclusion::TimeIsUp,
+        };
+        Exchange {
+            first_byte,
+            outcome: Err(failed(&self.evidence, conclude, Some(response))),
+        }
+    }
+}
+
+impl Sender {
+    async fn send(
+        &mut self,
+        request: Request<Empty<Bytes>>,
+    ) -> hyper::Result<http::Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+
+    fn version(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::HTTP_11,
+            Self::Http2(_) => Version::HTTP_2,
+        }
+    }
+}
+
+/// How a connection ended is seen on the socket, and by who sent a request on it.
+async fn drop_result<T, E>(connection: impl Future<Output = Result<T, E>>) {
+    let _ = connection.await;
+}
+
+fn request(
+    config: &HttpConfig,
+    target: &Target,
+    request_id: &str,
+    version: Version,
+) -> Request<Empty<Bytes>> {
+    let mut headers = HeaderMap::new();
+    // HTTP/2 has the authority in the URI.
+    if version == Version::HTTP_11 {
+        headers.insert(HOST, target.authority.clone());
+    }
+    headers.insert(USER_AGENT, AGENT);
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    if let Some(authorization) = &target.authorization {
+        headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    // <https://www.w3.org/TR/trace-context/>: version, trace, parent, sampled.
+    let trace = format!("00-{:032x}-{request_id}-01", rand::random::<u128>().max(1));
+    if let Ok(trace) = HeaderValue::try_from(trace) {
+        headers.insert(TRACE_PARENT, trace);
+    }
+    for name in config.headers.keys() {
+        headers.remove(name);
+    }
+    headers.extend(config.headers.clone());
+    if let Ok(request_id) = HeaderValue::try_from(request_id) {
+        headers.append(REQUEST_ID, request_id);
+    }
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = config.method.clone();
+    *request.uri_mut() = uri(target, version);
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    request
+}
+
+fn uri(target: &Target, version: Version) -> Uri {
+    let path: PathAndQuery = target.path.clone();
+    let authority = Authority::try_from(target.authority.as_bytes());
+    match (version, authority) {
+        (Version::HTTP_2, Ok(authority)) => {
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(authority);
+            parts.path_and_query = Some(path);
+            Uri::from_parts(parts).unwrap_or_default()
+        }
+        _ => Uri::from(path),
+    }
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String> {
+    let value = headers.get(name)?.as_bytes();
+    Some(String::from_utf8_lossy(&value[..value.len().min(most)]).into_owned())
+}
+
+enum BodyError {
+    TooLarge,
+    Broken(hyper::Error),
+}
+
+async fn read_body(body: &mut Incoming, response: &mut Response) -> Result<(), BodyError> {
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
+            continue;
+        };
+        let room = KEPT_BODY - response.body.len();
+        let kept = &data[..data.len().min(room)];
+        response.body.extend_from_slice(kept);
+        response.body_len += data.len() as u64;
+        if response.body_len > MAX_BODY {
+            return Err(BodyError::TooLarge);
+        }
+    }
+    Ok(())
+}
+
+/// What an exchange that failed is to be concluded from.
+enum Conclusion {
+    /// It is known already.
+    Known(FailureKind, Cause),
+    /// The time was up.
+    TimeIsUp,
+    /// The socket, and this error where the socket does not tell.
+    Broken(hyper::Error),
+}
+
+impl Conclusion {
+    fn draw(self, end: Option<End>, received: &Received) -> (FailureKind, Cause) {
+        let error = match self {
+            Self::Known(kind, cause) => return (kind, cause),
+            Self::TimeIsUp => return (FailureKind::ResponseTimeout, Cause::Timeout),
+            Self::Broken(error) => error,
+        };
+        let http2 = error.source().and_then(<dyn Error>::downcast_ref);
+        if let Some(verdict) = http2.and_then(ended_by_http2) {
+            return verdict;
+        }
+        match end {
+            // hyper reads no further once it cannot make sense of what it has read.
+            _ if error.is_parse() => malformed(&error),
+            Some(End::Failed(error)) => (kind(&error), Cause::Os(error)),
+            Some(End::Closed) if received.bytes == 0 => (FailureKind::EmptyReply, Cause::Closed),
+            Some(End::Closed) => (FailureKind::Incomplete, Cause::Closed),
+            None => malformed(&error),
+        }
+    }
+}
+
+fn malformed(error: &(dyn Error + 'static)) -> (FailureKind, Cause) {
+    let what = root(error).to_string();
+    (FailureKind::Protocol, Cause::Malformed(cut(&what)))
+}
+
+/// `None` for an error of the connection below HTTP/2.
+fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
+    let reason = error.reason()?;
+    if !error.is_remote() {
+        // What came is not HTTP/2, or not correct.
+        return Some(malformed(error));
+    }
+    let kind = match reason {
+        // The peer hangs up or hands the request back, as one does that shuts down, is overloaded or
+        // broken.
+        Reason::NO_ERROR
+        | Reason::REFUSED_STREAM
+        | Reason::CANCEL
+        | Reason::INTERNAL_ERROR
+        | Reason::ENHANCE_YOUR_CALM => FailureKind::Reset,
+        _ => FailureKind::Protocol,
+    };
+    let frame = match error.is_go_away() {
+        true => Http2Frame::GoAway,
+        false => Http2Frame::RstStream,
+    };
+    // h2 gives out GOAWAY's debug data only as the end of its message: ` (b"...")`.
+    let message = error.to_string();
+    let debug = message.split_once(" (b\"").map_or("", |(_, debug)| debug);
+    let debug = cut(debug.trim_end_matches("\")"));
+    let cause = Cause::Http2(Http2Error {
+        frame,
+        reason,
+        debug,
+    });
+    Some((kind, cause))
+}
+
+/// What an error on a connection that stood means.
+fn kind(error: &OsError) -> FailureKind {
+    match error.errno {
+        // The kernel has given up sending again what was never acknowledged.
+        Some(libc::ETIMEDOUT) => FailureKind::ResponseTimeout,
+        // The way to the peer is gone, or a policy on this side came into force.
+        Some(
+            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EPERM | libc::EACCES,
+        ) => FailureKind::ConnectUnreachable,
+        Some(libc::ENOBUFS | libc::ENOMEM) => FailureKind::Local,
+        _ => FailureKind::Reset,
+    }
+}
+
+fn cut(text: &str) -> String {
+    let kept = &text.as_bytes()[..text.len().min(MAX_EVIDENCE)];
+    String::from_utf8_lossy(kept).into_owned()
+}
+
+/// The error at the bottom of a chain, which says what happened; those above say to whom.
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}

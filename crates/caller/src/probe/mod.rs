@@ -1,0 +1,406 @@
+//! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each
+//! stage is a function that returns what it saw and how long it took.
+
+mod connect;
+mod http;
+mod proxy;
+mod tap;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::connect::{ConnectError, connect};
+pub use self::http::HttpConfig;
+use self::http::{Connection, Exchange, ExchangeError};
+use crate::dns::{Families, Lookup, Resolver};
+use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
+use crate::report::{Outcome, Phase, Report, Timings};
+use crate::target::{Host, Target};
+
+/// How many addresses are called at once: enough that a few dead ones do not hold up the rest, and few
+/// enough to bound memory.
+const AT_ONCE: usize = 16;
+
+/// How to call.
+#[derive(Clone, Debug)]
+pub struct ProbeConfig {
+    /// What to call.
+    pub target: Target,
+    /// How names are resolved.
+    pub resolver: Resolver,
+    /// How requests are made.
+    pub http: HttpConfig,
+    /// Longest time for a whole call, the lookup included.
+    pub timeout: Duration,
+    /// Call every address of the name, not only the first that takes a connection.
+    pub each_address: bool,
+}
+
+/// Calls a target, as often as it is asked to.
+#[derive(Clone, Debug)]
+pub struct Probe(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    target: Arc<Target>,
+    resolver: Resolver,
+    http: HttpConfig,
+    timeout: Duration,
+    each_address: bool,
+    /// The connections that are kept alive.
+    kept: Mutex<HashMap<SocketAddr, Connection>>,
+}
+
+/// A round: one lookup, and the calls that it leads to.
+#[derive(Debug)]
+pub struct Round {
+    /// What is called.
+    pub target: Arc<Target>,
+    /// When the round began.
+    pub started: Timestamp,
+    /// The lookup of the target's name. `None` where there was nothing to look up.
+    pub lookup: Option<Arc<Lookup>>,
+    /// The calls, of which there is always at least one.
+    pub calls: Calls,
+}
+
+/// The calls of a round, as they end. Dropping it aborts those that are under way.
+#[derive(Debug)]
+pub struct Calls {
+    waiting: std::vec::IntoIter<Call>,
+    running: JoinSet<Report>,
+}
+
+/// A call that is still to be made.
+#[derive(Debug)]
+struct Call {
+    probe: Probe,
+    started: Timestamp,
+    lookup: Option<Arc<Lookup>>,
+    /// When the call began, for its timings; `None` for one of several, which begin when their turn
+    /// comes.
+    start: Option<Instant>,
+    /// The first address and the others, which are tried in turn until one takes a connection; or why
+    /// there is none.
+    addresses: Result<(SocketAddr, Vec<SocketAddr>), Failure>,
+}
+
+impl Probe {
+    /// Prepares to call; nothing is sent.
+    pub fn new(config: ProbeConfig) -> Self {
+        let ProbeConfig {
+            target,
+            resolver,
+            http,
+            timeout,
+            each_address,
+        } = config;
+        Self(Arc::new(Inner {
+            target: Arc::new(target),
+            resolver,
+            http,
+            timeout,
+            each_address,
+            kept: Mutex::default(),
+        }))
+    }
+
+    /// What is called.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.0.target
+    }
+
+    /// Resolves the target's name, and prepares the calls. They are made as [`Calls::next`] is asked for
+    /// them; whatever goes wrong is in their reports.
+    pub async fn round(&self) -> Round {
+        let started = Timestamp::now();
+        let start = Instant::now();
+        let (lookup, addresses) = self.addresses(start + self.0.timeout).await;
+        if let Ok((first, others)) = &addresses {
+            self.kept()
+                .retain(|address, _| address == first || others.contains(address));
+        }
+        let call = |start, addresses| Call {
+            probe: self.clone(),
+            started,
+            lookup: lookup.clone(),
+            start,
+            addresses,
+        };
+        let calls: Vec<Call> = match addresses {
+            Ok((first, others)) if self.0.each_address => [first]
+                .into_iter()
+                .chain(others)
+                .map(|address| call(None, Ok((address, Vec::new()))))
+                .collect(),
+            addresses => vec![call(Some(start), addresses)],
+        };
+        Round {
+            target: Arc::clone(&self.0.target),
+            started,
+            calls: Calls {
+                waiting: calls.into_iter(),
+                running: JoinSet::new(),
+            },
+            lookup,
+        }
+    }
+
+    /// The addresses to call, and the lookup that found them.
+    async fn addresses(
+        &self,
+        deadline: Instant,
+    ) -> (
+        Option<Arc<Lookup>>,
+        Result<(SocketAddr, Vec<SocketAddr>), Failure>,
+    ) {
+        let Target { host, port, .. } = &*self.0.target;
+        let resolver = &self.0.resolver;
+        let (lookup, ips) = match host {
+            Host::Address(address) => (None, Ok(vec![*address])),
+            Host::Localhost => (None, Ok(loopback(resolver.families))),
+            Host::Name(name) => {
+                let lookup = resolver.lookup(name, deadline).await;
+                let ips = match &lookup.outcome {
+                    Ok(ips) => Ok(ips.clone()),
+                    Err(failure) => Err(failed(
+                        Stage::Dns,
+                        failure.kind(),
+                        Cause::Lookup,
+                        lookup.duration,
+                    )),
+                };
+                (Some(Arc::new(lookup)), ips)
+            }
+        };
+        let addresses = ips.and_then(|ips| {
+            let mut addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, *port));
+            let nothing = failed(
+                Stage::Dns,
+                FailureKind::DnsNodata,
+                Cause::Lookup,
+                Duration::ZERO,
+            );
+            let first = addresses.next().ok_or(nothing)?;
+            Ok((first, addresses.collect()))
+        });
+        (lookup, addresses)
+    }
+
+    /// Calls the first of the addresses that takes a connection. A failure before that says nothing
+    /// about the other addresses; if all fail so, the first failure counts.
+    async fn call(
+        &self,
+        (first, others): &(SocketAddr, Vec<SocketAddr>),
+        request_id: &str,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> (SocketAddr, Outcome) {
+        let outcome = self.attempt(*first, request_id, deadline, timings).await;
+        if is_connected(&outcome) {
+            return (*first, outcome);
+        }
+        for &address in others {
+            if Instant::now() >= deadline {
+                break;
+            }
+            let outcome = self.attempt(address, request_id, deadline, timings).await;
+            if is_connected(&outcome) {
+                return (address, outcome);
+            }
+        }
+        (*first, outcome)
+    }
+
+    /// Connects to an address, unless a connection to it is kept, and makes one request.
+    async fn attempt(
+        &self,
+        address: SocketAddr,
+        request_id: &str,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> Outcome {
+        let start = Instant::now();
+        let Inner { target, http, .. } = &*self.0;
+        let mut connection = match self.kept_connection(address).await {
+            Some(connection) => connection,
+            None => match self.connect(address, deadline, timings).await {
+                Ok(connection) => connection,
+                Err(failure) => return Outcome::Failed(failure, None),
+            },
+        };
+        let exchange = connection.exchange(http, target, request_id, deadline);
+        let Exchange {
+            first_byte,
+            outcome,
+        } = exchange.await;
+        timings[Phase::FirstByte] = first_byte;
+        // A connection on which a response did not come to its end is not one to keep.
+        let is_whole = match &outcome {
+            Ok(_) => true,
+            Err(error) => matches!(error.cause, Cause::Status),
+        };
+        if http.keep_alive && is_whole {
+            self.kept().insert(address, connection);
+        }
+        match outcome {
+            Ok(response) => Outcome::Answered(response),
+            Err(error) => {
+                let ExchangeError {
+                    kind,
+                    cause,
+                    received,
+                    idle,
+                    response,
+                } = error;
+                let detail = Box::new(Detail {
+                    cause,
+                    received,
+                    idle,
+                    after: start.elapsed(),
+                });
+                let stage = Stage::Http;
+                Outcome::Failed(
+                    Failure {
+                        stage,
+                        kind,
+                        detail,
+                    },
+                    response,
+                )
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> Result<Connection, Failure> {
+        let HttpConfig {
+            http2,
+            connect_timeout,
+            ..
+        } = self.0.http;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let connected = connect(address, left.min(connect_timeout)).await;
+        let (stream, took) = connected.map_err(|ConnectError { kind, cause, took }| {
+            failed(Stage::Connect, kind, cause, took)
+        })?;
+        timings[Phase::Connect] = Some(took);
+        let connection = Connection::new(stream, http2).await;
+        connection.map_err(|error| {
+            let cause = Cause::Malformed(error.to_string());
+            failed(Stage::Http, FailureKind::Protocol, cause, took)
+        })
+    }
+
+    /// A connection to this address that is kept and stands.
+    async fn kept_connection(&self, address: SocketAddr) -> Option<Connection> {
+        let kept = self.kept().remove(&address);
+        let mut connection = kept?;
+        connection.is_reusable().await.then_some(connection)
+    }
+
+    /// Nothing that is done under the lock can panic.
+    fn kept(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Calls {
+    /// The report of the next call that ends; `None` once all have.
+    pub async fn next(&mut self) -> Option<Report> {
+        while self.running.len() < AT_ONCE
+            && let Some(call) = self.waiting.next()
+        {
+            self.running.spawn(call.run());
+        }
+        match self.running.join_next().await? {
+            Ok(report) => Some(report),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Waits for all calls.
+    pub async fn all(&mut self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while let Some(report) = self.next().await {
+            reports.push(report);
+        }
+        reports
+    }
+}
+
+impl Call {
+    async fn run(self) -> Report {
+        let Self {
+            probe,
+            started,
+            lookup,
+            start,
+            addresses,
+        } = self;
+        let resolved = lookup.as_ref().map(|lookup| lookup.duration);
+        let now = Instant::now();
+        // One of several calls has its own time, without that of waiting for its turn.
+        let start = start.unwrap_or_else(|| now - resolved.unwrap_or_default());
+        let deadline = start + probe.0.timeout;
+        let request_id = format!("{:016x}", rand::random::<u64>().max(1));
+        let mut timings = Timings::default();
+        timings[Phase::Dns] = resolved;
+        let (address, outcome) = match addresses {
+            Ok(addresses) => {
+                let call = probe.call(&addresses, &request_id, deadline, &mut timings);
+                let (address, outcome) = call.await;
+                (Some(address), outcome)
+            }
+            Err(failure) => (None, Outcome::Failed(failure, None)),
+        };
+        timings[Phase::Total] = Some(start.elapsed());
+        Report {
+            target: Arc::clone(&probe.0.target),
+            started,
+            lookup,
+            request_id,
+            address,
+            timings,
+            outcome,
+        }
+    }
+}
+
+/// Whether it came to a connection, so that no other address would do better.
+fn is_connected(outcome: &Outcome) -> bool {
+    let failure = outcome.failure();
+    failure.is_none_or(|failure| failure.stage > Stage::Connect)
+}
+
+fn failed(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Failure {
+    Failure {
+        stage,
+        kind,
+        detail: Box::new(Detail {
+            cause,
+            received: Received::default(),
+            idle: None,
+            after,
+        }),
+    }
+}
+
+fn loopback(families: Families) -> Vec<IpAddr> {
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    match families {
+        Families::Auto => vec![v4, v6],
+        Families::V4 => vec![v4],
+        Families::V6 => vec![v6],
+    }
+}

@@ -1,0 +1,248 @@
+//! Tells a response that a proxy made up itself from one of the backend's.
+//!
+//! A proxy that cannot reach its backend, or may not, answers in the backend's place: 502, 503, 504 or
+//! 403. Its headers give it away, or the words of its body. What the backend said itself, through a
+//! proxy, is not a proxy's error.
+
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue, SERVER, VIA};
+use runtime::escape::Escaped;
+
+use crate::report::Proxy;
+
+/// Header fields that a proxy sets on the responses that it makes up, and on no others.
+const OF_ITS_OWN: [(&str, &str); 7] = [
+    // <https://linkerd.io/2/reference/proxy-metrics/>: set on errors that the proxy synthesised.
+    ("l5d-proxy-error", "Linkerd"),
+    ("l5d-proxy-connection", "Linkerd"),
+    ("x-envoy-overloaded", "Envoy"),
+    ("x-envoy-local-overloaded", "Envoy"),
+    ("x-envoy-immediate-health-check-fail", "Envoy"),
+    ("x-squid-error", "Squid"),
+    ("x-amzn-errortype", "an AWS gateway"),
+];
+
+/// How the `Server` header of a proxy begins.
+const SERVERS: [(&str, &str); 16] = [
+    ("envoy", "Envoy"),
+    ("istio-envoy", "Istio's Envoy"),
+    ("nginx", "nginx"),
+    ("openresty", "nginx"),
+    ("awselb/", "an AWS load balancer"),
+    ("haproxy", "HAProxy"),
+    ("traefik", "Traefik"),
+    ("kong/", "Kong"),
+    ("caddy", "Caddy"),
+    ("varnish", "Varnish"),
+    ("cloudflare", "Cloudflare"),
+    ("microsoft-azure-application-gateway", "an Azure gateway"),
+    ("google frontend", "a Google load balancer"),
+    ("apache", "Apache"),
+    ("squid", "Squid"),
+    ("linkerd", "Linkerd"),
+];
+
+/// Words of bodies that proxies make up.
+const BODIES: [(&str, &str); 12] = [
+    (
+        "upstream connect error or disconnect/reset before headers",
+        "Envoy",
+    ),
+    ("no healthy upstream", "Envoy"),
+    ("upstream request timeout", "Envoy"),
+    ("RBAC: access denied", "Envoy"),
+    ("No server is available to handle this request", "HAProxy"),
+    ("no available server", "Traefik"),
+    ("failure to get a peer from the ring-balancer", "Kong"),
+    (
+        "An invalid response was received from the upstream server",
+        "Kong",
+    ),
+    ("Backend fetch failed", "Varnish"),
+    ("error trying to reach service", "the API server's proxy"),
+    (
+        "no endpoints available for service",
+        "the API server's proxy",
+    ),
+    ("default backend - 404", "an ingress controller"),
+];
+
+/// Envoy sets this on what its upstream said, and on nothing that it made up.
+const ENVOY_UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// echo-server sets this, so that a response with it is the backend's own.
+const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
+
+/// Most bytes of a header field to show.
+const SHOWN: usize = 128;
+
+/// The proxy that made up this response, if one did.
+pub(super) fn author(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Proxy> {
+    if headers.contains_key(APP_NAME) || status.is_success() || status.is_redirection() {
+        return None;
+    }
+    let of_its_own = OF_ITS_OWN
+        .iter()
+        .find(|(field, _)| headers.contains_key(*field))
+        .map(|(_, name)| *name);
+    let named = of_its_own.or_else(|| by_status(status, headers, body))?;
+    Some(Proxy {
+        name: named,
+        headers: telling(headers),
+    })
+}
+
+fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'static str> {
+    if headers.contains_key(ENVOY_UPSTREAM_TIME) {
+        return None;
+    }
+    let server = headers.get(SERVER).map_or(&b""[..], HeaderValue::as_bytes);
+    let server = String::from_utf8_lossy(server).to_ascii_lowercase();
+    let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
+    let body = String::from_utf8_lossy(body);
+    let by_body = BODIES.iter().find(|(words, _)| body.contains(words));
+    let (by_server, by_body) = (
+        by_server.map(|(_, name)| *name),
+        by_body.map(|(_, name)| *name),
+    );
+    match status.as_u16() {
+        // Only a gateway has these to say (RFC 9110, sections 15.6.3 and 15.6.5), and Cloudflare's
+        // own codes.
+        502 | 504 | 520..=527 => by_server.or(by_body).or(Some("a gateway")),
+        503 => by_server.or(by_body),
+        // nginx and Apache, as web servers, forbid on their own account.
+        403 if matches!(by_server, Some("nginx" | "Apache" | "Caddy")) => by_body,
+        403 => by_server.or(by_body),
+        404 | 408 | 426 | 429 => by_body,
+        _ => None,
+    }
+}
+
+/// The header fields that say who answered and why, as evidence.
+fn telling(headers: &HeaderMap) -> Vec<String> {
+    let is_telling = |name: &HeaderName| {
+        let name_str = name.as_str();
+        *name == SERVER
+            || *name == VIA
+            || name_str.starts_with("x-envoy-")
+            || OF_ITS_OWN.iter().any(|(field, _)| *field == name_str)
+    };
+    headers
+        .iter()
+        .filter(|(name, _)| is_telling(name))
+        .take(4)
+        .map(|(name, value)| {
+            let value = &value.as_bytes()[..value.len().min(SHOWN)];
+            format!("{name}: {}", Escaped::new(value))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::author;
+
+    fn named(
+        status: u16,
+        fields: &[(&'static str, &'static str)],
+        body: &str,
+    ) -> Option<&'static str> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        author(status, &headers, body.as_bytes()).map(|proxy| proxy.name)
+    }
+
+    #[test]
+    fn proxies_are_known_by_their_headers_and_words() {
+        let connect = "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
+        for (status, fields, body, name) in [
+            (503, &[("server", "envoy")][..], connect, "Envoy"),
+            (503, &[], "no healthy upstream", "Envoy"),
+            (
+                504,
+                &[("server", "istio-envoy")],
+                "upstream request timeout",
+                "Istio's Envoy",
+            ),
+            (
+                403,
+                &[("server", "istio-envoy")],
+                "RBAC: access denied",
+                "Istio's Envoy",
+            ),
+            (
+                502,
+                &[("l5d-proxy-error", "connect timed out")],
+                "",
+                "Linkerd",
+            ),
+            (
+                403,
+                &[("l5d-proxy-error", "client not authorized")],
+                "",
+                "Linkerd",
+            ),
+            (
+                502,
+                &[("server", "nginx/1.27.0")],
+                "<center>nginx</center>",
+                "nginx",
+            ),
+            (
+                503,
+                &[("server", "nginx")],
+                "<h1>503 Service Temporarily Unavailable</h1>",
+                "nginx",
+            ),
+            (504, &[("server", "awselb/2.0")], "", "an AWS load balancer"),
+            (
+                503,
+                &[],
+                "<h1>503</h1>\nNo server is available to handle this request.\n",
+                "HAProxy",
+            ),
+            (502, &[], "Bad Gateway", "a gateway"),
+        ] {
+            assert_eq!(
+                named(status, fields, body),
+                Some(name),
+                "{status} {fields:?} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_backend_says_through_a_proxy_is_its_own() {
+        for (status, fields, body) in [
+            (
+                503,
+                &[
+                    ("server", "istio-envoy"),
+                    ("x-envoy-upstream-service-time", "3"),
+                ][..],
+                "busy",
+            ),
+            (502, &[("x-app-name", "echo-server")], "injected fault"),
+            (503, &[], "busy"),
+            (500, &[("server", "nginx")], "oops"),
+            (403, &[("server", "nginx")], "Forbidden"),
+            (404, &[("server", "envoy")], "no such page"),
+            (200, &[("server", "envoy")], "no healthy upstream"),
+        ] {
+            assert_eq!(
+                named(status, fields, body),
+                None,
+                "{status} {fields:?} {body}"
+            );
+        }
+    }
+}

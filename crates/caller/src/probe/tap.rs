@@ -1,0 +1,152 @@
+//! A connection that remembers what was read from it, and how its reading side ended: the evidence that
+//! an HTTP client's errors do not have.
+//!
+//! It also lets a response that is there count. A server (or a sidecar) may answer on accept, before it
+//! has read a request, and close: hyper would call such bytes unexpected, or fail on writing to a closed
+//! connection before it reads. So nothing is read before the request is being written, and an error of
+//! writing is kept back until the reading side has ended.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::failure::{OsError, Received};
+
+/// The connection itself, which hyper owns.
+#[derive(Debug)]
+pub(super) struct Tap {
+    stream: TcpStream,
+    seen: Evidence,
+    has_written: bool,
+    /// Who waits to read until something has been written.
+    reader: Option<Waker>,
+}
+
+/// What was seen of a connection; the prober's end of a [`Tap`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Evidence(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// What was read since the last request began; `body` is not known here.
+    pub(super) received: Received,
+    /// How the reading side ended.
+    pub(super) end: Option<End>,
+    /// Why the request could not be written.
+    write_error: Option<OsError>,
+}
+
+/// How the reading side of a connection ended.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    /// The peer closed it.
+    Closed,
+    /// The operating system reported an error.
+    Failed(OsError),
+}
+
+impl Tap {
+    /// Takes over a connection on which nothing has been sent.
+    pub(super) fn new(stream: TcpStream) -> (Self, Evidence) {
+        let seen = Evidence::default();
+        let tap = Self {
+            stream,
+            seen: seen.clone(),
+            has_written: false,
+            reader: None,
+        };
+        (tap, seen)
+    }
+}
+
+impl Evidence {
+    /// Starts over: a request is about to be sent. That the connection has ended already, while it was
+    /// idle, stays.
+    pub(super) fn start_request(&self) {
+        self.lock().received = Received::default();
+    }
+
+    /// What was received, and how the connection ended, if it has.
+    pub(super) fn get(&self) -> (Received, Option<End>) {
+        let seen = self.lock();
+        // A peer that closed before the request could be written, and then sent nothing, is told from
+        // one that read it.
+        let end = match (&seen.end, &seen.write_error) {
+            (Some(End::Closed), Some(error)) if seen.received.bytes == 0 => {
+                Some(End::Failed(error.clone()))
+            }
+            (end, _) => end.clone(),
+        };
+        (seen.received.clone(), end)
+    }
+
+    /// Nothing that is done under the lock can panic.
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.has_written {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let polled = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let mut seen = self.seen.lock();
+        match &polled {
+            Ok(()) => match &buf.filled()[before..] {
+                [] => seen.end = Some(End::Closed),
+                read => {
+                    let received = &mut seen.received;
+                    received.bytes += read.len() as u64;
+                    let room = Received::KEPT - received.start.len();
+                    received
+                        .start
+                        .extend_from_slice(&read[..read.len().min(room)]);
+                }
+            },
+            Err(error) => seen.end = Some(End::Failed(error.into())),
+        }
+        Poll::Ready(polled)
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        self.has_written = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        let mut seen = self.seen.lock();
+        match polled {
+            Err(error) if seen.end.is_none() => {
+                seen.write_error.get_or_insert((&error).into());
+                Poll::Ready(Ok(buf.len()))
+            }
+            polled => Poll::Ready(polled),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,85 @@
+//! Totals and history of a run, without a word of how they are shown. Memory is bounded, however long
+//! the run is.
+
+mod history;
+mod names;
+mod summary;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+pub(crate) use self::history::{Call, History};
+pub(crate) use self::names::Names;
+pub use self::summary::Summary;
+use crate::dns::Lookup;
+use crate::report::Report;
+use crate::target::Target;
+
+/// Follows the calls of a run as they end: the printer, the metrics, the totals.
+pub(crate) trait Observer: Sync {
+    /// The lookup of a round has ended.
+    fn lookup(&self, _lookup: &Lookup) {}
+
+    /// A call has ended.
+    fn call(&self, report: &Report);
+
+    /// Every call of the round has ended.
+    fn round_ended(&self) {}
+}
+
+/// What is known of a run so far.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    state: Mutex<State>,
+    /// Tells that a round has ended.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) summary: Summary,
+    pub(crate) history: History,
+}
+
+impl Stats {
+    /// Starts counting now.
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        let state = State {
+            summary: Summary::new(target),
+            history: History::default(),
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// The totals, so far.
+    pub(crate) fn summary(&self) -> Summary {
+        self.state().summary.clone()
+    }
+
+    /// Tells whenever a round has ended.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// A thread that panicked while it held the lock has left at worst half a record.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Stats {
+    fn call(&self, report: &Report) {
+        let State { summary, history } = &mut *self.state();
+        let backend = summary.record(report);
+        history.record(report, backend);
+    }
+
+    fn round_ended(&self) {
+        self.state().history.end_round();
+        self.changed.send_replace(());
+    }
+}

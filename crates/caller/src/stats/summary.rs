@@ -1,0 +1,127 @@
+//! Totals over the calls of a run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tokio::time::Instant;
+
+use super::Names;
+use crate::failure::FailureKind;
+use crate::report::{Phase, Report};
+use crate::target::Target;
+
+/// Durations are kept in microseconds, to two significant digits, up to this.
+const MAX_MICROS: u64 = 600_000_000;
+
+/// Totals of the calls so far.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    target: Arc<Target>,
+    start: Instant,
+    calls: u64,
+    failed: BTreeMap<FailureKind, u64>,
+    last_success: Instant,
+    longest_gap: Duration,
+    names: Names,
+    backends: BTreeMap<String, u64>,
+    phases: [Histogram<u32>; Phase::ALL.len()],
+}
+
+impl Summary {
+    /// Starts counting now. `target` is what is called.
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        let now = Instant::now();
+        let histogram = || {
+            let histogram = Histogram::new_with_bounds(1, MAX_MICROS, 2);
+            histogram.expect("the bounds are constant and valid")
+        };
+        Self {
+            target,
+            start: now,
+            calls: 0,
+            failed: BTreeMap::new(),
+            last_success: now,
+            longest_gap: Duration::ZERO,
+            names: Names::default(),
+            backends: BTreeMap::new(),
+            phases: Phase::ALL.map(|_| histogram()),
+        }
+    }
+
+    /// Counts a call that has just ended. Gives the name that its response was counted under.
+    pub(crate) fn record(&mut self, report: &Report) -> Option<String> {
+        self.calls += 1;
+        match report.kind() {
+            Some(kind) => *self.failed.entry(kind).or_default() += 1,
+            None => {
+                let gap = self.last_success.elapsed();
+                self.longest_gap = self.longest_gap.max(gap);
+                self.last_success = Instant::now();
+            }
+        }
+        for (histogram, (_, duration)) in self.phases.iter_mut().zip(report.timings.iter()) {
+            if let Some(duration) = duration {
+                let micros = u64::try_from(duration.as_micros()).unwrap_or(MAX_MICROS);
+                histogram.saturating_record(micros);
+            }
+        }
+        let backend = self.names.bounded(report.backend()?);
+        *self.backends.entry(backend.clone()).or_default() += 1;
+        Some(backend)
+    }
+
+    /// What was called.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Since the first call was about to be made.
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Calls that failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// Calls in all.
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// The longest time without a success, counting from the start and up to now.
+    pub fn longest_gap(&self) -> Duration {
+        self.longest_gap.max(self.last_success.elapsed())
+    }
+
+    /// Failed calls by kind.
+    pub fn failed_by_kind(&self) -> impl Iterator<Item = (FailureKind, u64)> {
+        self.failed.iter().map(|(kind, count)| (*kind, *count))
+    }
+
+    /// Calls by who answered them; beyond a hundred names, as `other`.
+    pub fn backends(&self) -> impl Iterator<Item = (&str, u64)> {
+        let backends = self.backends.iter();
+        backends.map(|(name, count)| (name.as_str(), *count))
+    }
+
+    /// The median, the 99th percentile and the maximum of each phase; `None` for one that was never
+    /// reached.
+    pub fn quantiles(&self) -> impl Iterator<Item = (Phase, Option<[Duration; 3]>)> {
+        Phase::ALL
+            .into_iter()
+            .zip(&self.phases)
+            .map(|(phase, histogram)| {
+                let micros = [
+                    histogram.value_at_quantile(0.5),
+                    histogram.value_at_quantile(0.99),
+                    histogram.max(),
+                ];
+                let reached = !histogram.is_empty();
+                (phase, reached.then(|| micros.map(Duration::from_micros)))
+            })
+    }
+}

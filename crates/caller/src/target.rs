@@ -1,0 +1,306 @@
+//! What is called: `http://HOST[:PORT][/PATH]`. Without a scheme, `http` is meant, as with curl.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderValue;
+use http::uri::PathAndQuery;
+
+/// The port of a URL that names none.
+const DEFAULT_PORT: u16 = 80;
+
+/// Something to call.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What DNS is asked for, or the address itself.
+    pub host: Host,
+    /// The TCP port.
+    pub port: u16,
+    /// The request's target.
+    pub path: PathAndQuery,
+    /// The `Host` header: the host, and the port unless it is 80.
+    pub authority: HeaderValue,
+    /// The `Authorization` header, where the URL has a user and a password (RFC 7617).
+    pub authorization: Option<HeaderValue>,
+    /// The URL without what may hold credentials.
+    shown: String,
+}
+
+/// The host of a URL.
+#[derive(Clone, Debug)]
+pub enum Host {
+    /// A name to be resolved, in lower case.
+    Name(String),
+    /// An address, which needs no lookup.
+    Address(IpAddr),
+    /// This machine, and never a query for DNS (RFC 6761, section 6.3).
+    Localhost,
+}
+
+/// The text is not something to call.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseTargetError {
+    /// It is another scheme's URL.
+    #[error("only http:// can be called, not {0}://")]
+    Scheme(String),
+    /// There is no host in it.
+    #[error("not a URL: there is no host in it")]
+    NoHost,
+    /// The host is not one.
+    #[error("not a URL: {0:?} is neither a host name nor an address")]
+    Host(String),
+    /// The port is not one.
+    #[error("not a URL: {0:?} is not a port, which is a number from 1 to 65535")]
+    Port(String),
+    /// The path is not one.
+    #[error("not a URL: {0:?} is not a path")]
+    Path(String),
+}
+
+impl FromStr for Target {
+    type Err = ParseTargetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) => return Err(ParseTargetError::Scheme(scheme.to_owned())),
+            None => text,
+        };
+        let (rest, _fragment) = rest.split_once('#').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (credentials, host_port) = match authority.rsplit_once('@') {
+            Some((credentials, host_port)) => (Some(credentials), host_port),
+            None => (None, authority),
+        };
+        let (name, port) = split_port(host_port);
+        let host = parse_host(name)?;
+        let port = match port {
+            None | Some("") => DEFAULT_PORT,
+            Some(text) => match text.parse() {
+                Ok(port) if port > 0 => port,
+                _ => return Err(ParseTargetError::Port(text.to_owned())),
+            },
+        };
+        let path = parse_path(path)?;
+        let authority = match port {
+            DEFAULT_PORT => host.to_string(),
+            port => format!("{host}:{port}"),
+        };
+        let authority = HeaderValue::try_from(authority)
+            .map_err(|_| ParseTargetError::Host(name.to_owned()))?;
+        Ok(Self {
+            shown: format!("http://{host}:{port}{}", path.path()),
+            host,
+            port,
+            path,
+            authority,
+            authorization: credentials.and_then(basic_authorization),
+        })
+    }
+}
+
+/// The URL without user, password and query, which may hold credentials.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Target {
+    /// The URL without user, password and query, which may hold credentials.
+    pub fn as_str(&self) -> &str {
+        &self.shown
+    }
+}
+
+/// As it stands in a URL: an IPv6 address has brackets.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Localhost => f.write_str("localhost"),
+        }
+    }
+}
+
+fn split_port(host_port: &str) -> (&str, Option<&str>) {
+    if host_port.starts_with('[')
+        && let Some(end) = host_port.find(']')
+    {
+        let (host, rest) = host_port.split_at(end + 1);
+        return (
+            host,
+            rest.strip_prefix(':')
+                .or((!rest.is_empty()).then_some(rest)),
+        );
+    }
+    match host_port.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (host_port, None),
+    }
+}
+
+fn parse_host(text: &str) -> Result<Host, ParseTargetError> {
+    if text.is_empty() {
+        return Err(ParseTargetError::NoHost);
+    }
+    let name = text.to_ascii_lowercase();
+    if let Some(v6) = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+    {
+        let address = v6.parse().map(IpAddr::V6);
+        return address
+            .map(Host::Address)
+            .map_err(|_| ParseTargetError::Host(text.to_owned()));
+    }
+    if let Ok(address) = name.parse() {
+        return Ok(Host::Address(IpAddr::V4(address)));
+    }
+    if matches!(name.as_str(), "localhost" | "localhost.") {
+        return Ok(Host::Localhost);
+    }
+    let is_named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    match name.bytes().all(is_named) {
+        true => Ok(Host::Name(name)),
+        false => Err(ParseTargetError::Host(text.to_owned())),
+    }
+}
+
+/// What may not stand in a path or a query as it is, is percent-encoded (RFC 3986, section 3.3).
+fn parse_path(path: &str) -> Result<PathAndQuery, ParseTargetError> {
+    let mut encoded = String::with_capacity(path.len() + 1);
+    if !path.starts_with('/') {
+        encoded.push('/');
+    }
+    for byte in path.bytes() {
+        match byte {
+            b'!' | b'#'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~' => {
+                encoded.push(byte.into());
+            }
+            _ => encoded += &format!("%{byte:02X}"),
+        }
+    }
+    encoded
+        .try_into()
+        .map_err(|_| ParseTargetError::Path(path.to_owned()))
+}
+
+fn basic_authorization(credentials: &str) -> Option<HeaderValue> {
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let decoded = [percent_decoded(user), percent_decoded(password)].join(&b':');
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(decoded))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().iter();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(&byte) = bytes.next() {
+        let digits = bytes.as_slice().get(..2);
+        let escaped = digits.and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        match (byte, escaped) {
+            (b'%', Some(escaped)) => {
+                decoded.push(escaped);
+                bytes.nth(1);
+            }
+            _ => decoded.push(byte),
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Target;
+
+    fn target(text: &str) -> Target {
+        text.parse().expect("something to call")
+    }
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        for (text, shown, authority, path) in [
+            ("backend", "http://backend:80/", "backend", "/"),
+            ("HTTP://Backend:80", "http://backend:80/", "backend", "/"),
+            (
+                "backend:8080/a?b=c#d",
+                "http://backend:8080/a",
+                "backend:8080",
+                "/a?b=c",
+            ),
+            ("http://backend?q", "http://backend:80/", "backend", "/?q"),
+            ("http://backend:/", "http://backend:80/", "backend", "/"),
+            ("http://[::1]:81/", "http://[::1]:81/", "[::1]:81", "/"),
+            (
+                "http://backend.123:8080/",
+                "http://backend.123:8080/",
+                "backend.123:8080",
+                "/",
+            ),
+            (
+                "http://b/a b\"<é>",
+                "http://b:80/a%20b%22%3C%C3%A9%3E",
+                "b",
+                "/a%20b%22%3C%C3%A9%3E",
+            ),
+        ] {
+            let target = target(text);
+            assert_eq!(target.to_string(), shown, "{text}");
+            assert_eq!(target.authority, authority, "{text}");
+            assert_eq!(target.path.as_str(), path, "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_sent_and_not_shown() {
+        let target = target("http://us%40er:se%3Acret@backend/?token=x");
+        let sent = target.authorization.as_ref().expect("credentials");
+        assert_eq!(sent, "Basic dXNAZXI6c2U6Y3JldA==");
+        assert_eq!(target.to_string(), "http://backend:80/");
+        assert!(!format!("{target:?}").contains("dXNA"));
+    }
+
+    #[test]
+    fn what_cannot_be_called_is_named() {
+        for (text, named) in [
+            ("ftp://backend/", "ftp"),
+            ("", "no host"),
+            ("http://", "no host"),
+            ("http:///path", "no host"),
+            ("http://:80/", "no host"),
+            ("http://back end/", "\"back end\""),
+            ("http://$(reboot)/", "\"$(reboot)\""),
+            ("http://backend:0/", "\"0\""),
+            ("http://backend:65536/", "\"65536\""),
+            ("http://backend:http/", "\"http\""),
+            ("http://[::1/", "\"[:\""),
+            ("http://[::1]80/", "\"80\""),
+            ("http://[nonsense]/", "\"[nonsense]\""),
+        ] {
+            let error = text.parse::<Target>().expect_err(text).to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text: String) {
+            if let Ok(target) = text.parse::<Target>() {
+                let again: Target = target.to_string().parse().expect("its own words");
+                prop_assert_eq!(again.to_string(), target.to_string());
+            }
+        }
+    }
+}

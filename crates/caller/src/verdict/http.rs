@@ -1,0 +1,186 @@
+//! Words for requests that failed on a connection that stood.
+
+use std::borrow::Cow;
+
+use h2::Reason;
+use http::StatusCode;
+use runtime::escape::Escaped;
+
+use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received};
+use crate::report::{Proxy, Report, Response};
+
+/// How a server that wants TLS answers a plain request: Go's words, nginx's, and Apache's.
+const WANTS_TLS: [&str; 3] = [
+    "HTTP request to an HTTPS server",
+    "plain HTTP request was sent to HTTPS port",
+    "speaking plain HTTP to an SSL-enabled server port",
+];
+
+pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
+    let received = &failure.detail.received;
+    let mut text = match &failure.detail.cause {
+        Cause::Status => report.response().map_or(String::new(), status),
+        Cause::TooLarge(limit) => format!("over {limit} bytes of body"),
+        Cause::Timeout => match received {
+            Received {
+                body: Some(body), ..
+            } => format!("no more than {body} bytes of body"),
+            Received { bytes: 0, .. } => "connected, then no answer".to_owned(),
+            Received { bytes, .. } => {
+                format!(
+                    "connected, then no more than {bytes} bytes of a head{}",
+                    start(received)
+                )
+            }
+        },
+        Cause::Closed => format!("closed{}", progress(received)),
+        Cause::Os(error) => format!("{error}{}", progress(received)),
+        Cause::Malformed(what) => match received.body {
+            Some(body) => format!("{what} after {body} bytes of body"),
+            None => format!("{what}{}", start(received)),
+        },
+        Cause::Http2(Http2Error {
+            frame,
+            reason,
+            debug,
+        }) => {
+            let mut text = format!("HTTP/2 {frame} {reason:?}: {reason}");
+            if !debug.is_empty() {
+                text += &format!(" ({debug})");
+            }
+            text
+        }
+        // DNS failed; this is not the place.
+        Cause::Lookup => String::new(),
+    };
+    if let Some(idle) = failure.detail.idle
+        && !matches!(failure.detail.cause, Cause::Status)
+    {
+        text += &format!(" on a connection that had been idle for {idle:.1?}");
+    }
+    text
+}
+
+fn status(response: &Response) -> String {
+    let status = response.status;
+    let mut text = match status.canonical_reason() {
+        Some(reason) => format!("HTTP {} {reason}", status.as_u16()),
+        None => format!("HTTP {}", status.as_u16()),
+    };
+    if let Some(Proxy { name, headers }) = &response.proxy {
+        text += &format!(" by {name}");
+        if !headers.is_empty() {
+            text += &format!(" ({})", headers.join(", "));
+        }
+    }
+    if let Some(location) = &response.location {
+        text += &format!(", Location: {location}");
+    }
+    text
+}
+
+/// How far the response had come.
+fn progress(received: &Received) -> String {
+    match received {
+        Received {
+            body: Some(body), ..
+        } => format!(" after {body} bytes of body"),
+        Received { bytes: 0, .. } => " before the first byte of an answer".to_owned(),
+        Received { bytes, .. } => format!(" after {bytes} bytes of a head{}", start(received)),
+    }
+}
+
+/// What came first, as evidence of who speaks there.
+fn start(received: &Received) -> String {
+    match received.start.as_slice() {
+        [] => String::new(),
+        start => format!(", which begins \"{}\"", Escaped::quoted(start)),
+    }
+}
+
+pub(super) fn what(failure: &Failure) -> Option<&'static str> {
+    let is_http = failure.detail.received.start.starts_with(b"HTTP/");
+    match (failure.kind, &failure.detail.cause) {
+        (FailureKind::Reset, Cause::Http2(_)) => Some("the request was handed back or cut off"),
+        (FailureKind::Protocol, Cause::Http2(_)) => Some("the request was refused as wrong"),
+        (FailureKind::Protocol, _) if is_http => Some("the answer was not correct HTTP"),
+        _ => None,
+    }
+}
+
+pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
+    let detail = &failure.detail;
+    let was_idle = detail.idle.is_some() && detail.received.bytes == 0;
+    Some(match (failure.kind, &detail.cause) {
+        (FailureKind::Reset | FailureKind::EmptyReply, Cause::Closed | Cause::Os(_)) if was_idle => {
+            "the connection was closed while it was idle: the backend, or something on the way, waits for a shorter time than lies between two calls".into()
+        }
+        (FailureKind::Reset, Cause::Http2(Http2Error { reason, .. })) => match *reason {
+            Reason::INTERNAL_ERROR => "a fault of the backend's own".into(),
+            Reason::ENHANCE_YOUR_CALM => "the backend is overloaded, or takes this client for a nuisance".into(),
+            _ => "the backend is shutting down or overloaded".into(),
+        },
+        (FailureKind::Protocol, Cause::Http2(Http2Error { reason, .. })) => match *reason {
+            Reason::HTTP_1_1_REQUIRED => "the backend wants HTTP/1.1: leave out --http2".into(),
+            _ => "the backend speaks HTTP/2, and takes the request to be wrong".into(),
+        },
+        (FailureKind::Protocol, _) => protocol(&detail.received)?.into(),
+        (FailureKind::ResponseTimeout | FailureKind::ConnectUnreachable, Cause::Os(_)) => {
+            "the way to the backend broke while the call was under way: a dead node, or a policy that came into force".into()
+        }
+        (FailureKind::ProxyError, _) => proxy_error(report.response()?)?.into(),
+        (FailureKind::HttpStatus, _) => error_status(report.response()?)?.into(),
+        _ => return None,
+    })
+}
+
+/// Who speaks there, by the first bytes that came.
+fn protocol(received: &Received) -> Option<&'static str> {
+    let start = received.start.as_slice();
+    match start {
+        // A record of TLS: an alert or a handshake, version 3.x.
+        [0x15 | 0x16, 3, ..] => Some("the port wants TLS: https"),
+        // A SETTINGS frame on stream 0, with which an HTTP/2 server begins.
+        [0, _, _, 4, _, 0, 0, 0, 0, ..] => Some("the port speaks HTTP/2 alone: --http2"),
+        _ if received.body.is_some() => {
+            Some("the backend, or a proxy on the way, breaks the rules of HTTP")
+        }
+        _ if start.starts_with(b"HTTP/1.") => {
+            Some("what answered speaks HTTP, but not as it was asked to, or not correctly")
+        }
+        _ => None,
+    }
+}
+
+fn proxy_error(response: &Response) -> Option<String> {
+    let name = response.proxy.as_ref()?.name;
+    Some(match response.status {
+        StatusCode::FORBIDDEN => {
+            format!(
+                "{name}, between here and the backend, does not let this call through: a policy of the mesh or of the proxy"
+            )
+        }
+        StatusCode::GATEWAY_TIMEOUT => {
+            format!("{name}, between here and the backend, waited for the backend in vain")
+        }
+        _ => {
+            format!(
+                "{name}, between here and the backend, could not reach it: no ready endpoint, the wrong port, or mutual TLS"
+            )
+        }
+    })
+}
+
+fn error_status(response: &Response) -> Option<&'static str> {
+    let body = String::from_utf8_lossy(&response.body);
+    match response.status.as_u16() {
+        300..400 => Some("a redirect, which is not followed; the network is fine"),
+        400 if WANTS_TLS.iter().any(|words| body.contains(words)) => {
+            Some("the port wants TLS: https")
+        }
+        400..500 => Some(
+            "the request is not one that the backend serves: its path, method, host or credentials; the network is fine",
+        ),
+        _ => None,
+    }
+}

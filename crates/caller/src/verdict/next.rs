@@ -1,0 +1,198 @@
+//! Which command to run next. It can be run as it is: names and addresses are filled in, and what is not
+//! known is left out.
+
+use std::net::IpAddr;
+
+use crate::dns::Lookup;
+use crate::failure::FailureKind;
+use crate::report::Report;
+use crate::target::Host;
+
+/// Whom the call was for, as far as kubectl can be asked about it.
+#[derive(Debug, PartialEq, Eq)]
+enum Subject {
+    /// A Service, by its name and its namespace, where that is known.
+    Service(String, Option<String>),
+    /// An address: a Service's or a pod's.
+    Address(IpAddr),
+    /// Something outside the cluster.
+    Outside,
+}
+
+/// The command that tells most about a failure of this kind.
+pub fn next_command(report: &Report, kind: FailureKind) -> String {
+    let own_namespace = report.lookup.as_deref().and_then(own_namespace);
+    let subject = subject(&report.target.host, own_namespace);
+    let subject = match (subject, report.address) {
+        (Subject::Outside, Some(address)) => Subject::Address(address.ip()),
+        (subject, _) => subject,
+    };
+    command(kind, &subject, own_namespace)
+}
+
+fn command(kind: FailureKind, subject: &Subject, own_namespace: Option<&str>) -> String {
+    use FailureKind::*;
+    let own = in_namespace(own_namespace);
+    match kind {
+        ResolvConf => format!(
+            "kubectl get pods {own} -o custom-columns=NAME:.metadata.name,DNS:.spec.dnsPolicy"
+        ),
+        DnsServfail | DnsRefused => {
+            "kubectl logs -n kube-system -l k8s-app=kube-dns --tail=50".to_owned()
+        }
+        DnsTimeout => format!(
+            "kubectl get pods -n kube-system -l k8s-app=kube-dns; kubectl get networkpolicies {own}"
+        ),
+        DnsUnreachable | DnsMalformed => {
+            "kubectl get services,endpointslices -n kube-system -l k8s-app=kube-dns".to_owned()
+        }
+        Local => format!("kubectl describe pods {own}"),
+        _ => match subject {
+            Subject::Service(name, namespace) => {
+                of_service(kind, name, namespace.as_deref(), own_namespace)
+            }
+            Subject::Address(address) => of_address(kind, *address, &own),
+            Subject::Outside => {
+                "kubectl logs -n kube-system -l k8s-app=kube-dns --tail=50".to_owned()
+            }
+        },
+    }
+}
+
+fn of_service(
+    kind: FailureKind,
+    name: &str,
+    namespace: Option<&str>,
+    own_namespace: Option<&str>,
+) -> String {
+    use FailureKind::*;
+    let within = in_namespace(namespace);
+    match kind {
+        DnsNodata | ConnectRefused => {
+            format!("kubectl get endpointslices {within} -l kubernetes.io/service-name={name}")
+        }
+        ConnectUnreachable => format!("kubectl get nodes; kubectl get pods {within} -o wide"),
+        // Either end's policy may be in the way.
+        ConnectTimeout if namespace == own_namespace => {
+            format!("kubectl get networkpolicies {within}")
+        }
+        ConnectTimeout => {
+            let own = in_namespace(own_namespace);
+            format!("kubectl get networkpolicies {own}; kubectl get networkpolicies {within}")
+        }
+        Reset | EmptyReply | Incomplete | ResponseTimeout => {
+            format!("kubectl describe pods {within} -l app={name}")
+        }
+        HttpStatus | ProxyError => format!("kubectl logs {within} -l app={name} --tail=50"),
+        Protocol | BodyTooLarge if namespace.is_some() => {
+            format!("kubectl get service {within} {name} -o yaml")
+        }
+        // A Service's name alone cannot be asked for in all namespaces.
+        Protocol | BodyTooLarge => {
+            format!("kubectl get services -A --field-selector metadata.name={name} -o yaml")
+        }
+        _ => format!("kubectl get services {within}"),
+    }
+}
+
+fn of_address(kind: FailureKind, address: IpAddr, own: &str) -> String {
+    let whose = format!(
+        "kubectl get services -A --field-selector spec.clusterIP={address}; \
+         kubectl get pods -A -o wide --field-selector status.podIP={address}"
+    );
+    match kind {
+        FailureKind::ConnectUnreachable => format!("kubectl get nodes -o wide; {whose}"),
+        FailureKind::ConnectTimeout => format!("kubectl get networkpolicies {own}; {whose}"),
+        _ => whose,
+    }
+}
+
+fn in_namespace(namespace: Option<&str>) -> String {
+    namespace.map_or("-A".to_owned(), |namespace| format!("-n {namespace}"))
+}
+
+/// The pod's own namespace, which the kubelet puts into the search list.
+fn own_namespace(lookup: &Lookup) -> Option<&str> {
+    let mut search = lookup.conf.as_ref()?.search.iter();
+    search
+        .find_map(|domain| domain.split_once(".svc.").map(|(namespace, _)| namespace))
+        .filter(|namespace| is_label(namespace))
+}
+
+/// From the host of a URL, `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
+fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
+    let name = match host {
+        Host::Name(name) => name,
+        Host::Address(address) => return Subject::Address(*address),
+        Host::Localhost => return Subject::Outside,
+    };
+    let labels: Vec<&str> = name.split('.').filter(|label| !label.is_empty()).collect();
+    let (name, namespace) = match labels.iter().position(|label| *label == "svc") {
+        Some(at) if at >= 2 => (labels[at - 2], Some(labels[at - 1])),
+        _ => match labels.as_slice() {
+            [name] => (*name, own_namespace),
+            [name, namespace] => (*name, Some(*namespace)),
+            _ => return Subject::Outside,
+        },
+    };
+    match is_label(name) && namespace.is_none_or(is_label) {
+        true => Subject::Service(name.to_owned(), namespace.map(str::to_owned)),
+        false => Subject::Outside,
+    }
+}
+
+/// Whether the text is a name that Kubernetes gives to a Service or a namespace (RFC 1123, a label).
+/// Nothing else of a URL reaches a command line.
+fn is_label(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(is_plain)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FailureKind, Host, Subject, command, subject};
+
+    fn named(host: &str) -> Subject {
+        subject(&Host::Name(host.to_owned()), Some("demo"))
+    }
+
+    fn service(name: &str, namespace: &str) -> Subject {
+        Subject::Service(name.to_owned(), Some(namespace.to_owned()))
+    }
+
+    #[test]
+    fn every_kind_has_a_command_with_nothing_left_to_fill_in() {
+        let address = Subject::Address([10, 96, 37, 4].into());
+        let unknown = Subject::Service("backend".to_owned(), None);
+        for subject in [named("backend"), address, unknown, Subject::Outside] {
+            for &kind in FailureKind::ALL {
+                for own in [Some("demo"), None] {
+                    let command = command(kind, &subject, own);
+                    assert!(command.starts_with("kubectl "), "{command}");
+                    assert!(!command.contains("NAMESPACE"), "{command}");
+                    assert!(!command.contains("NAME "), "{command}");
+                }
+            }
+        }
+        assert_eq!(
+            command(FailureKind::DnsNodata, &named("backend"), Some("demo")),
+            "kubectl get endpointslices -n demo -l kubernetes.io/service-name=backend"
+        );
+    }
+
+    #[test]
+    fn the_service_is_told_from_a_pod_and_from_a_host_outside() {
+        assert_eq!(named("backend"), service("backend", "demo"));
+        assert_eq!(named("backend.other"), service("backend", "other"));
+        assert_eq!(
+            named("pod-0.backend.other.svc.cluster.local."),
+            service("backend", "other")
+        );
+        assert_eq!(named("www.example.com"), Subject::Outside);
+        assert_eq!(named("no_label"), Subject::Outside);
+        assert_eq!(named("-n"), Subject::Outside);
+    }
+}

@@ -1,0 +1,179 @@
+//! `caller diagnose`: the reports of a round, step by step, for a person.
+
+use std::fmt;
+use std::time::Duration;
+
+use runtime::escape::Escaped;
+
+use super::resolve::Options;
+use super::text::{Body, Evidence, Millis};
+use crate::dns::Lookup;
+use crate::failure::{Failure, Stage};
+use crate::report::{Outcome, Phase, Report};
+use crate::verdict;
+
+/// A lookup that takes longer is slow: within a cluster it takes a few milliseconds.
+const SLOW_LOOKUP: Duration = Duration::from_millis(100);
+
+/// A handshake or a response that takes longer is slow. The first SYN that is lost costs a second.
+const SLOW_STEP: Duration = Duration::from_secs(1);
+
+/// Marks how a step went: in colour on a terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    /// Use colour (ECMA-48 SGR).
+    pub colour: bool,
+}
+
+/// How a step went.
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    Ok,
+    Slow,
+    Failed,
+}
+
+impl Mark {
+    /// For a step that succeeded, and took so long.
+    fn of(took: Option<Duration>, slow: Duration) -> Self {
+        match took {
+            Some(took) if took >= slow => Self::Slow,
+            _ => Self::Ok,
+        }
+    }
+}
+
+impl Marks {
+    fn show(self, mark: Mark) -> String {
+        let (word, sgr) = match mark {
+            Mark::Ok => ("ok  ", 32),
+            Mark::Slow => ("slow", 33),
+            Mark::Failed => ("FAIL", 31),
+        };
+        match self.colour {
+            true => format!("\x1b[{sgr}m{word}\x1b[0m"),
+            false => word.to_owned(),
+        }
+    }
+}
+
+/// Displays the way of a round's calls, a line a step; after the first failure its likely cause and the
+/// command to run next.
+#[derive(Debug)]
+pub struct Diagnosis<'a> {
+    /// The calls, one for each address.
+    pub reports: &'a [Report],
+    /// How to mark.
+    pub marks: Marks,
+}
+
+impl fmt::Display for Diagnosis<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The calls of a round share one lookup.
+        if let Some(lookup) = self
+            .reports
+            .iter()
+            .find_map(|report| report.lookup.as_deref())
+        {
+            self.lookup(f, lookup)?;
+        }
+        let mut explained = false;
+        for report in self.reports {
+            self.call(f, report)?;
+            if let Some(failure) = report.failure()
+                && !explained
+            {
+                explained = true;
+                explain(f, report, failure)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Diagnosis<'_> {
+    fn step(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        mark: Mark,
+        what: &str,
+        text: impl fmt::Display,
+    ) -> fmt::Result {
+        writeln!(f, "{}  {what:<11}  {text}", self.marks.show(mark))
+    }
+
+    fn lookup(&self, f: &mut fmt::Formatter<'_>, lookup: &Lookup) -> fmt::Result {
+        if let Some(conf) = &lookup.conf {
+            let servers: Vec<String> = conf.nameservers.iter().map(|s| s.to_string()).collect();
+            let text = format!(
+                "nameserver {}; search {}; {}",
+                servers.join(" "),
+                conf.search.join(" "),
+                Options(conf)
+            );
+            self.step(f, Mark::Ok, "resolv.conf", Escaped::new(text.as_bytes()))?;
+        }
+        match &lookup.outcome {
+            Ok(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(|ip| ip.to_string()).collect();
+                let text = format!(
+                    "{} is {} in {}, {} questions",
+                    lookup.name,
+                    addresses.join(", "),
+                    Millis(Some(lookup.duration)),
+                    lookup.queries.len()
+                );
+                let mark = Mark::of(Some(lookup.duration), SLOW_LOOKUP);
+                self.step(f, mark, "DNS", Escaped::new(text.as_bytes()))
+            }
+            Err(failure) => {
+                let step = match lookup.conf {
+                    Some(_) => "DNS",
+                    None => "resolv.conf",
+                };
+                let text = verdict::dns::evidence(lookup, failure);
+                self.step(f, Mark::Failed, step, Escaped::new(text.as_bytes()))
+            }
+        }
+    }
+
+    fn call(&self, f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+        let connect = report.timings[Phase::Connect];
+        if let (Some(address), Some(took)) = (report.address, connect) {
+            let mark = Mark::of(connect, SLOW_STEP);
+            let text = format!("{address} connected in {}", Millis(Some(took)));
+            self.step(f, mark, "TCP", text)?;
+        }
+        match &report.outcome {
+            Outcome::Failed(failure, _) => {
+                let step = match failure.stage {
+                    // The lookup's line has said why.
+                    Stage::Dns => return Ok(()),
+                    Stage::Connect => "TCP",
+                    Stage::Http => "HTTP",
+                };
+                self.step(f, Mark::Failed, step, Evidence { report, failure })
+            }
+            Outcome::Answered(response) => {
+                let first_byte = report.timings[Phase::FirstByte];
+                let pod = response.pod.as_deref().unwrap_or("an unnamed pod");
+                let text = format!(
+                    "{} from {}, first byte after {}, {} bytes: {}",
+                    response.status.as_u16(),
+                    Escaped::new(pod.as_bytes()),
+                    Millis(first_byte),
+                    response.body_len,
+                    Body::of_success(response),
+                );
+                self.step(f, Mark::of(first_byte, SLOW_STEP), "HTTP", text)
+            }
+        }
+    }
+}
+
+fn explain(f: &mut fmt::Formatter<'_>, report: &Report, failure: &Failure) -> fmt::Result {
+    writeln!(f, "      what         {}", verdict::what(failure))?;
+    writeln!(f, "      likely       {}", verdict::likely(report, failure))?;
+    let next = verdict::next_command(report, failure.kind);
+    writeln!(f, "      next         {next}")
+}

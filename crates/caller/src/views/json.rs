@@ -1,0 +1,235 @@
+//! Reports and the summary as JSON, an object a line:
+//!
+//! ```json
+//! {"time":"2025-12-10T16:20:00.000Z","url":"http://backend:8080/","request_id":"8def883d28abcb44",
+//!  "result":"ok","dns":{…},"address":"10.96.3.4:8080","pod":"backend-1","status":200,
+//!  "body":"Hello from Backend Service!\n","body_bytes":28,
+//!  "phases_ms":{"dns":1.1,"connect":0.2,"first_byte":0.4,"total":1.9}}
+//! ```
+//!
+//! `result` is `ok` or a kind, and with a kind there is `error`:
+//!
+//! ```json
+//! {"stage":"http","kind":"empty_reply","exit_code":52,"message":"the connection was closed …",
+//!  "detail":{"cause":"closed","received_bytes":0,"after_ms":0.3},"evidence":"…","likely":"…"}
+//! ```
+//!
+//! `detail` is what `evidence` says in words. The last object of a run has `summary` in place of
+//! `result`. Absent values are left out. Times are in milliseconds.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use runtime::escape::EscapedJson;
+use serde::Serialize;
+
+use crate::dns::{Lookup, Query, QueryOutcome};
+use crate::failure::{Cause, Failure, Http2Error, OsError};
+use crate::report::{Phase, Report, Response, Timings};
+use crate::verdict;
+
+/// Displays a report as a JSON object, without a newline.
+pub struct JsonReport<'a>(
+    /// What to show.
+    pub &'a Report,
+);
+
+impl fmt::Display for JsonReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_json(f, &call(self.0))
+    }
+}
+
+/// A report as it stands in JSON.
+pub(crate) fn call(report: &Report) -> impl Serialize {
+    let response = report.response();
+    Call {
+        time: time(report.started),
+        url: report.target.as_str(),
+        request_id: &report.request_id,
+        result: report.result(),
+        error: error(report),
+        dns: report.lookup.as_deref().map(dns),
+        address: report.address,
+        pod: response.and_then(|response| response.pod.as_deref()),
+        status: response.map(|response| response.status.as_u16()),
+        body: response.map(|response| String::from_utf8_lossy(&response.body)),
+        body_bytes: response.map(|response| response.body_len),
+        phases_ms: timings(&report.timings),
+    }
+}
+
+/// Writes a value as compact JSON.
+pub(crate) fn write_json(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> fmt::Result {
+    let json = serde_json::to_string(value).map_err(|_| fmt::Error)?;
+    write!(f, "{}", EscapedJson(&json))
+}
+
+/// A moment, to the millisecond (RFC 3339).
+pub(crate) fn time(timestamp: Timestamp) -> String {
+    format!("{timestamp:.3}")
+}
+
+/// A duration in milliseconds, to the microsecond.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    time: String,
+    url: &'a str,
+    request_id: &'a str,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Error>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<Dns<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_bytes: Option<u64>,
+    phases_ms: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Error {
+    stage: &'static str,
+    kind: &'static str,
+    exit_code: u8,
+    message: &'static str,
+    detail: Detail,
+    evidence: String,
+    likely: Cow<'static, str>,
+}
+
+#[derive(Serialize)]
+struct Detail {
+    cause: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http2_code: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proxy_headers: Vec<String>,
+    received_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_ms: Option<f64>,
+    after_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Dns<'a> {
+    name: &'a str,
+    questions: Vec<QueryView>,
+}
+
+#[derive(Serialize)]
+struct QueryView {
+    name: String,
+    #[serde(rename = "type")]
+    record_type: String,
+    server: SocketAddr,
+    transport: String,
+    rcode: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
+    addresses: Vec<std::net::IpAddr>,
+    ms: f64,
+}
+
+/// The failure of a call as it stands in JSON, if it failed.
+pub(crate) fn error(report: &Report) -> Option<Error> {
+    let failure = report.failure()?;
+    let Failure { stage, kind, .. } = *failure;
+    Some(Error {
+        stage: stage.label(),
+        kind: kind.label(),
+        exit_code: kind.exit_code(),
+        message: verdict::what(failure),
+        detail: detail(failure, report.response()),
+        evidence: verdict::evidence(report, failure),
+        likely: verdict::likely(report, failure),
+    })
+}
+
+fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
+    let detail = &failure.detail;
+    let proxy = response.and_then(|response| response.proxy.as_ref());
+    Detail {
+        cause: match detail.cause {
+            Cause::Lookup => "lookup",
+            Cause::Os(_) => "os",
+            Cause::Timeout => "timeout",
+            Cause::Closed => "closed",
+            Cause::Malformed(_) => "malformed",
+            Cause::Http2(_) => "http2",
+            Cause::Status => "status",
+            Cause::TooLarge(_) => "too_large",
+        },
+        errno: match detail.cause {
+            Cause::Os(OsError { errno, .. }) => errno,
+            _ => None,
+        },
+        http2_code: match detail.cause {
+            Cause::Http2(Http2Error { reason, .. }) => Some(reason.into()),
+            _ => None,
+        },
+        status: response.map(|response| response.status.as_u16()),
+        location: response.and_then(|response| response.location.clone()),
+        proxy: proxy.map(|proxy| proxy.name),
+        proxy_headers: proxy.map_or(Vec::new(), |proxy| proxy.headers.clone()),
+        received_bytes: detail.received.bytes,
+        body_bytes: detail.received.body,
+        idle_ms: detail.idle.map(millis),
+        after_ms: millis(detail.after),
+    }
+}
+
+fn dns(lookup: &Lookup) -> Dns<'_> {
+    Dns {
+        name: &lookup.name,
+        questions: lookup.queries.iter().map(query).collect(),
+    }
+}
+
+fn query(query: &Query) -> QueryView {
+    let (ttl, addresses) = match &query.outcome {
+        QueryOutcome::Addresses { addresses, ttl } => (Some(*ttl), addresses.clone()),
+        _ => (None, Vec::new()),
+    };
+    QueryView {
+        name: query.name.to_ascii(),
+        record_type: query.family.to_string(),
+        server: query.server,
+        transport: query.transport.to_string(),
+        rcode: query.outcome.to_string(),
+        ttl,
+        addresses,
+        ms: millis(query.duration),
+    }
+}
+
+pub(crate) fn timings(timings: &Timings) -> BTreeMap<&'static str, f64> {
+    let reached =
+        |(phase, duration): (Phase, Option<Duration>)| Some((phase.label(), millis(duration?)));
+    timings.iter().filter_map(reached).collect()
+}
