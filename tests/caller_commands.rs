@@ -1,7 +1,7 @@
 //! caller's subcommands, and the flags that change how it calls.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::thread;
 
@@ -400,6 +400,104 @@ fn a_kept_connection_that_the_backend_closes_is_no_failure() {
 }
 
 #[test]
+fn a_kept_connection_that_was_closed_while_idle_says_so() {
+    let bed = Bed::start(&["backend-1"]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            // The second request crosses the end of the connection on its way.
+            let _ = stream.read(&mut [0; 4096]);
+        }
+    });
+    let calls = json(&bed, &["--keep-alive", "--count=2", "--interval=0s", &url]);
+    let error = &calls[1]["error"];
+    assert_eq!(error["kind"], "empty_reply", "{calls:#?}");
+    assert!(error["detail"]["idle_ms"].is_f64(), "{error:#}");
+    let text = |field: &str| error[field].as_str().expect("text").to_owned();
+    assert!(text("evidence").contains("on a connection that had been idle for"));
+    assert!(text("likely").starts_with("the connection was closed while it was idle"));
+    // A new connection that ends so is another matter.
+    assert_eq!(calls[0]["result"], "ok");
+}
+
+#[test]
+fn the_evidence_of_a_failure_is_in_json_as_data() {
+    let bed = Bed::start(&["backend-1"]);
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+    let url = format!("http://{}/", closed.expect("a free port"));
+    let error = &json(&bed, &["once", &url])[0]["error"];
+    assert_eq!(
+        (&error["stage"], &error["detail"]["errno"]),
+        (&"connect".into(), &111.into())
+    );
+
+    let error = &json(&bed, &["once", &bed.url("nosuch")])[0]["error"];
+    assert_eq!(
+        (&error["stage"], &error["detail"]["cause"]),
+        (&"dns".into(), &"lookup".into())
+    );
+
+    let (addr, _requests) = recorder();
+    let error = &json(&bed, &["once", &format!("http://{addr}/")])[0]["error"];
+    let detail = &error["detail"];
+    assert_eq!(
+        (&error["stage"], &detail["status"]),
+        (&"http".into(), &404.into())
+    );
+    assert_eq!(detail["received_bytes"], 45);
+}
+
+#[test]
+fn diagnose_shows_what_an_error_says_and_where_a_redirect_leads() {
+    let bed = Bed::start(&["backend-1"]);
+    for (reply, shown) in [
+        (
+            "HTTP/1.1 503 Service Unavailable\r\nServer: envoy\r\nContent-Length: 19\r\n\r\nno healthy upstream",
+            "HTTP 503 Service Unavailable by Envoy (server: envoy) after ",
+        ),
+        (
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 12\r\n\r\nout of paper",
+            ": out of paper\n",
+        ),
+        (
+            "HTTP/1.1 301 Moved Permanently\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+            "HTTP 301 Moved Permanently, Location: https://elsewhere/ after ",
+        ),
+    ] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(reply.as_bytes());
+        });
+        let output = caller(&bed, &["diagnose", &url]);
+        assert!(output.stdout.contains(shown), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn diagnose_calls_a_step_slow_that_takes_unusually_long() {
+    let bed = Bed::start(&["backend-1"]);
+    // A first server that is silent costs a time-out, and the second one knows.
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = silent.local_addr().expect("it is bound");
+    let output = run(bed
+        .caller(CALLER)
+        .env("CALLER_NAMESERVER", format!("{addr},{}", bed.dns))
+        .args(["diagnose", "--dns-timeout=200ms"]));
+    assert_eq!(output.code, Some(0), "{}", output.stdout);
+    assert_eq!(
+        steps(&output),
+        ["ok resolv.conf", "slow DNS", "ok TCP", "ok HTTP"]
+    );
+}
+
+#[test]
 fn the_request_is_what_it_is_told_to_be() {
     let bed = Bed::start(&["backend-1"]);
     let (addr, requests) = recorder();
@@ -416,6 +514,14 @@ fn the_request_is_what_it_is_told_to_be() {
     let request = requests.recv().expect("a request");
     let (line, headers) = request.split_once("\r\n").expect("lines");
     assert_eq!(line, "PUT /path?q=1 HTTP/1.1");
+    let traceparent = headers
+        .lines()
+        .find_map(|line| line.strip_prefix("traceparent: 00-"));
+    assert_eq!(
+        traceparent.map(str::len),
+        Some(32 + 1 + 16 + 3),
+        "{headers}"
+    );
     for header in [
         "x-one: 1\r\n",
         "x-two: 2\r\n",

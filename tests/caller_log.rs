@@ -189,8 +189,13 @@ fn an_answer_that_is_none_is_no_success() {
     let died = "likely the backend died or was killed mid-answer";
     assert_failed(
         &call(raw_server("")),
-        "connection closed before message completed",
+        "closed before the first byte of an answer",
         &format!("Call failed: the connection was closed before there was an answer; {died}"),
+    );
+    assert_failed(
+        &call(raw_server("HTTP/1.1 200 OK\r\nX-Half")),
+        "closed after 23 bytes of a head, which begins \"HTTP/1.1 200 OK\\r\\nX-Half\"",
+        &format!("Call failed: the answer was cut short; {died}"),
     );
     assert_failed(
         &call(raw_server(
@@ -266,4 +271,39 @@ fn an_empty_answer_is_told_from_none() {
     let block = call(raw_server("HTTP/1.1 204 No Content\r\n\r\n"));
     assert_eq!(block[1], "(HTTP 204 with an empty body)");
     assert_eq!(block[2], "Response received successfully!");
+}
+
+#[test]
+fn a_failure_never_has_the_line_of_a_success_whatever_the_backend_says() {
+    const SUCCESS: &str = "Response received successfully!";
+    let head = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n";
+    for reply in [
+        format!("{head}\r\n{SUCCESS}\n"),
+        format!("{head}X-Pod-Name: {SUCCESS}\r\nServer: envoy {SUCCESS}\r\n\r\n"),
+        format!("HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: /{SUCCESS}\r\n\r\n"),
+        format!("{SUCCESS}\r\n\r\n"),
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{SUCCESS}\n"),
+    ] {
+        let url = format!("http://{}/", raw_server(reply));
+        for args in [
+            &["once"][..],
+            &["once", "--format=wide"],
+            &["once", "--format=json"],
+            &["diagnose"],
+        ] {
+            let output = run(Command::new(CALLER).args(args).arg(&url));
+            assert_ne!(output.code, Some(0), "{}", output.stdout);
+            assert!(!output.stdout.contains(SUCCESS), "{}", output.stdout);
+        }
+    }
+}
+
+#[test]
+fn a_pod_with_spaces_in_its_name_is_one_field() {
+    let reply = "HTTP/1.1 200 OK\r\nX-Pod-Name: a address=6.6.6.6:1\r\nContent-Length: 0\r\n\r\n";
+    let url = format!("http://{}/", raw_server(reply));
+    let output = run(Command::new(CALLER).args(["once", "--format=wide", &url]));
+    let line = output.stdout.lines().nth(3).expect("a fourth line");
+    let start = r"pod=a\x20address=6.6.6.6:1 address=127.0.0.1:";
+    assert!(line.starts_with(start), "{line}");
 }

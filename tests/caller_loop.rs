@@ -1,14 +1,14 @@
 //! How caller goes on and how it ends.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use test_support::bed::Bed;
-use test_support::http::get;
+use test_support::http::{get, metric};
 use test_support::process::{Process, Signal, run};
-use test_support::tool;
+use test_support::{PATIENCE, tool, wait_until};
 
 const CALLER: &str = env!("CARGO_BIN_EXE_caller");
 
@@ -172,7 +172,7 @@ fn an_admin_client_that_hangs_does_not_hold_up_calls() {
 }
 
 #[test]
-fn a_stdout_that_takes_no_more_ends_it_with_a_word() {
+fn a_stdout_that_is_full_or_gone_loses_lines_and_nothing_else() {
     let bed = Bed::start(&["backend-1"]);
     let full = std::fs::OpenOptions::new()
         .write(true)
@@ -186,18 +186,53 @@ fn a_stdout_that_takes_no_more_ends_it_with_a_word() {
     ] {
         let output = bed
             .caller(CALLER)
-            .arg("--count=3")
+            .args(["--count=3", "--interval=0s"])
             .stdout(stdout)
             .output()
             .expect("it runs");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert!(
-            stderr.starts_with("caller: cannot write to stdout: "),
-            "{stderr}"
-        );
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
         assert!(stderr.contains(word), "{stderr}");
     }
+}
+
+#[test]
+fn a_stdout_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut command = bed.caller(CALLER);
+    command.env("CALLER_ADMIN_LISTEN", "127.0.0.1:0").args([
+        "--log-level=info",
+        "--interval=0s",
+        "--format=json",
+    ]);
+    let caller = Process::spawn_unread(&mut command);
+    let admin = caller.wait_for_field("admin is listening", "address");
+    let admin: SocketAddr = admin.parse().expect("an address");
+    let dropped = "caller_output_dropped_total";
+    wait_until("lines to be lost", PATIENCE, || {
+        metric(admin, dropped) > Some(100.0)
+    });
+    let calls = || metric(admin, "caller_calls_total{result=\"ok\"}");
+    let before = calls();
+    wait_until("calls to go on", PATIENCE, || calls() > before);
+    assert_eq!(get(admin, "/livez").status(), 200);
+    caller.signal(Signal::TERM);
+    assert_eq!(caller.finish().code, Some(0));
+}
+
+#[test]
+fn a_slow_reader_of_stdout_gets_every_line() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut command = bed.caller(CALLER);
+    command.args(["--interval=0s", "--count=3000", "--format=json"]);
+    let mut slow = Command::new("sh");
+    // At the start it reads nothing for a while, so that the queue fills up.
+    slow.args(["-c", "sleep 0.5; wc -l"]);
+    let mut caller = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    let stdout = caller.stdout.take().expect("it is piped");
+    let lines = slow.stdin(stdout).output().expect("it runs").stdout;
+    assert_eq!(String::from_utf8_lossy(&lines).trim(), "3001");
+    assert_eq!(caller.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]

@@ -12,9 +12,10 @@ mod namespace;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 
-use caller::failure::FailureKind as Kind;
+use caller::failure::FailureKind;
+use caller::verdict;
 use test_support::bed::Bed;
-use test_support::process::{Process, run};
+use test_support::process::{Output, Process, run};
 
 const CALLER: &str = env!("CARGO_BIN_EXE_caller");
 
@@ -25,35 +26,49 @@ const PATIENCE: [&str; 3] = [
     "--connect-timeout=400ms",
 ];
 
+/// What a fault is to be called.
+struct Named {
+    kind: FailureKind,
+    /// Part of the second line.
+    evidence: &'static str,
+    /// Part of what the third line says is likely. `None`: what is usual for the kind.
+    likely: Option<&'static str>,
+}
+
+impl Named {
+    /// The output of `caller once` names the fault.
+    fn assert_once(&self, output: &Output) {
+        let Self {
+            kind,
+            evidence,
+            likely,
+        } = *self;
+        let lines: Vec<&str> = output.stdout.lines().collect();
+        let seen = &output.stdout;
+        assert_eq!(lines.len(), 3, "{seen}");
+        assert!(
+            lines[0].starts_with("=== Frontend calling Backend at "),
+            "{seen}"
+        );
+        assert!(lines[1].contains(evidence), "no {evidence:?} in {seen}");
+        let (what, said) = lines[2].split_once("; likely ").expect("a likely cause");
+        assert!(what.starts_with("Call failed: "), "{seen}");
+        match likely {
+            Some(likely) => assert!(said.contains(likely), "no {likely:?} in {seen}"),
+            None => assert_eq!(said, verdict::usual_cause(kind), "{seen}"),
+        }
+        assert_eq!(output.code, Some(kind.exit_code().into()), "{seen}");
+    }
+}
+
 /// A caller in `command`'s environment names the fault, and is well again once it is mended.
-fn assert_named(
-    name: &str,
-    command: impl Fn() -> Command,
-    kind: Kind,
-    evidence: &str,
-    mend: impl FnOnce(),
-) {
-    let output = run(command().arg("once").args(PATIENCE));
-    let lines: Vec<&str> = output.stdout.lines().collect();
-    let seen = format!("{name}: {}", output.stdout);
-    assert_eq!(lines.len(), 3, "{seen}");
-    assert!(
-        lines[0].starts_with("=== Frontend calling Backend at "),
-        "{seen}"
-    );
-    assert!(lines[1].contains(evidence), "no {evidence:?} in {seen}");
-    let verdict = format!(
-        "Call failed: {}; likely {}",
-        caller::verdict::words(kind),
-        caller::verdict::usual_cause(kind)
-    );
-    assert_eq!(lines[2], verdict, "{seen}");
-    assert_eq!(output.code, Some(kind.exit_code().into()), "{seen}");
+fn assert_named(command: impl Fn() -> Command, named: &Named, mend: impl FnOnce()) {
+    named.assert_once(&run(command().arg("once").args(PATIENCE)));
     let expected = run(command()
         .arg("once")
         .args(PATIENCE)
-        .args(["--expect", kind.label()]));
-    assert_eq!(expected.code, Some(0), "{seen}");
+        .args(["--expect", named.kind.label()]));
+    assert_eq!(expected.code, Some(0), "{}", expected.stdout);
 
     let running = Process::spawn(command().args(PATIENCE).arg("--interval=50ms"));
     running.wait_for_stdout("Call failed: ");
@@ -61,107 +76,70 @@ fn assert_named(
     running.wait_for_stdout("Response received successfully!");
 }
 
-#[test]
-fn dns_that_misbehaves() {
-    use dns::Mode::*;
+/// A test for each way in which a name server misbehaves.
+macro_rules! dns_faults {
+    ($($test:ident: $mode:ident, $kind:ident, $evidence:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            dns_fault(dns::Mode::$mode, FailureKind::$kind, $evidence);
+        })*
+    };
+}
+
+dns_faults! {
+    dns_nx_domain: NxDomain, DnsNxdomain, "NXDOMAIN for backend.pod-to-pod";
+    dns_no_data: NoData, DnsNodata, "NODATA for backend.pod-to-pod";
+    dns_cname_to_nowhere: CnameToNowhere, DnsNodata, "NODATA for backend.pod-to-pod";
+    dns_serv_fail: ServFail, DnsServfail, "SERVFAIL for backend.pod-to-pod";
+    dns_serv_fail_then_nx_domain: ServFailThenNxDomain, DnsServfail, "SERVFAIL for backend.pod-to-pod";
+    dns_nx_domain_but_serv_fail_for_the_bare_name: NxDomainButServFailForTheBareName, DnsNxdomain, "NXDOMAIN for backend.pod-to-pod";
+    dns_not_implemented: NotImplemented, DnsServfail, "NOTIMP for backend.pod-to-pod";
+    dns_refused: Refused, DnsRefused, "REFUSED for backend.pod-to-pod";
+    dns_silent: Silent, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_late: Late, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_wrong_id: WrongId, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_another_question: AnotherQuestion, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_garbage: Garbage, DnsMalformed, "malformed answer";
+    dns_not_a_response: NotAResponse, DnsMalformed, "malformed answer";
+    dns_cname_loop: CnameLoop, DnsMalformed, "a CNAME loop";
+    dns_truncated_and_tcp_closes: TruncatedAndTcpCloses, DnsMalformed, "malformed answer";
+    dns_truncated_and_tcp_answers_another_question: TruncatedAndTcpAnswersAnotherQuestion, DnsMalformed, "it answers another question";
+    dns_truncated_and_tcp_silent: TruncatedAndTcpSilent, DnsTimeout, "no answer for backend.pod-to-pod";
+}
+
+fn dns_fault(mode: dns::Mode, kind: FailureKind, evidence: &'static str) {
     let bed = Bed::start(&["backend-1"]);
     let server = dns::Server::start();
-    let host = "backend.pod-to-pod-communication.svc.cluster.local.";
-    for (mode, kind, evidence) in [
-        (
-            NxDomain,
-            Kind::DnsNxdomain,
-            "NXDOMAIN for backend.pod-to-pod",
-        ),
-        (NoData, Kind::DnsNodata, "NODATA for backend.pod-to-pod"),
-        (
-            CnameToNowhere,
-            Kind::DnsNodata,
-            "NODATA for backend.pod-to-pod",
-        ),
-        (
-            ServFail,
-            Kind::DnsServfail,
-            "SERVFAIL for backend.pod-to-pod",
-        ),
-        (
-            ServFailThenNxDomain,
-            Kind::DnsServfail,
-            "SERVFAIL for backend.pod-to-pod",
-        ),
-        (
-            NxDomainButServFailForTheBareName,
-            Kind::DnsNxdomain,
-            "NXDOMAIN for backend.pod-to-pod",
-        ),
-        (
-            NotImplemented,
-            Kind::DnsServfail,
-            "NOTIMP for backend.pod-to-pod",
-        ),
-        (Refused, Kind::DnsRefused, "REFUSED for backend.pod-to-pod"),
-        (Silent, Kind::DnsTimeout, "no answer for backend.pod-to-pod"),
-        (SilentForIpv6, Kind::ConnectRefused, "Connection refused"),
-        (Late, Kind::DnsTimeout, "no answer for backend.pod-to-pod"),
-        (
-            WrongId,
-            Kind::DnsTimeout,
-            "no answer for backend.pod-to-pod",
-        ),
-        (
-            AnotherQuestion,
-            Kind::DnsTimeout,
-            "no answer for backend.pod-to-pod",
-        ),
-        (Garbage, Kind::DnsMalformed, "malformed answer"),
-        (NotAResponse, Kind::DnsMalformed, "malformed answer"),
-        (CnameLoop, Kind::DnsMalformed, "a CNAME loop"),
-        (
-            TruncatedAndTcpCloses,
-            Kind::DnsMalformed,
-            "malformed answer",
-        ),
-        (
-            TruncatedAndTcpAnswersAnotherQuestion,
-            Kind::DnsMalformed,
-            "it answers another question",
-        ),
-        (
-            TruncatedAndTcpSilent,
-            Kind::DnsTimeout,
-            "no answer for backend.pod-to-pod",
-        ),
-    ] {
-        // Whatever a fault leaves to be called is a closed port.
-        let url = match mode {
-            SilentForIpv6 => format!("http://backend:{}/", closed_port()),
-            _ => bed.url("backend"),
-        };
-        let command = || {
-            let mut command = bed.caller(CALLER);
-            command.env("CALLER_NAMESERVER", server.addr.to_string());
-            command.env("CALLER_URL", &url);
-            command
-        };
-        server.set(mode);
-        if mode == SilentForIpv6 {
-            // IPv4's addresses are used all the same; the silence shows in the transcript.
-            let output = run(command().args(["once", "--format=json"]).args(PATIENCE));
-            assert_eq!(output.code, Some(7), "{}", output.stdout);
-            let silent = r#""type":"AAAA","server""#;
-            assert!(output.stdout.contains(silent), "{}", output.stdout);
-            assert!(
-                output.stdout.contains(r#""rcode":"no answer""#),
-                "{}",
-                output.stdout
-            );
-            continue;
-        }
-        assert_named(&format!("{mode:?}"), command, kind, evidence, || {
-            server.set(Healthy);
-        });
-        assert!(server.was_asked_for(host));
-    }
+    server.set(mode);
+    let named = Named {
+        kind,
+        evidence,
+        likely: None,
+    };
+    let command = || {
+        let mut command = bed.caller(CALLER);
+        command.env("CALLER_NAMESERVER", server.addr.to_string());
+        command
+    };
+    assert_named(command, &named, || server.set(dns::Mode::Healthy));
+    assert!(server.was_asked_for("backend.pod-to-pod-communication.svc.cluster.local."));
+}
+
+#[test]
+fn dns_that_is_silent_for_one_family_gives_the_addresses_of_the_other() {
+    let bed = Bed::start(&["backend-1"]);
+    let server = dns::Server::start();
+    server.set(dns::Mode::SilentForIpv6);
+    let mut command = bed.caller(CALLER);
+    command.env("CALLER_NAMESERVER", server.addr.to_string());
+    // Whatever a fault leaves to be called is a closed port.
+    let url = format!("http://backend:{}/", closed_port());
+    let output = run(command.args(["once", "--format=json", &url]).args(PATIENCE));
+    assert_eq!(output.code, Some(7), "{}", output.stdout);
+    let silent = r#""type":"AAAA","server""#;
+    assert!(output.stdout.contains(silent), "{}", output.stdout);
+    let no_answer = r#""rcode":"no answer""#;
+    assert!(output.stdout.contains(no_answer), "{}", output.stdout);
 }
 
 #[test]
@@ -232,13 +210,14 @@ fn nothing_listens_at_the_nameservers_address() {
         command
     };
     let mut mended = None;
-    assert_named(
-        "closed nameserver",
-        command,
-        Kind::DnsUnreachable,
-        "unreachable (Connection refused",
-        || mended = Some(dns::Server::start_at(closed)),
-    );
+    let named = Named {
+        kind: FailureKind::DnsUnreachable,
+        evidence: "unreachable (Connection refused",
+        likely: None,
+    };
+    assert_named(command, &named, || {
+        mended = Some(dns::Server::start_at(closed));
+    });
 }
 
 #[test]
@@ -255,11 +234,10 @@ fn a_resolv_conf_that_is_of_no_use() {
         command.env_remove("CALLER_NAMESERVER");
         command
     };
-    for (name, text, evidence) in [
-        ("absent", None, "cannot read "),
-        ("empty", Some(&b""[..]), "no nameserver in "),
+    for (text, evidence) in [
+        (None, "cannot read "),
+        (Some(&b""[..]), "no nameserver in "),
         (
-            "nonsense",
             Some(b"\x00\xff nonsense\nnameserver nowhere\n"),
             "no nameserver in ",
         ),
@@ -268,82 +246,12 @@ fn a_resolv_conf_that_is_of_no_use() {
             Some(text) => std::fs::write(bed.resolv_conf(), text).expect("it can be written"),
             None => std::fs::remove_file(bed.resolv_conf()).expect("it was there"),
         }
-        assert_named(name, command, Kind::ResolvConf, evidence, || {
-            bed.set_resolv_conf(&good);
-        });
-    }
-}
-
-#[test]
-fn a_backend_that_misbehaves() {
-    use http::Mode::*;
-    let server = http::Server::start();
-    let url = format!("http://{}/", server.addr);
-    for (mode, kind, evidence) in [
-        (
-            ClosesWithoutReading,
-            Kind::Reset,
-            "Connection reset by peer",
-        ),
-        (ResetsBeforeTheHead, Kind::Reset, "Connection reset by peer"),
-        (ResetsInTheHead, Kind::Reset, "Connection reset by peer"),
-        (ResetsInTheBody, Kind::Reset, "Connection reset by peer"),
-        (
-            ClosesBeforeTheHead,
-            Kind::EmptyReply,
-            "connection closed before message completed",
-        ),
-        (
-            ClosesInTheHead,
-            Kind::EmptyReply,
-            "connection closed before message completed",
-        ),
-        (ClosesInTheBody, Kind::Incomplete, "after 5 bytes of body"),
-        (ClosesInAChunk, Kind::Incomplete, "after 5 bytes of body"),
-        (BadChunk, Kind::Protocol, "after 0 bytes of body"),
-        (Garbage, Kind::Protocol, "invalid HTTP version parsed"),
-        (
-            AnotherVersion,
-            Kind::Protocol,
-            "invalid HTTP version parsed",
-        ),
-        (TlsAlert, Kind::Protocol, "invalid HTTP version parsed"),
-        (HugeHead, Kind::Protocol, "message head is too large"),
-        (Silent, Kind::ResponseTimeout, "connected, then no answer"),
-        (
-            AByteAtATimeOfTheHead,
-            Kind::ResponseTimeout,
-            "connected, then no answer",
-        ),
-        (
-            AByteAtATimeOfTheBody,
-            Kind::ResponseTimeout,
-            "bytes of body",
-        ),
-        (
-            EndlessBody,
-            Kind::BodyTooLarge,
-            "over 1048576 bytes of body",
-        ),
-        (
-            ServiceUnavailable,
-            Kind::HttpStatus,
-            "HTTP 503 Service Unavailable",
-        ),
-        (NotFound, Kind::HttpStatus, "HTTP 404 Not Found"),
-        (Redirect, Kind::HttpStatus, "HTTP 302 Found"),
-    ] {
-        server.set(mode);
-        let command = || {
-            let mut command = Command::new(CALLER);
-            command
-                .env("CALLER_ADMIN_LISTEN", "off")
-                .env("CALLER_URL", &url);
-            command
+        let named = Named {
+            kind: FailureKind::ResolvConf,
+            evidence,
+            likely: None,
         };
-        assert_named(&format!("{mode:?}"), command, kind, evidence, || {
-            server.set(Healthy);
-        });
+        assert_named(command, &named, || bed.set_resolv_conf(&good));
     }
 }
 
@@ -382,12 +290,8 @@ fn a_pod_without_file_descriptors() {
     let out_of_descriptors = (4..24).any(|limit| {
         let call = format!("ulimit -n {limit}; exec {CALLER} once http://127.0.0.1:1/");
         let output = run(Command::new("sh").args(["-c", &call]));
-        let verdict = format!(
-            "Call failed: {}; likely {}\n",
-            caller::verdict::words(Kind::Local),
-            caller::verdict::usual_cause(Kind::Local)
-        );
-        output.stdout.contains("Too many open files") && output.stdout.ends_with(&verdict)
+        let verdict = "Call failed: the call could not be made from here; likely this pod is short of file descriptors\n";
+        output.stdout.contains("Too many open files") && output.stdout.ends_with(verdict)
     });
     assert!(out_of_descriptors);
 }
@@ -422,15 +326,14 @@ fn a_port_that_is_closed() {
         command
     };
     let mut mended = None;
-    assert_named(
-        "closed port",
-        command,
-        Kind::ConnectRefused,
-        "Connection refused",
-        || {
-            mended = Some(http::Server::start_at((Ipv4Addr::LOCALHOST, port).into()));
-        },
-    );
+    let named = Named {
+        kind: FailureKind::ConnectRefused,
+        evidence: "connecting: Connection refused",
+        likely: None,
+    };
+    assert_named(command, &named, || {
+        mended = Some(http::Server::start_at((Ipv4Addr::LOCALHOST, port).into()));
+    });
 }
 
 fn closed_port() -> u16 {

@@ -4,11 +4,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use caller::failure::FailureKind as Kind;
+use caller::failure::FailureKind;
+use caller::verdict;
 use test_support::process::{Process, run};
 use test_support::tool;
 
-use crate::{CALLER, assert_named};
+use crate::{CALLER, Named, assert_named};
 
 /// A network namespace with nothing but loopback, removed when dropped.
 struct Namespace(String);
@@ -63,8 +64,12 @@ impl Namespace {
 
     /// A web server that nobody here wrote.
     fn backend(&self) -> Process {
+        self.backend_at("127.0.0.1")
+    }
+
+    fn backend_at(&self, address: &str) -> Process {
         let mut command = self.command("python3");
-        command.args(["-u", "-m", "http.server", "8080", "--bind", "127.0.0.1"]);
+        command.args(["-u", "-m", "http.server", "8080", "--bind", address]);
         let backend = Process::spawn(command.current_dir("/proc/self/net"));
         backend.wait_for_stdout("Serving HTTP");
         backend
@@ -85,52 +90,106 @@ impl Drop for Namespace {
     }
 }
 
-#[test]
-fn packets_that_a_policy_drops_or_rejects() {
-    let Some(namespace) = Namespace::new("policy") else {
+/// A test for each rule that keeps packets from a backend. The last part says whether it is what a policy
+/// does.
+macro_rules! policies {
+    ($($test:ident: $chain:literal $rule:literal, $kind:ident, $evidence:literal, $likely:expr, $blocked:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            let named = Named { kind: FailureKind::$kind, evidence: $evidence, likely: $likely };
+            assert_policy(stringify!($test), $chain, $rule, &named, $blocked);
+        })*
+    };
+}
+
+policies! {
+    packets_are_dropped: "input" "tcp dport 8080 drop",
+        ConnectTimeout, "connecting: no answer", None, true;
+    packets_are_rejected: "input" "tcp dport 8080 reject with icmpx type host-unreachable",
+        ConnectUnreachable, "connecting: No route to host", None, true;
+    packets_are_forbidden: "input" "tcp dport 8080 reject with icmpx type admin-prohibited",
+        ConnectUnreachable, "connecting: No route to host", None, true;
+    packets_are_reset: "input" "tcp dport 8080 reject with tcp reset",
+        ConnectRefused, "connecting: Connection refused", None, false;
+    packets_may_not_be_sent: "output" "tcp dport 8080 tcp flags syn drop",
+        ConnectTimeout, "connecting: no answer", None, true;
+    a_connection_is_reset_while_it_is_made:
+        "input" "tcp dport 8080 tcp flags & (syn | ack) == ack reject with tcp reset",
+        Reset, "connecting: Connection reset by peer", Some("hangs up as soon as it is connected"), false;
+}
+
+fn assert_policy(test: &str, chain: &str, rule: &str, named: &Named, is_blocked: bool) {
+    let Some(namespace) = Namespace::new(test) else {
         return;
     };
     let _backend = namespace.backend();
-    for (rule, kind, evidence) in [
-        (
-            &["tcp", "dport", "8080", "drop"][..],
-            Kind::ConnectTimeout,
-            "connecting: no answer",
-        ),
-        (
-            &[
-                "tcp",
-                "dport",
-                "8080",
-                "reject",
-                "with",
-                "icmpx",
-                "type",
-                "host-unreachable",
-            ],
-            Kind::ConnectUnreachable,
-            "connecting: No route to host",
-        ),
-        (
-            &["tcp", "dport", "8080", "reject", "with", "tcp", "reset"],
-            Kind::ConnectRefused,
-            "connecting: Connection refused",
-        ),
-    ] {
-        namespace.rule("input", rule);
-        let command = || namespace.caller("http://127.0.0.1:8080/");
-        let blocked = run(command().args(["once", "--connect-timeout=300ms", "--expect=blocked"]));
-        let counts_as_blocked = kind != Kind::ConnectRefused;
-        assert_eq!(
-            blocked.code == Some(0),
-            counts_as_blocked,
-            "{}",
-            blocked.stdout
-        );
-        assert_named(&rule.join(" "), command, kind, evidence, || {
-            namespace.without_rules();
-        });
+    namespace.rule(chain, &rule.split(' ').collect::<Vec<_>>());
+    let command = || namespace.caller("http://127.0.0.1:8080/");
+    let blocked = run(command().args(["once", "--connect-timeout=300ms", "--expect=blocked"]));
+    assert_eq!(blocked.code == Some(0), is_blocked, "{}", blocked.stdout);
+    assert_named(command, named, || namespace.without_rules());
+}
+
+#[test]
+fn a_reset_while_connecting_leaves_the_other_addresses_to_be_tried() {
+    let Some(namespace) = Namespace::new("next-address") else {
+        return;
+    };
+    let _backend = namespace.backend_at("127.0.0.2");
+    let reset =
+        "ip daddr 127.0.0.1 tcp dport 8080 tcp flags & (syn | ack) == ack reject with tcp reset";
+    namespace.rule("input", &reset.split(' ').collect::<Vec<_>>());
+    let _listener = namespace.backend_at("127.0.0.1");
+    let mut dns = namespace.command("dnsmasq");
+    let Some(_) = tool("dnsmasq") else { return };
+    dns.args([
+        "--keep-in-foreground",
+        "--no-resolv",
+        "--no-hosts",
+        "--conf-file=/dev/null",
+        "--log-facility=-",
+    ])
+    .args(["--listen-address=127.0.0.1", "--pid-file=", "--user=root"])
+    .args([
+        "--host-record=backend.,127.0.0.1",
+        "--host-record=backend.,127.0.0.2",
+    ]);
+    let dns = Process::spawn(&mut dns);
+    dns.wait_for_stderr("started");
+    for _ in 0..4 {
+        let mut command = namespace.caller("http://backend.:8080/");
+        let output = run(command.args(["once", "--nameserver=127.0.0.1"]));
+        assert_eq!(output.code, Some(0), "{}", output.stdout);
     }
+}
+
+#[test]
+fn a_pod_without_ipv6_has_no_address_to_call_from() {
+    let Some(namespace) = Namespace::new("no-ipv6") else {
+        return;
+    };
+    namespace.succeed(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
+    let output = run(namespace.caller("http://[fd00::10]:8080/").arg("once"));
+    assert_eq!(output.code, Some(7), "{}", output.stdout);
+    let likely = "Call failed: the address cannot be reached; likely this pod has no IPv6 address to call from\n";
+    assert!(output.stdout.ends_with(likely), "{}", output.stdout);
+}
+
+#[test]
+fn a_pod_without_free_ports_is_short_of_them() {
+    let Some(namespace) = Namespace::new("ports") else {
+        return;
+    };
+    namespace.succeed(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50000"]);
+    let script = format!(
+        "import socket, subprocess\n\
+         l = socket.socket(); l.bind(('127.0.0.1', 8080)); l.listen()\n\
+         c = socket.create_connection(('127.0.0.1', 8080))\n\
+         subprocess.run(['{CALLER}', 'once', 'http://127.0.0.1:8080/'])\n"
+    );
+    let output = run(namespace.command("python3").args(["-c", &script]));
+    let likely = "likely this pod is short of local ports for that address\n";
+    assert!(output.stdout.ends_with(likely), "{}", output.stdout);
 }
 
 #[test]
@@ -162,10 +221,10 @@ fn dns_that_a_policy_drops_or_forbids() {
         return;
     };
     for (chain, kind, evidence) in [
-        ("input", Kind::DnsTimeout, "no answer for backend."),
+        ("input", FailureKind::DnsTimeout, "no answer for backend."),
         (
             "output",
-            Kind::DnsUnreachable,
+            FailureKind::DnsUnreachable,
             "unreachable (Operation not permitted",
         ),
     ] {
@@ -182,8 +241,8 @@ fn dns_that_a_policy_drops_or_forbids() {
         assert!(output.stdout.contains(evidence), "{}", output.stdout);
         let verdict = format!(
             "Call failed: {}; likely {}\n",
-            caller::verdict::words(kind),
-            caller::verdict::usual_cause(kind)
+            verdict::words(kind),
+            verdict::usual_cause(kind)
         );
         assert!(output.stdout.contains(&verdict), "{}", output.stdout);
         namespace.without_rules();

@@ -153,8 +153,10 @@ pub enum Cause {
     Timeout,
     /// The peer closed the connection.
     Closed,
-    /// What came is not HTTP; the parser's words.
+    /// What came is not HTTP/1; the parser's words.
     Malformed(String),
+    /// What came is not HTTP/2; the parser's words.
+    MalformedHttp2(String),
     /// The peer ended the stream or the connection by HTTP/2's own means.
     Http2(Http2Error),
     /// A whole response came, and its status is not expected.

@@ -129,15 +129,12 @@ impl fmt::Display for Host {
 }
 
 fn split_port(host_port: &str) -> (&str, Option<&str>) {
-    if host_port.starts_with('[')
-        && let Some(end) = host_port.find(']')
-    {
-        let (host, rest) = host_port.split_at(end + 1);
-        return (
-            host,
-            rest.strip_prefix(':')
-                .or((!rest.is_empty()).then_some(rest)),
-        );
+    // The colons of an IPv6 address are in brackets.
+    if host_port.starts_with('[') {
+        let end = host_port.find(']').map_or(host_port.len(), |at| at + 1);
+        let (host, rest) = host_port.split_at(end);
+        let port = rest.strip_prefix(':').unwrap_or(rest);
+        return (host, (!port.is_empty()).then_some(port));
     }
     match host_port.rsplit_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -285,7 +282,7 @@ mod tests {
             ("http://backend:0/", "\"0\""),
             ("http://backend:65536/", "\"65536\""),
             ("http://backend:http/", "\"http\""),
-            ("http://[::1/", "\"[:\""),
+            ("http://[::1/", "[::1"),
             ("http://[::1]80/", "\"80\""),
             ("http://[nonsense]/", "\"[nonsense]\""),
         ] {

@@ -35,9 +35,10 @@ const KEPT_BODY: usize = 4096;
 /// Most bytes of evidence from the network that are kept in one piece.
 const MAX_EVIDENCE: usize = 512;
 
-/// curl reads 300 KB of head, however many fields that makes; hyper's own limit is 100 fields. This
-/// many cost 96 KB while a head is being read.
-const MAX_FIELDS: usize = 3000;
+/// curl has no limit on the number of fields, hyper's own is 100. So many take 64 KB while a head is
+/// being read; with more, the allocator would give the memory back to the system after each call, and
+/// take it again.
+const MAX_FIELDS: usize = 1000;
 
 /// The longest pod name that Kubernetes allows (a DNS subdomain, RFC 1123).
 const MAX_POD_NAME: usize = 253;
@@ -361,8 +362,8 @@ fn malformed(error: &(dyn Error + 'static)) -> (FailureKind, Cause) {
 fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
     let reason = error.reason()?;
     if !error.is_remote() {
-        // What came is not HTTP/2, or not correct.
-        return Some(malformed(error));
+        let cause = Cause::MalformedHttp2(cut(&error.to_string()));
+        return Some((FailureKind::Protocol, cause));
     }
     let kind = match reason {
         // The peer hangs up or hands the request back, as one does that shuts down, is overloaded or

@@ -35,7 +35,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
         },
         Cause::Closed => format!("closed{}", progress(received)),
         Cause::Os(error) => format!("{error}{}", progress(received)),
-        Cause::Malformed(what) => match received.body {
+        Cause::Malformed(what) | Cause::MalformedHttp2(what) => match received.body {
             Some(body) => format!("{what} after {body} bytes of body"),
             None => format!("{what}{}", start(received)),
         },
@@ -99,7 +99,7 @@ fn start(received: &Received) -> String {
 }
 
 pub(super) fn what(failure: &Failure) -> Option<&'static str> {
-    let is_http = failure.detail.received.start.starts_with(b"HTTP/");
+    let is_http = starts_as_http1(&failure.detail.received);
     match (failure.kind, &failure.detail.cause) {
         (FailureKind::Reset, Cause::Http2(_)) => Some("the request was handed back or cut off"),
         (FailureKind::Protocol, Cause::Http2(_)) => Some("the request was refused as wrong"),
@@ -124,6 +124,9 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             Reason::HTTP_1_1_REQUIRED => "the backend wants HTTP/1.1: leave out --http2".into(),
             _ => "the backend speaks HTTP/2, and takes the request to be wrong".into(),
         },
+        (FailureKind::Protocol, Cause::MalformedHttp2(_)) if starts_as_http1(&detail.received) => {
+            "the port speaks HTTP/1: leave out --http2".into()
+        }
         (FailureKind::Protocol, _) => protocol(&detail.received)?.into(),
         (FailureKind::ResponseTimeout | FailureKind::ConnectUnreachable, Cause::Os(_)) => {
             "the way to the backend broke while the call was under way: a dead node, or a policy that came into force".into()
@@ -132,6 +135,10 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         (FailureKind::HttpStatus, _) => error_status(report.response()?)?.into(),
         _ => return None,
     })
+}
+
+fn starts_as_http1(received: &Received) -> bool {
+    received.start.starts_with(b"HTTP/1.")
 }
 
 /// Who speaks there, by the first bytes that came.
@@ -145,7 +152,7 @@ fn protocol(received: &Received) -> Option<&'static str> {
         _ if received.body.is_some() => {
             Some("the backend, or a proxy on the way, breaks the rules of HTTP")
         }
-        _ if start.starts_with(b"HTTP/1.") => {
+        _ if starts_as_http1(received) => {
             Some("what answered speaks HTTP, but not as it was asked to, or not correctly")
         }
         _ => None,

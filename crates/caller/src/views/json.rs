@@ -180,7 +180,7 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
             Cause::Os(_) => "os",
             Cause::Timeout => "timeout",
             Cause::Closed => "closed",
-            Cause::Malformed(_) => "malformed",
+            Cause::Malformed(_) | Cause::MalformedHttp2(_) => "malformed",
             Cause::Http2(_) => "http2",
             Cause::Status => "status",
             Cause::TooLarge(_) => "too_large",
