@@ -133,8 +133,10 @@ fn split_port(host_port: &str) -> (&str, Option<&str>) {
     if host_port.starts_with('[') {
         let end = host_port.find(']').map_or(host_port.len(), |at| at + 1);
         let (host, rest) = host_port.split_at(end);
-        let port = rest.strip_prefix(':').unwrap_or(rest);
-        return (host, (!port.is_empty()).then_some(port));
+        return match rest.strip_prefix(':') {
+            None if !rest.is_empty() => (host_port, None),
+            port => (host, port),
+        };
     }
     match host_port.rsplit_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -283,7 +285,7 @@ mod tests {
             ("http://backend:65536/", "\"65536\""),
             ("http://backend:http/", "\"http\""),
             ("http://[::1/", "[::1"),
-            ("http://[::1]80/", "\"80\""),
+            ("http://[::1]80/", "\"[::1]80\""),
             ("http://[nonsense]/", "\"[nonsense]\""),
         ] {
             let error = text.parse::<Target>().expect_err(text).to_string();
