@@ -16,7 +16,7 @@ use crate::dns::{ConfSource, Families, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::failure::FailureKind;
-use crate::probe::{HttpConfig, ProbeConfig};
+use crate::probe::{HttpConfig, Keep, ProbeConfig};
 use crate::target::{ParseTargetError, Target};
 use crate::views::Format;
 
@@ -78,12 +78,15 @@ struct RunArgs {
           value_parser = humantime::parse_duration)]
     interval: Duration,
 
+    #[command(flatten)]
+    wait: WaitArgs,
+
     /// Stop after this many calls; exit 0 if none failed, else 1
     #[arg(long, env = "CALLER_COUNT", value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// Stop after this long; exit 0 if no call failed, else 1
+    /// Stop so long after the first call began; exit 0 if no call failed, else 1
     #[arg(long, env = "CALLER_DURATION", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -125,13 +128,20 @@ struct RunArgs {
 
 /// Calls once, with an exit code: a test, an init container, a Job.
 ///
+/// With --wait it is the init container that waits for a backend:
+/// `caller once --wait 60s http://backend:8080/`.
+///
 /// The exit code is curl's: 0, 6 (DNS), 7 (refused or unreachable), 8 (not HTTP), 18 (cut short),
-/// 22 (an error status), 28 (too slow), 52 (no answer), 56 (reset), 63 (too large).
+/// 22 (an error status, of the backend or of a proxy), 28 (too slow), 52 (no answer), 56 (reset),
+/// 63 (too large).
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 struct OnceArgs {
     #[command(flatten)]
     call: CallArgs,
+
+    #[command(flatten)]
+    wait: WaitArgs,
 
     /// text, wide or json
     #[arg(long, env = "CALLER_FORMAT", default_value = "text")]
@@ -172,6 +182,15 @@ struct ResolveArgs {
 struct DiagnoseArgs {
     #[command(flatten)]
     call: CallArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct WaitArgs {
+    /// Before the first call, try every 500ms, without a word, until the call is as expected, for at most
+    /// so long. The attempt that is, or the last, is the first call
+    #[arg(long, env = "CALLER_WAIT", default_value = "0s", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    wait: Duration,
 }
 
 #[derive(Debug, clap::Args)]
@@ -283,8 +302,9 @@ impl FromStr for Families {
     }
 }
 
+/// A header field of the command line, as `NAME: VALUE`.
 #[derive(Clone, Debug)]
-struct Header(HeaderName, HeaderValue);
+pub(crate) struct Header(pub(crate) HeaderName, pub(crate) HeaderValue);
 
 impl FromStr for Header {
     type Err = &'static str;
@@ -346,12 +366,14 @@ impl Cli {
             None => Command::Run(self.run.into()),
             Some(CommandArgs::Once(OnceArgs {
                 call,
+                wait,
                 format,
                 expect,
             })) => Command::Once(once::Config {
                 probe: call.into_probe(false, false),
                 format,
                 expectation: expect,
+                wait: wait.wait,
             }),
             Some(CommandArgs::Resolve(ResolveArgs {
                 name,
@@ -367,6 +389,19 @@ impl Cli {
             }
         }
     }
+}
+
+/// How names are resolved without a flag: by the environment, or else as a pod's programs do.
+pub(crate) fn resolver_from_env() -> Resolver {
+    #[derive(Debug, Parser)]
+    struct Args {
+        #[command(flatten)]
+        resolver: ResolverArgs,
+    }
+    let command = hide_env_values(Args::command()).name("curl");
+    let mut matches = command.get_matches_from(["curl"]);
+    let args = Args::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+    args.resolver.into()
 }
 
 fn hide_env_values(command: clap::Command) -> clap::Command {
@@ -401,6 +436,7 @@ impl CallArgs {
                 http2,
                 keep_alive,
                 connect_timeout,
+                keep: Keep::default(),
             },
             timeout,
             each_address,
@@ -432,6 +468,7 @@ impl From<RunArgs> for run::Config {
         let RunArgs {
             call,
             interval,
+            wait,
             count,
             duration,
             format,
@@ -443,6 +480,7 @@ impl From<RunArgs> for run::Config {
         Self {
             probe: call.into_probe(each_address, keep_alive),
             interval,
+            wait: wait.wait,
             count,
             duration,
             format,

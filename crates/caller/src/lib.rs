@@ -17,10 +17,12 @@
 //! | [`views`] | text, JSON, summary, transcript, diagnosis | `report`, `stats`, `verdict` |
 //! | `metrics`, `page` | what Prometheus and browsers are shown | `report`, `stats`, `views`, `verdict` |
 //! | [`commands`] | the loop and the subcommands | all of those |
+//! | [`curl`] | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
 //! | [`cli`] | flags and environment variables | `commands` and their configurations |
 
 pub mod cli;
 pub mod commands;
+pub mod curl;
 pub mod dns;
 pub mod expectation;
 pub mod expected_status;

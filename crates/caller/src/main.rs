@@ -4,6 +4,7 @@
 //! of its own; 1 when a call failed in a run with `--count` or `--duration`, or when it cannot start;
 //! 2 for an unknown flag or a bad value. Those of the subcommands are curl's.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -12,6 +13,9 @@ use caller::commands::{diagnose, once, resolve, run};
 use runtime::output::Output;
 
 fn main() -> ExitCode {
+    if is_curl() {
+        return as_curl();
+    }
     let cli = Cli::from_env();
     runtime::log::init(cli.log_level());
     let code = execute(cli.into_command()).unwrap_or_else(|error| {
@@ -20,6 +24,17 @@ fn main() -> ExitCode {
     });
     runtime::log::flush();
     code
+}
+
+/// The image has a link of that name.
+fn is_curl() -> bool {
+    let name = std::env::args_os().next();
+    name.is_some_and(|name| Path::new(&name).file_name() == Some("curl".as_ref()))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn as_curl() -> ExitCode {
+    caller::curl::run(std::env::args_os()).await
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -54,10 +54,21 @@ pub struct Response {
     pub location: Option<String>,
     /// The proxy that made up this response itself, as far as its headers and its body tell.
     pub proxy: Option<Proxy>,
+    /// The exchange as it was on the wire, where that is kept.
+    pub wire: Option<Box<Wire>>,
     /// The beginning of the body.
     pub body: Vec<u8>,
     /// The length of the body that was read, in bytes.
     pub body_len: u64,
+}
+
+/// An HTTP/1 exchange as it was on the wire, without the body.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// The head of the request.
+    pub request: Vec<u8>,
+    /// The head of the response.
+    pub head: Vec<u8>,
 }
 
 /// A proxy, a sidecar or a load balancer between the caller and the backend.

@@ -12,7 +12,7 @@ use anyhow::Context;
 use caller::commands::run;
 use caller::dns::{ConfSource, Families, Resolver};
 use caller::expected_status::ExpectedStatus;
-use caller::probe::{HttpConfig, ProbeConfig};
+use caller::probe::{HttpConfig, Keep, ProbeConfig};
 use caller::views::Format;
 use echo_server::{AccessLogFormat, EchoServer, Faults, Pod};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -276,11 +276,13 @@ fn frontend(
                 http2: false,
                 keep_alive: false,
                 connect_timeout: Duration::from_secs(2),
+                keep: Keep::default(),
             },
             timeout: Duration::from_secs(5),
             each_address: false,
         },
         interval,
+        wait: Duration::ZERO,
         count: count.map(NonZeroU64::get),
         duration: None,
         format,

@@ -5,6 +5,7 @@ pub mod once;
 pub mod resolve;
 pub mod run;
 mod ticker;
+mod wait;
 
 use std::io::Write;
 

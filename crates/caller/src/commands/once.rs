@@ -1,9 +1,11 @@
-//! `caller once`: one call, with an exit code: 0 where it came to what was expected, else curl's for the
+//! `caller once`: one call (or with `--wait` as many as it takes), with an exit code: 0 where it came to what was expected, else curl's for the
 //! failure, or 1 for a success that was not expected.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::print;
+use super::wait::{EndedRound, wait};
 use crate::expectation::Expectation;
 use crate::probe::{Probe, ProbeConfig};
 use crate::views::Format;
@@ -17,6 +19,8 @@ pub struct Config {
     pub format: Format,
     /// What makes it a success.
     pub expectation: Expectation,
+    /// Call again, in silence, until it is met, for at most so long.
+    pub wait: Duration,
 }
 
 /// Calls once and prints the report.
@@ -29,8 +33,9 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
         probe,
         format,
         expectation,
+        wait: within,
     } = config;
-    let reports = Probe::new(probe).round().await.calls.all().await;
+    let EndedRound { reports, .. } = wait(&Probe::new(probe), expectation, within).await;
     let mut text: String = reports.iter().map(|report| format.report(report)).collect();
     let codes = reports.iter().map(|report| expectation.exit_code(report));
     let code = codes.max().unwrap_or_default();

@@ -15,6 +15,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::ticker::Ticker;
+use super::wait::{EndedRound, wait};
+use crate::expectation::Expectation;
 use crate::metrics::Metrics;
 use crate::page::{Page, Routes};
 use crate::probe::{Probe, ProbeConfig};
@@ -29,9 +31,11 @@ pub struct Config {
     pub probe: ProbeConfig,
     /// From the start of a call to the start of the next; zero: one after another.
     pub interval: Duration,
+    /// Before the first call, try in silence until one succeeds, for at most so long.
+    pub wait: Duration,
     /// Stop after this many calls.
     pub count: Option<u64>,
-    /// Stop after this long.
+    /// Stop so long after the first call began.
     pub duration: Option<Duration>,
     /// How much to say of each call.
     pub format: Format,
@@ -103,21 +107,34 @@ impl Caller {
             info!(%address, "admin is listening");
             tokio::spawn(server.run(std::future::pending()));
         }
-        let end = config.duration.map(|duration| Instant::now() + duration);
-        let mut stop = pin!(async {
-            tokio::select! {
-                () = shutdown => {}
-                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
-            }
-        });
         let printer = Printer {
             format: config.format,
             lines,
         };
         let observers: [&dyn Observer; 3] = [&metrics, &*stats, &printer];
-        let mut ticker = Ticker::new(config.interval);
+        let mut shutdown = pin!(shutdown);
         let mut calls = 0;
         let mut stopping = false;
+        if !config.wait.is_zero() {
+            tokio::select! {
+                () = &mut shutdown => stopping = true,
+                waited = wait(&probe, Expectation::Ok, config.wait) => {
+                    calls += observe(waited, &observers);
+                }
+            }
+        }
+        let end = config.duration.map(|duration| Instant::now() + duration);
+        let mut stop = pin!(async {
+            tokio::select! {
+                () = &mut shutdown => {}
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
+            }
+        });
+        let mut ticker = Ticker::new(config.interval);
+        if calls > 0 {
+            // That tick is the one of the call which has been made.
+            ticker.tick().await;
+        }
         while !stopping && config.count.is_none_or(|count| calls < count) {
             tokio::select! {
                 biased;
@@ -138,6 +155,20 @@ impl Caller {
         printer.print(&config.format.summary(&summary)).await;
         summary
     }
+}
+
+/// Tells of a round that has ended. Gives the number of its calls.
+fn observe(EndedRound { lookup, reports }: EndedRound, observers: &[&dyn Observer]) -> u64 {
+    for observer in observers {
+        if let Some(lookup) = &lookup {
+            observer.lookup(lookup);
+        }
+        for report in &reports {
+            observer.call(report);
+        }
+        observer.round_ended();
+    }
+    reports.len() as u64
 }
 
 /// Makes a round of calls, and tells of each as it ends. Gives their number.

@@ -23,14 +23,8 @@ use super::proxy;
 use super::tap::{End, Evidence, Tap};
 use crate::expected_status::ExpectedStatus;
 use crate::failure::{Cause, FailureKind, Http2Error, Http2Frame, OsError, Received};
-use crate::report::Response;
+use crate::report::{Response, Wire};
 use crate::target::Target;
-
-/// A body over this many bytes is not read to its end.
-const MAX_BODY: u64 = 1024 * 1024;
-
-/// Of a body this many bytes are kept for the log.
-const KEPT_BODY: usize = 4096;
 
 /// Most bytes of evidence from the network that are kept in one piece.
 const MAX_EVIDENCE: usize = 512;
@@ -63,6 +57,30 @@ pub struct HttpConfig {
     pub keep_alive: bool,
     /// Longest time for each TCP handshake.
     pub connect_timeout: Duration,
+    /// How much of an exchange is kept.
+    pub keep: Keep,
+}
+
+/// How much of an exchange is kept, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Of the request and the response's head, as they are on the wire.
+    pub wire: usize,
+    /// Of the response's body.
+    pub body: usize,
+    /// A body over this size is not read to its end.
+    pub max_body: u64,
+}
+
+/// What a report needs.
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            wire: Received::KEPT,
+            body: 4096,
+            max_body: 1024 * 1024,
+        }
+    }
 }
 
 /// A connection that speaks HTTP.
@@ -111,10 +129,10 @@ pub(super) struct ExchangeError {
 
 impl Connection {
     /// Prepares a connection for requests. Over HTTP/2 this sends the preface.
-    pub(super) async fn new(stream: TcpStream, http2: bool) -> hyper::Result<Self> {
-        let (tap, evidence) = Tap::new(stream);
+    pub(super) async fn new(stream: TcpStream, config: &HttpConfig) -> hyper::Result<Self> {
+        let (tap, evidence) = Tap::new(stream, config.keep.wire);
         let io = TokioIo::new(tap);
-        let (sender, driver) = if http2 {
+        let (sender, driver) = if config.http2 {
             let builder = http2::Builder::new(TokioExecutor::new());
             let (sender, connection) = builder.handshake(io).await?;
             (Sender::Http2(sender), tokio::spawn(drop_result(connection)))
@@ -187,10 +205,11 @@ impl Connection {
             pod: text(&head.headers, &POD_NAME, MAX_POD_NAME),
             location: text(&head.headers, &LOCATION, MAX_EVIDENCE),
             proxy: None,
+            wire: self.wire(config.keep),
             body: Vec::new(),
             body_len: 0,
         };
-        let read = timeout_at(deadline, read_body(&mut body, &mut response)).await;
+        let read = timeout_at(deadline, read_body(&mut body, &mut response, config.keep)).await;
         response.proxy = proxy::author(head.status, &head.headers, &response.body);
         let conclude = match read {
             Ok(Ok(())) => {
@@ -207,9 +226,10 @@ impl Connection {
                     None => Conclusion::Known(FailureKind::HttpStatus, Cause::Status),
                 }
             }
-            Ok(Err(BodyError::TooLarge)) => {
-                Conclusion::Known(FailureKind::BodyTooLarge, Cause::TooLarge(MAX_BODY))
-            }
+            Ok(Err(BodyError::TooLarge)) => Conclusion::Known(
+                FailureKind::BodyTooLarge,
+                Cause::TooLarge(config.keep.max_body),
+            ),
             Ok(Err(BodyError::Broken(error))) => Conclusion::Broken(error),
             Err(_) => Conclusion::TimeIsUp,
         };
@@ -217,6 +237,19 @@ impl Connection {
             first_byte,
             outcome: Err(failed(&self.evidence, conclude, Some(response))),
         }
+    }
+}
+
+impl Connection {
+    /// The request and the response's head as they were on the wire, where that is asked for.
+    fn wire(&self, keep: Keep) -> Option<Box<Wire>> {
+        let (received, _) = (keep.wire > Received::KEPT).then(|| self.evidence.get())?;
+        let head = received.start;
+        let end = head.windows(4).position(|four| four == b"\r\n\r\n");
+        Some(Box::new(Wire {
+            request: self.evidence.sent(),
+            head: head[..end.map_or(head.len(), |end| end + 4)].to_vec(),
+        }))
     }
 }
 
@@ -305,16 +338,20 @@ enum BodyError {
     Broken(hyper::Error),
 }
 
-async fn read_body(body: &mut Incoming, response: &mut Response) -> Result<(), BodyError> {
+async fn read_body(
+    body: &mut Incoming,
+    response: &mut Response,
+    keep: Keep,
+) -> Result<(), BodyError> {
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
             continue;
         };
-        let room = KEPT_BODY - response.body.len();
+        let room = keep.body - response.body.len();
         let kept = &data[..data.len().min(room)];
         response.body.extend_from_slice(kept);
         response.body_len += data.len() as u64;
-        if response.body_len > MAX_BODY {
+        if response.body_len > keep.max_body {
             return Err(BodyError::TooLarge);
         }
     }

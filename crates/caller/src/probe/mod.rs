@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::connect::{ConnectError, connect};
-pub use self::http::HttpConfig;
 use self::http::{Connection, Exchange, ExchangeError};
+pub use self::http::{HttpConfig, Keep};
 use crate::dns::{Families, Lookup, Resolver};
 use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
 use crate::report::{Outcome, Phase, Report, Timings};
@@ -284,18 +284,14 @@ impl Probe {
         deadline: Instant,
         timings: &mut Timings,
     ) -> Result<Connection, Failure> {
-        let HttpConfig {
-            http2,
-            connect_timeout,
-            ..
-        } = self.0.http;
+        let http = &self.0.http;
         let left = deadline.saturating_duration_since(Instant::now());
-        let connected = connect(address, left.min(connect_timeout)).await;
+        let connected = connect(address, left.min(http.connect_timeout)).await;
         let (stream, took) = connected.map_err(|ConnectError { kind, cause, took }| {
             failed(Stage::Connect, kind, cause, took)
         })?;
         timings[Phase::Connect] = Some(took);
-        let connection = Connection::new(stream, http2).await;
+        let connection = Connection::new(stream, http).await;
         connection.map_err(|error| {
             let cause = Cause::Malformed(error.to_string());
             failed(Stage::Http, FailureKind::Protocol, cause, took)
@@ -312,6 +308,15 @@ impl Probe {
     /// Nothing that is done under the lock can panic.
     fn kept(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Round {
+    /// Waits for the call of a round which has one, as every round has but those of
+    /// [`ProbeConfig::each_address`].
+    pub async fn only_call(mut self) -> Report {
+        let report = self.calls.next().await;
+        report.expect("a round has at least one call")
     }
 }
 

@@ -21,6 +21,8 @@ use crate::failure::{OsError, Received};
 pub(super) struct Tap {
     stream: TcpStream,
     seen: Evidence,
+    /// How many bytes of what is sent and received are kept.
+    kept: usize,
     has_written: bool,
     /// Who waits to read until something has been written.
     reader: Option<Waker>,
@@ -34,6 +36,8 @@ pub(super) struct Evidence(Arc<Mutex<Seen>>);
 pub(super) struct Seen {
     /// What was read since the last request began; `body` is not known here.
     pub(super) received: Received,
+    /// The beginning of what was written, where more than evidence is kept.
+    sent: Vec<u8>,
     /// How the reading side ended.
     pub(super) end: Option<End>,
     /// Why the request could not be written.
@@ -50,12 +54,14 @@ pub(super) enum End {
 }
 
 impl Tap {
-    /// Takes over a connection on which nothing has been sent.
-    pub(super) fn new(stream: TcpStream) -> (Self, Evidence) {
+    /// Takes over a connection on which nothing has been sent. Of what is received `kept` bytes are
+    /// kept, and of what is sent as many, if that is more than evidence needs.
+    pub(super) fn new(stream: TcpStream, kept: usize) -> (Self, Evidence) {
         let seen = Evidence::default();
         let tap = Self {
             stream,
             seen: seen.clone(),
+            kept,
             has_written: false,
             reader: None,
         };
@@ -67,7 +73,14 @@ impl Evidence {
     /// Starts over: a request is about to be sent. That the connection has ended already, while it was
     /// idle, stays.
     pub(super) fn start_request(&self) {
-        self.lock().received = Received::default();
+        let mut seen = self.lock();
+        seen.received = Received::default();
+        seen.sent.clear();
+    }
+
+    /// The beginning of what was sent, where more than evidence is kept.
+    pub(super) fn sent(&self) -> Vec<u8> {
+        self.lock().sent.clone()
     }
 
     /// What was received, and how the connection ended, if it has.
@@ -109,7 +122,7 @@ impl AsyncRead for Tap {
                 read => {
                     let received = &mut seen.received;
                     received.bytes += read.len() as u64;
-                    let room = Received::KEPT - received.start.len();
+                    let room = self.kept - received.start.len();
                     received
                         .start
                         .extend_from_slice(&read[..read.len().min(room)]);
@@ -133,6 +146,10 @@ impl AsyncWrite for Tap {
             reader.wake();
         }
         let mut seen = self.seen.lock();
+        if self.kept > Received::KEPT {
+            let room = self.kept - seen.sent.len();
+            seen.sent.extend_from_slice(&buf[..buf.len().min(room)]);
+        }
         match polled {
             Err(error) if seen.end.is_none() => {
                 seen.write_error.get_or_insert((&error).into());

@@ -1,0 +1,329 @@
+//! `curl`, when called by that name: as much of it as the commands of a demo need, in an image that has no
+//! other program.
+//!
+//! Prints the body and exits as curl does (<https://curl.se/docs/manpage.html>, "EXIT CODES"); where a
+//! request failed, its error says what was seen and what is likely. What it does not have is refused by
+//! name: other options (2), other schemes (1).
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::{ContextKind, ErrorKind};
+use http::{HeaderMap, Method};
+
+use crate::cli::{Header, resolver_from_env};
+use crate::expected_status::ExpectedStatus;
+use crate::failure::Failure;
+use crate::probe::{HttpConfig, Keep, Probe, ProbeConfig};
+use crate::report::{Phase, Report, Wire};
+use crate::target::{ParseTargetError, Target};
+use crate::verdict;
+
+/// Largest body that is printed. It is held in memory.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// Most bytes of a head that are shown.
+const MAX_HEAD: usize = 256 * 1024;
+
+/// curl's own limit for a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Longer than anybody waits: curl has no limit of its own for a whole request.
+const NO_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Prints what a URL answers. A small part of curl, built into caller.
+#[derive(Debug, Parser)]
+#[command(name = "curl", version, args_override_self = true)]
+struct Args {
+    /// Say nothing of errors
+    #[arg(short = 's', long)]
+    silent: bool,
+
+    /// With -s, say what went wrong nevertheless
+    #[arg(short = 'S', long)]
+    show_error: bool,
+
+    /// Fail with exit code 22, and without the body, on a status of 400 and above
+    #[arg(short = 'f', long)]
+    fail: bool,
+
+    /// Print the head of the response as well
+    #[arg(short = 'i', long)]
+    include: bool,
+
+    /// Ask for the head alone, with HEAD
+    #[arg(short = 'I', long)]
+    head: bool,
+
+    /// Say what is sent and received, on stderr
+    #[arg(short = 'v', long)]
+    verbose: bool,
+
+    /// Longest time for the whole request, in seconds
+    #[arg(short = 'm', long, value_name = "SECONDS", value_parser = seconds)]
+    max_time: Option<Duration>,
+
+    /// Longest time for the connection to be made, in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    connect_timeout: Option<Duration>,
+
+    /// A header to send; may be given several times
+    #[arg(short = 'H', long, value_name = "NAME: VALUE")]
+    header: Vec<Header>,
+
+    /// The request's method
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    request: Option<Method>,
+
+    /// Write the body to this file
+    #[arg(short = 'o', long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Print this afterwards: %{http_code}, %{remote_ip}, %{size_download}, %{time_total} and their like
+    #[arg(short = 'w', long, value_name = "FORMAT")]
+    write_out: Option<String>,
+
+    /// Do not verify certificates; without a meaning until there is TLS
+    #[arg(short = 'k', long)]
+    insecure: bool,
+
+    /// Certificates to trust; without a meaning until there is TLS
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+
+    /// What to ask for: http://HOST[:PORT][/PATH]
+    url: String,
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "expected a proper numerical parameter")?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(Duration::ZERO) => Ok(NO_TIMEOUT),
+        Ok(duration) => Ok(duration.min(NO_TIMEOUT)),
+        Err(_) => Err("expected a proper numerical parameter"),
+    }
+}
+
+/// Does what curl would with these arguments, the first of which is its name.
+pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => return refuse(&error),
+    };
+    let target: Target = match args.url.parse() {
+        Ok(target) => target,
+        Err(error) => {
+            let code = match error {
+                ParseTargetError::Scheme(_) => 1,
+                _ => 3,
+            };
+            return args.fail(code, &error.to_string());
+        }
+    };
+    let report = request(&args, target).await;
+    if args.verbose {
+        eprint(&narrate(&report));
+    }
+    args.conclude(&report)
+}
+
+fn refuse(error: &clap::Error) -> ExitCode {
+    let named = error.get(ContextKind::InvalidArg);
+    let message = match (error.kind(), named) {
+        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, _) => {
+            return match write!(io::stdout(), "{error}") {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(23),
+            };
+        }
+        (ErrorKind::UnknownArgument, Some(option)) => {
+            format!("option {option}: this curl does not have it")
+        }
+        (ErrorKind::MissingRequiredArgument, _) => "no URL specified!".to_owned(),
+        _ => error.to_string().trim_start_matches("error: ").to_owned(),
+    };
+    let message = message.trim_end();
+    eprint(&format!(
+        "curl: {message}\ncurl: try 'curl --help'; it is built into caller, and small\n"
+    ));
+    ExitCode::from(2)
+}
+
+async fn request(args: &Args, target: Target) -> Report {
+    let mut headers = HeaderMap::new();
+    for Header(name, value) in &args.header {
+        headers.append(name, value.clone());
+    }
+    let method = match (&args.request, args.head) {
+        (Some(method), _) => method.clone(),
+        (None, true) => Method::HEAD,
+        (None, false) => Method::GET,
+    };
+    let probe = Probe::new(ProbeConfig {
+        target,
+        resolver: resolver_from_env(),
+        http: HttpConfig {
+            method,
+            headers,
+            expected_status: ExpectedStatus::any(),
+            http2: false,
+            keep_alive: false,
+            connect_timeout: args.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            keep: Keep {
+                wire: MAX_HEAD,
+                body: MAX_BODY,
+                max_body: MAX_BODY as u64,
+            },
+        },
+        timeout: args.max_time.unwrap_or(NO_TIMEOUT),
+        each_address: false,
+    });
+    probe.round().await.only_call().await
+}
+
+impl Args {
+    /// Prints what the report has to print, and gives the exit code.
+    fn conclude(&self, report: &Report) -> ExitCode {
+        let response = report.response();
+        let is_error = response.is_some_and(|response| response.status.as_u16() >= 400);
+        let mut text = Vec::new();
+        if let Some(response) = response
+            && !(self.fail && is_error)
+        {
+            if self.include || self.head {
+                let head = response.wire.as_ref().map(|wire| wire.head.as_slice());
+                text.extend_from_slice(head.unwrap_or_default());
+            }
+            text.extend_from_slice(&response.body);
+        }
+        let written = match &self.output {
+            Some(file) if response.is_some() => std::fs::write(file, &text),
+            _ => io::stdout().write_all(&text),
+        };
+        let code = match (report.failure(), written) {
+            (_, Err(error)) => self.fail(23, &format!("cannot write the body: {error}")),
+            (Some(failure), _) => self.fail(failure.kind.exit_code(), &explain(report, failure)),
+            (None, Ok(())) => match response {
+                Some(response) if self.fail && is_error => {
+                    let status = response.status.as_u16();
+                    self.fail(22, &format!("The requested URL returned error: {status}"))
+                }
+                _ => ExitCode::SUCCESS,
+            },
+        };
+        if let Some(format) = &self.write_out {
+            let _ = io::stdout().write_all(write_out(format, report).as_bytes());
+        }
+        code
+    }
+
+    fn fail(&self, code: u8, message: &str) -> ExitCode {
+        if !self.silent || self.show_error {
+            eprint(&format!("curl: ({code}) {message}\n"));
+        }
+        ExitCode::from(code)
+    }
+}
+
+fn explain(report: &Report, failure: &Failure) -> String {
+    let evidence = verdict::evidence(report, failure);
+    let evidence = runtime::escape::Escaped::new(evidence.as_bytes()).to_string();
+    let what = verdict::what(failure);
+    let likely = verdict::likely(report, failure);
+    format!("{evidence}\ncurl: {what}; likely {likely}")
+}
+
+/// What curl says with `-v`.
+fn narrate(report: &Report) -> String {
+    let mut text = String::new();
+    if let Some(lookup) = &report.lookup
+        && let Ok(addresses) = &lookup.outcome
+    {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        text += &format!("* {} is {}\n", lookup.name, addresses.join(", "));
+    }
+    if let (Some(address), Some(_)) = (report.address, report.timings[Phase::Connect]) {
+        text += &format!("* Connected to {address}\n");
+    }
+    let wire = report
+        .response()
+        .and_then(|response| response.wire.as_deref());
+    if let Some(Wire { request, head }) = wire {
+        for (mark, head) in [(">", request), ("<", head)] {
+            for line in String::from_utf8_lossy(head).lines() {
+                text += &format!(
+                    "{mark} {}\n",
+                    runtime::escape::Escaped::new(line.as_bytes())
+                );
+            }
+        }
+    }
+    text
+}
+
+/// curl's variables in its `-w`, as far as there is something to say.
+fn write_out(format: &str, report: &Report) -> String {
+    let format = format
+        .replace("\\n", "\n")
+        .replace("\\t", "\t")
+        .replace("\\r", "\r");
+    let mut text = String::new();
+    let mut rest = format.as_str();
+    while let Some((before, after)) = rest.split_once("%{") {
+        text += before;
+        let Some((name, after)) = after.split_once('}') else {
+            rest = "";
+            text += "%{";
+            text += after;
+            break;
+        };
+        match variable(name, report) {
+            Some(value) => text += &value,
+            None => eprint(&format!("curl: unknown --write-out variable: '{name}'\n")),
+        }
+        rest = after;
+    }
+    text + rest
+}
+
+fn variable(name: &str, report: &Report) -> Option<String> {
+    let response = report.response();
+    // From the start to the end of a phase, as curl counts.
+    let until = |phases: &[Phase]| {
+        let took: Duration = phases
+            .iter()
+            .filter_map(|phase| report.timings[*phase])
+            .sum();
+        Some(format!("{:.6}", took.as_secs_f64()))
+    };
+    match name {
+        "http_code" | "response_code" => {
+            let code = response.map_or(0, |response| response.status.as_u16());
+            Some(format!("{code:03}"))
+        }
+        "size_download" => Some(response.map_or(0, |response| response.body_len).to_string()),
+        "remote_ip" => Some(
+            report
+                .address
+                .map_or(String::new(), |at| at.ip().to_string()),
+        ),
+        "remote_port" => Some(report.address.map_or(0, |at| at.port()).to_string()),
+        "exitcode" => Some(report.kind().map_or(0, |kind| kind.exit_code()).to_string()),
+        "time_namelookup" => until(&[Phase::Dns]),
+        "time_connect" => until(&[Phase::Dns, Phase::Connect]),
+        "time_starttransfer" => until(&[Phase::Dns, Phase::Connect, Phase::FirstByte]),
+        "time_total" => until(&[Phase::Total]),
+        _ => None,
+    }
+}
+
+/// A stderr that is gone is no reason to fail.
+fn eprint(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,176 @@
+//! caller, when called as `curl`, beside the real one: the same body and the same exit code.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use tempfile::TempDir;
+use test_support::bed::Bed;
+use test_support::process::{Output, run};
+use test_support::tool;
+
+const CALLER: &str = env!("CARGO_BIN_EXE_caller");
+
+/// The link that the image has.
+struct Link {
+    folder: TempDir,
+}
+
+impl Link {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        symlink(CALLER, folder.path().join("curl")).expect("it can be linked");
+        Self { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("curl")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        run(Command::new(self.path()).args(args))
+    }
+}
+
+/// A server that answers each request with `reply`, and closes.
+fn server(reply: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(reply.as_bytes());
+        }
+    });
+    addr
+}
+
+/// Both curls with these arguments and the URL print the same on stdout and exit with the same code.
+fn assert_alike(reply: &'static str, args: &[&str]) {
+    let Some(real) = tool("curl") else { return };
+    let url = format!("http://{}/path?q=1", server(reply));
+    let args = [args, &[&url]].concat();
+    let theirs = run(Command::new(real).args(&args));
+    let ours = Link::new().run(&args);
+    let seen = format!("{args:?}: {ours:?} and not {theirs:?}");
+    assert_eq!(
+        (&ours.stdout, ours.code),
+        (&theirs.stdout, theirs.code),
+        "{seen}"
+    );
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nServer: Odd\r\nX-One: 1\r\nContent-Length: 6\r\nConnection: close\r\n\r\nHello\n";
+const MISSING: &str =
+    "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\nnope\n";
+
+macro_rules! alike {
+    ($($test:ident: $reply:expr, $args:expr;)*) => {
+        $(#[test]
+        fn $test() {
+            assert_alike($reply, &$args);
+        })*
+    };
+}
+
+alike! {
+    the_body_is_printed: OK, ["-s"];
+    the_body_is_printed_without_a_newline_of_its_own: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", ["-sS"];
+    the_head_is_printed_as_it_came: OK, ["-si"];
+    the_head_alone_is_asked_for: OK, ["-sI"];
+    a_status_is_no_failure: MISSING, ["-s"];
+    a_status_is_a_failure_if_that_is_asked_for: MISSING, ["-sf"];
+    a_redirect_is_not_followed: "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 3\r\n\r\ngo\n", ["-s"];
+    the_status_is_written_out: MISSING, ["-s", "-o", "/dev/null", "-w", "%{http_code}\\n"];
+    sizes_are_written_out: OK, ["-s", "-w", "[%{size_download} %{remote_ip} %{exitcode}]"];
+    a_reply_that_is_empty_exits_52: "", ["-s"];
+    a_body_that_is_cut_short_is_printed_and_exits_18: "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nHello", ["-s"];
+    a_chunked_body_is_printed: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n0\r\n\r\n", ["-s"];
+    a_method_and_a_header_are_sent: OK, ["-s", "-X", "PUT", "-H", "X-Two: 2"];
+}
+
+#[test]
+fn what_cannot_be_called_exits_as_curl_does() {
+    let Some(real) = tool("curl") else { return };
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|port| port.local_addr());
+    let closed = format!("http://{}/", closed.expect("a free port"));
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let silent = format!("http://{}/", silent.local_addr().expect("it is bound"));
+    let link = Link::new();
+    for args in [
+        &["-s", &closed][..],
+        &["-s", "-m", "0.3", &silent],
+        &["-s", "http://a b/"],
+        &["-s", "ftpx://backend/"],
+        &["-s"],
+        &["--no-such-option", &closed],
+        &["-m", "x", &closed],
+    ] {
+        let theirs = run(Command::new(&real).args(args));
+        let ours = link.run(args);
+        assert_eq!(ours.code, theirs.code, "{args:?}: {ours:?}");
+        assert_eq!(ours.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn errors_say_what_is_likely_and_s_keeps_them_quiet() {
+    let link = Link::new();
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|port| port.local_addr());
+    let closed = format!("http://{}/", closed.expect("a free port"));
+    let loud = link.run(&[&closed]);
+    assert!(
+        loud.stderr.starts_with("curl: (7) 127.0.0.1:"),
+        "{}",
+        loud.stderr
+    );
+    let likely = "curl: the connection was refused; likely no ready endpoints, or the wrong port\n";
+    assert!(loud.stderr.ends_with(likely), "{}", loud.stderr);
+    assert_eq!(link.run(&["-s", &closed]).stderr, "");
+    assert_eq!(link.run(&["-sS", &closed]).stderr.lines().count(), 2);
+}
+
+#[test]
+fn what_it_does_not_have_is_refused_by_name() {
+    let link = Link::new();
+    let https = link.run(&["https://backend/"]);
+    assert_eq!(https.code, Some(1));
+    assert!(https.stderr.contains("https"), "{}", https.stderr);
+    for option in ["-L", "--location", "-d", "--resolve"] {
+        let output = link.run(&[option, "http://backend/"]);
+        assert_eq!(output.code, Some(2));
+        let named = format!("curl: option {option}: this curl does not have it\n");
+        assert!(output.stderr.starts_with(&named), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_demos_own_check_works_word_for_word() {
+    let bed = Bed::start(&["backend-1"]);
+    let link = Link::new();
+    // curl http://backend:8080, in a pod of the namespace.
+    let mut command = bed.caller(link.path());
+    let url = format!("http://backend:{}", bed.service.port());
+    let output = run(command.arg(&url));
+    assert_eq!(output.stdout, "Hello from Backend Service!\n");
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+
+    let output = run(bed.caller(link.path()).args(["-v", &url]));
+    for line in [
+        "* backend is 127.0.0.1\n",
+        "> GET / HTTP/1.1\n",
+        &format!("> host: backend:{}\n", bed.service.port()),
+        "< HTTP/1.1 200 OK\n",
+        "< x-pod-name: backend-1\n",
+    ] {
+        assert!(
+            output.stderr.contains(line),
+            "no {line:?} in {}",
+            output.stderr
+        );
+    }
+}
