@@ -248,3 +248,26 @@ fn dns_that_a_policy_drops_or_forbids() {
         namespace.without_rules();
     }
 }
+
+#[test]
+fn a_socket_that_no_other_pod_can_reach_is_told_from_one_that_all_can() {
+    let Some(namespace) = Namespace::new("listening") else {
+        return;
+    };
+    let empty = run(namespace.command(CALLER).args(["diagnose", "--listening"]));
+    let nothing = "nothing in this pod listens for TCP connections\n";
+    assert_eq!((empty.code, empty.stdout.as_str()), (Some(0), nothing));
+
+    let script = format!(
+        "import socket, subprocess\n\
+         a = socket.create_server(('127.0.0.1', 8080))\n\
+         b = socket.create_server(('::', 9090), family=socket.AF_INET6, dualstack_ipv6=True)\n\
+         subprocess.run(['{CALLER}', 'diagnose', '--listening'])\n"
+    );
+    let output = run(namespace.command("python3").args(["-c", &script]));
+    assert_eq!(
+        output.stdout,
+        "LISTEN  127.0.0.1:8080  this pod alone: bound to 127.0.0.1, so that no other pod and no Service can reach it\n\
+         LISTEN  [::]:9090       every pod that policies let through\n"
+    );
+}

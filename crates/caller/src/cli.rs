@@ -64,6 +64,8 @@ pub enum Command {
     Resolve(resolve::Config),
     /// Call every address of a name, step by step.
     Diagnose(ProbeConfig),
+    /// Show what this pod listens at.
+    Listening,
 }
 
 #[derive(Debug, Parser)]
@@ -182,6 +184,10 @@ struct ResolveArgs {
 struct DiagnoseArgs {
     #[command(flatten)]
     call: CallArgs,
+
+    /// Show what this pod listens at, and who can reach it, in place of a call
+    #[arg(long)]
+    listening: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -384,7 +390,10 @@ impl Cli {
                 name,
                 timeout,
             }),
-            Some(CommandArgs::Diagnose(DiagnoseArgs { call })) => {
+            Some(CommandArgs::Diagnose(DiagnoseArgs {
+                listening: true, ..
+            })) => Command::Listening,
+            Some(CommandArgs::Diagnose(DiagnoseArgs { call, .. })) => {
                 Command::Diagnose(call.into_probe(true, false))
             }
         }

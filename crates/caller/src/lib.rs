@@ -12,6 +12,7 @@
 //! | [`report`] | the result of one call, as data | `target`, `dns`, `failure` |
 //! | [`probe`] | makes a round of calls, stage by stage | those above |
 //! | [`verdict`] | words failures | `report` and what it is made of |
+//! | [`listening`] | what this pod listens at | |
 //! | [`expectation`] | what a call is expected to come to | `report`, `failure` |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
 //! | [`views`] | text, JSON, summary, transcript, diagnosis | `report`, `stats`, `verdict` |
@@ -27,6 +28,7 @@ pub mod dns;
 pub mod expectation;
 pub mod expected_status;
 pub mod failure;
+pub mod listening;
 mod metrics;
 mod page;
 pub mod probe;

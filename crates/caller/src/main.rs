@@ -44,6 +44,7 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Once(config) => once::run(config).await,
         Command::Resolve(config) => resolve::run(config).await,
         Command::Diagnose(config) => diagnose::run(config).await,
+        Command::Listening => diagnose::listening(),
     }
 }
 

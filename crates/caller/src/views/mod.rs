@@ -2,6 +2,7 @@
 
 pub mod diagnose;
 pub mod json;
+pub mod listening;
 pub mod resolve;
 pub mod summary;
 pub mod text;
