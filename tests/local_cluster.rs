@@ -39,7 +39,7 @@ fn both_frontends_are_answered_by_both_backends() {
 fn ports_that_are_taken_give_way_and_ctrl_c_ends_it() {
     // Whoever holds these, this test or another program, they are taken.
     let _taken =
-        [8080, 8082, 8083, 10053].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        [18080, 18082, 18083, 10053].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
     let cluster = Process::spawn(command().arg("--interval=1h"));
     let service = cluster.wait_for_stdout("Service ");
     let (_, service) = service.split_once("-> ").expect("an address");
@@ -80,4 +80,61 @@ fn what_it_suggests_to_use_is_there() {
     let dns: std::net::SocketAddr = value("--nameserver").parse().expect("an address");
     // That it answers is what the frontends show; over TCP it answers as well.
     std::net::TcpStream::connect(dns).expect("DNS over TCP");
+}
+
+#[test]
+fn the_command_that_it_suggests_runs_as_it_stands() {
+    let cluster = Process::spawn(command().arg("--interval=1h"));
+    let suggestion = cluster.wait_for_stdout(" caller diagnose ");
+    let (_, suggestion) = suggestion.split_once("try ").expect("a suggestion");
+    let output = run(Command::new("sh").args(["-c", suggestion.trim()]));
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(
+        output
+            .stdout
+            .contains("ok    HTTP         200 from backend-"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
+fn each_part_that_is_left_out_is_missed_by_its_name() {
+    for (part, verdict) in [
+        ("service", "Call failed: the name does not exist; likely "),
+        (
+            "backends",
+            "Call failed: the connection was refused; likely ",
+        ),
+        ("dns", "Call failed: DNS cannot be reached; likely "),
+    ] {
+        let output = run(command().args(["--count=1", "--without", part]));
+        assert_eq!(output.code, Some(1), "{}", output.stderr);
+        assert_eq!(
+            output.stdout.matches(verdict).count(),
+            2,
+            "{}",
+            output.stdout
+        );
+    }
+    let output = run(command().args(["--without=kubelet"]));
+    assert_eq!(output.code, Some(2));
+}
+
+#[test]
+fn a_sick_pod_stands_beside_a_well_one() {
+    let output = run(command().args(["--count=40", "--interval=5ms", "--fault-percent=100"]));
+    assert_eq!(output.code, Some(1));
+    let pod = |name: &str, line: &str| {
+        let pods = output.stdout.matches(&format!("] pod={name} ")).count();
+        assert_eq!(
+            output.stdout.matches(line).count(),
+            pods,
+            "{}",
+            output.stdout
+        );
+        assert!(pods > 0);
+    };
+    pod("backend-1", "HTTP 503 Service Unavailable");
+    pod("backend-2", "Response received successfully!");
 }

@@ -1,5 +1,6 @@
 //! The command line. Every flag has an environment variable beside it.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -353,12 +354,13 @@ fn parse_expectation(text: &str) -> Result<Expectation, String> {
 }
 
 impl Cli {
-    /// Reads this process's arguments and environment; prints help, the version or an error, and
+    /// Reads these arguments and this process's environment; prints help, the version or an error, and
     /// exits, where there is nothing to run.
-    pub fn from_env() -> Self {
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
         // --help is often pasted somewhere; what the environment holds is nobody's business.
         let command = hide_env_values(Self::command());
-        Self::from_arg_matches_mut(&mut command.get_matches()).unwrap_or_else(|error| error.exit())
+        Self::from_arg_matches_mut(&mut command.get_matches_from(args))
+            .unwrap_or_else(|error| error.exit())
     }
 
     /// The least severe diagnostics to show.

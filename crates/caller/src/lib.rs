@@ -20,6 +20,7 @@
 //! | [`commands`] | the loop and the subcommands | all of those |
 //! | [`curl`] | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
 //! | [`cli`] | flags and environment variables | `commands` and their configurations |
+//! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
 
 pub mod cli;
 pub mod commands;
@@ -32,6 +33,7 @@ pub mod listening;
 mod metrics;
 mod page;
 pub mod probe;
+pub mod program;
 pub mod report;
 pub mod stats;
 pub mod target;

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -35,10 +36,11 @@ pub const SERVICE: &str = "backend.pod-to-pod-communication.svc.cluster.local";
 /// What the kubelet writes into each pod of the namespace, without the nameserver.
 pub const SEARCH: &str = "search pod-to-pod-communication.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
 
-/// Ports to take if they are free: the Service's and the page's own; DNS's with a 100 before it.
-const SERVICE_PORT: u16 = 8080;
+/// Ports to take if they are free: those of the cluster with ten thousand added. The same ones would
+/// be shadowed by `kubectl port-forward` to a real cluster, or shadow it.
+const SERVICE_PORT: u16 = 18080;
 const DNS_PORT: u16 = 10053;
-const ADMIN_PORT: u16 = 8082;
+const ADMIN_PORT: u16 = 18082;
 
 /// Pods of each Deployment.
 const REPLICAS: u16 = 2;
@@ -58,11 +60,45 @@ pub struct Config {
     pub count: Option<NonZeroU64>,
     /// How much to say of each call.
     pub format: Format,
+    /// Faults of the first backend; the second one is well.
+    pub faults: Faults,
+    /// What the cluster does not have.
+    pub without: Option<Without>,
+}
+
+/// A part that is left out on purpose, to see what its absence looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    /// The Service: its name does not exist.
+    Service,
+    /// Backends: nothing takes a connection to the Service.
+    Backends,
+    /// Cluster DNS: nothing listens at its address.
+    Dns,
+}
+
+/// The text is not a part.
+#[derive(Debug, thiserror::Error)]
+#[error("expected service, backends or dns")]
+pub struct ParseWithoutError;
+
+impl FromStr for Without {
+    type Err = ParseWithoutError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "service" => Ok(Self::Service),
+            "backends" => Ok(Self::Backends),
+            "dns" => Ok(Self::Dns),
+            _ => Err(ParseWithoutError),
+        }
+    }
 }
 
 /// A cluster whose ports are open and whose pods have not started.
 pub struct Cluster {
-    dns: Dns,
+    dns: Option<Dns>,
+    dns_addr: SocketAddr,
     service: Service,
     backends: Vec<(String, EchoServer)>,
     frontends: Vec<(String, run::Caller)>,
@@ -79,17 +115,32 @@ impl Cluster {
     /// When no ports can be had, or the pods' `resolv.conf` cannot be written.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         let records = Records::default();
-        records.set(SERVICE, [IpAddr::from(Ipv4Addr::LOCALHOST)]);
-        let dns = Dns::start(DNS_PORT, records).await.context("cluster DNS")?;
+        if config.without != Some(Without::Service) {
+            records.set(SERVICE, [IpAddr::from(Ipv4Addr::LOCALHOST)]);
+        }
+        let without_dns = config.without == Some(Without::Dns);
+        let dns_port = if without_dns { 0 } else { DNS_PORT };
+        let dns = Dns::start(dns_port, records).await.context("cluster DNS")?;
+        let dns_addr = dns.addr;
+        // Closed again, so that the address is one at which nothing listens.
+        let dns = (!without_dns).then_some(dns);
+
         let endpoints = Endpoints::default();
-        let service = Service::start(SERVICE_PORT, endpoints.clone())
-            .await
-            .context("the Service")?;
+        let service = match config.without {
+            Some(Without::Backends) => Service::without_endpoints(),
+            _ => Service::start(SERVICE_PORT, endpoints.clone()).await,
+        };
+        let service = service.context("the Service")?;
 
         let backends = (1..=REPLICAS)
             .map(|n| {
                 let name = format!("backend-{n}");
-                let server = backend(&name, any_port(), AT_ONCE).with_context(|| name.clone())?;
+                let faults = match n {
+                    1 => config.faults,
+                    _ => Faults::default(),
+                };
+                let server = faulty_backend(&name, any_port(), AT_ONCE, faults);
+                let server = server.with_context(|| name.clone())?;
                 Ok((name, server))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -101,11 +152,11 @@ impl Cluster {
 
         let files = tempfile::tempdir().context("cannot make a directory for resolv.conf")?;
         let resolv_conf = files.path().join("resolv.conf");
-        let text = format!("nameserver {}\n{SEARCH}", dns.addr.ip());
+        let text = format!("nameserver {}\n{SEARCH}", dns_addr.ip());
         std::fs::write(&resolv_conf, text).context("cannot write the pods' resolv.conf")?;
         let source = ConfSource {
             path: resolv_conf,
-            nameservers: vec![dns.addr],
+            nameservers: vec![dns_addr],
         };
         let output = Output::stdout();
         let frontends = (1..=REPLICAS)
@@ -128,6 +179,7 @@ impl Cluster {
             .collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Self {
             dns,
+            dns_addr,
             service,
             backends,
             frontends,
@@ -149,6 +201,7 @@ impl Cluster {
         let Self {
             dns: _dns,
             service: _service,
+            dns_addr: _,
             backends,
             frontends,
             output,
@@ -190,9 +243,22 @@ impl Cluster {
 /// Says what runs where, and what to try.
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = self.service.addr;
-        writeln!(f, "cluster DNS  {} (udp and tcp)", self.dns.addr)?;
-        writeln!(f, "Service      {SERVICE}:{} -> {service}", service.port())?;
+        let (dns, service) = (self.dns_addr, self.service.addr);
+        let missing = |is_there| {
+            if is_there {
+                ""
+            } else {
+                ", where nothing listens"
+            }
+        };
+        let dns_missing = missing(self.dns.is_some());
+        writeln!(f, "cluster DNS  {dns} (udp and tcp){dns_missing}")?;
+        let service_broken = missing(self.service.has_endpoints());
+        writeln!(
+            f,
+            "Service      {SERVICE}:{} -> {service}{service_broken}",
+            service.port()
+        )?;
         for (name, server) in &self.backends {
             if let Ok(addr) = server.local_addr() {
                 write!(f, "pod          {name} at {addr}")?;
@@ -207,15 +273,26 @@ impl fmt::Display for Cluster {
                 writeln!(f, "pod          {name}, live page at http://{addr}/")?;
             }
         }
+        let program = program();
         writeln!(f, "try          curl http://{service}/")?;
         writeln!(
             f,
-            "try          cargo run -p caller -- diagnose --resolv-conf {} --nameserver {} http://backend:{}/",
+            "try          {program} caller diagnose --resolv-conf {} --nameserver {dns} http://backend:{}/",
             self.resolv_conf().display(),
-            self.dns.addr,
             service.port(),
         )
     }
+}
+
+/// This program, as a shell that stands in the same folder would start it.
+fn program() -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "local-cluster".into());
+    let here = std::env::current_dir().unwrap_or_default();
+    program
+        .strip_prefix(here)
+        .unwrap_or(&program)
+        .display()
+        .to_string()
 }
 
 /// A backend pod of this name.
@@ -224,6 +301,15 @@ impl fmt::Display for Cluster {
 ///
 /// When the address cannot be had, or a header cannot hold the name.
 pub fn backend(name: &str, listen: ListenAddr, drain: Drain) -> anyhow::Result<EchoServer> {
+    faulty_backend(name, listen, drain, Faults::default())
+}
+
+fn faulty_backend(
+    name: &str,
+    listen: ListenAddr,
+    drain: Drain,
+    faults: Faults,
+) -> anyhow::Result<EchoServer> {
     let server = echo_server::bind(echo_server::Config {
         text: b"Hello from Backend Service!".to_vec(),
         listen,
@@ -243,7 +329,7 @@ pub fn backend(name: &str, listen: ListenAddr, drain: Drain) -> anyhow::Result<E
             node: None,
             namespace: Some(HeaderValue::from_static(NAMESPACE)),
         },
-        faults: Faults::default(),
+        faults,
     })?;
     Ok(server)
 }
@@ -260,6 +346,8 @@ fn frontend(
         interval,
         count,
         format,
+        faults: _,
+        without: _,
     } = config;
     let config = run::Config {
         probe: ProbeConfig {

@@ -10,13 +10,18 @@ use std::time::Duration;
 use anyhow::Context;
 use caller::views::Format;
 use clap::Parser;
-use local_cluster::cluster::{Cluster, Config};
+use echo_server::Faults;
+use http::StatusCode;
+use local_cluster::cluster::{Cluster, Config, Without};
 use runtime::log::LevelFilter;
 
 /// Runs the demo on this machine alone: cluster DNS, the backend Service, two backends, two callers.
 ///
 /// Everything listens on 127.0.0.1, at the usual ports where they are free. Lines are prefixed with
 /// the pod that says them, as `kubectl logs --prefix` does it. Ctrl-C stops all of it.
+///
+/// `local-cluster caller ARGUMENTS...` is the program of the frontends, to be run beside a cluster:
+/// see `local-cluster caller --help`.
 #[derive(Debug, Parser)]
 #[command(name = "local-cluster", version, verbatim_doc_comment)]
 struct Args {
@@ -33,12 +38,36 @@ struct Args {
     #[arg(long, default_value = "wide")]
     format: Format,
 
+    /// Of a hundred answers of backend-1, how many are faulty: a sick pod beside a well one
+    #[arg(long, default_value = "0", value_name = "PERCENT",
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    fault_percent: u8,
+
+    /// Status of a faulty answer, 200 to 599
+    #[arg(long, default_value = "503", value_name = "CODE",
+          value_parser = clap::value_parser!(u16).range(200..=599))]
+    fault_status: u16,
+
+    /// Delay before a faulty answer
+    #[arg(long, default_value = "0s", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    fault_delay: Duration,
+
+    /// Leave a part out, to see what its absence looks like: service (the name does not exist), backends
+    /// (nothing takes a connection) or dns (nothing listens at the name server's address)
+    #[arg(long, value_name = "PART")]
+    without: Option<Without>,
+
     /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off
     #[arg(long, default_value = "warn", value_name = "LEVEL")]
     log_level: LevelFilter,
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "caller") {
+        return caller::program::main(std::iter::once("caller".into()).chain(words));
+    }
     let args = Args::parse();
     runtime::log::init(args.log_level);
     let code = match run(args) {
@@ -60,6 +89,10 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         interval,
         count,
         format,
+        fault_percent,
+        fault_status,
+        fault_delay,
+        without,
         log_level: _,
     } = args;
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
@@ -67,6 +100,12 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         interval,
         count,
         format,
+        faults: Faults {
+            percent: fault_percent,
+            status: StatusCode::from_u16(fault_status)?,
+            delay: fault_delay,
+        },
+        without,
     })
     .await?;
     print!("{cluster}");

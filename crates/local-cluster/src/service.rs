@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rand::seq::IndexedRandom;
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
@@ -32,7 +32,15 @@ impl Endpoints {
 pub struct Service {
     /// Where it listens.
     pub addr: SocketAddr,
-    accepting: JoinHandle<()>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Connections are taken.
+    Accepting(JoinHandle<()>),
+    /// They are refused: the port is held, and not listened on.
+    Refusing(#[expect(dead_code, reason = "it holds the port")] TcpSocket),
 }
 
 impl Service {
@@ -53,13 +61,35 @@ impl Service {
                 tokio::spawn(forward(client, endpoints.pick()));
             }
         });
-        Ok(Self { addr, accepting })
+        let state = State::Accepting(accepting);
+        Ok(Self { addr, state })
+    }
+
+    /// A Service that refuses connections at a free port of 127.0.0.1, as kube-proxy refuses those to a
+    /// Service without a ready endpoint.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had.
+    pub fn without_endpoints() -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let addr = socket.local_addr()?;
+        let state = State::Refusing(socket);
+        Ok(Self { addr, state })
+    }
+
+    /// Whether connections are taken.
+    pub fn has_endpoints(&self) -> bool {
+        matches!(self.state, State::Accepting(_))
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let State::Accepting(accepting) = &self.state {
+            accepting.abort();
+        }
     }
 }
 

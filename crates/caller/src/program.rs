@@ -1,0 +1,65 @@
+//! The life of the process: read the command line, do what it says, and give the exit code.
+//!
+//! Exit codes of the loop: 0 when no call failed, or on SIGTERM and SIGINT in a run without an end
+//! of its own; 1 when a call failed in a run with `--count` or `--duration`, or when it cannot start;
+//! 2 for an unknown flag or a bad value. Those of the subcommands are curl's.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use runtime::output::Output;
+
+use crate::cli::{Cli, Command};
+use crate::commands::{diagnose, once, resolve, run};
+use crate::curl;
+
+/// Runs the program with these arguments, the first of which is its name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if is_curl(args.first()) {
+        return as_curl(args);
+    }
+    let cli = Cli::from_args(args);
+    runtime::log::init(cli.log_level());
+    let code = execute(cli.into_command()).unwrap_or_else(|error| {
+        runtime::log::fatal(format_args!("caller: {error:#}"));
+        ExitCode::FAILURE
+    });
+    runtime::log::flush();
+    code
+}
+
+/// The image has a link of that name.
+fn is_curl(name: Option<&OsString>) -> bool {
+    name.is_some_and(|name| Path::new(name).file_name() == Some("curl".as_ref()))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn as_curl(args: Vec<OsString>) -> ExitCode {
+    curl::run(args).await
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(config) => run_loop(config).await,
+        Command::Once(config) => once::run(config).await,
+        Command::Resolve(config) => resolve::run(config).await,
+        Command::Diagnose(config) => diagnose::run(config).await,
+        Command::Listening => diagnose::listening(),
+    }
+}
+
+async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
+    let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
+    let has_end = config.count.is_some() || config.duration.is_some();
+    let output = Output::stdout();
+    let summary = run::bind(config, output.lines())?.run(shutdown).await;
+    output.finish();
+    Ok(match has_end && summary.failed() > 0 {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
