@@ -21,6 +21,9 @@ use crate::probe::{HttpConfig, Keep, ProbeConfig};
 use crate::target::{ParseTargetError, Target};
 use crate::views::Format;
 
+/// A slower caller would not meet each pod before it is gone.
+const MAX_ROLLOUT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Resolves a Service through cluster DNS, calls it, and prints what happened.
 ///
 /// Without a subcommand it goes on for ever: every 10 seconds it looks the name up anew, opens a new
@@ -30,7 +33,8 @@ use crate::views::Format;
 /// It ends on SIGTERM or SIGINT, or after --count or --duration, with a summary: calls, failures by
 /// kind, the longest gap without a success, the share of each pod, times by phase.
 ///
-/// Exit code: 0; after --count or --duration, 1 if a call failed; 2 for a bad flag or value.
+/// Exit code: 0; after --count, --duration or --until-replaced, 1 if a call failed; 2 for a bad flag or
+/// value; 3 if --until-replaced did not see what it waits for.
 #[derive(Debug, Parser)]
 #[command(
     name = "caller",
@@ -93,6 +97,12 @@ struct RunArgs {
     #[arg(long, env = "CALLER_DURATION", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+
+    /// Stop once every pod that answered at first has been replaced by another, as a rollout does: exit 0;
+    /// 1 if a call failed; 3 if that was not seen within --duration, and what was seen. Needs answers that
+    /// name their pod (X-Pod-Name), and an --interval of 1s at most
+    #[arg(long, env = "CALLER_UNTIL_REPLACED")]
+    until_replaced: bool,
 
     /// text (three lines a call), wide (a fourth: pod, address, times by phase) or json (an object a
     /// line)
@@ -359,8 +369,15 @@ impl Cli {
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
         // --help is often pasted somewhere; what the environment holds is nobody's business.
         let command = hide_env_values(Self::command());
-        Self::from_arg_matches_mut(&mut command.get_matches_from(args))
-            .unwrap_or_else(|error| error.exit())
+        let cli = Self::from_arg_matches_mut(&mut command.get_matches_from(args))
+            .unwrap_or_else(|error| error.exit());
+        if cli.command.is_none()
+            && let Err(message) = cli.run.check()
+        {
+            let kind = clap::error::ErrorKind::ArgumentConflict;
+            Self::command().error(kind, message).exit();
+        }
+        cli
     }
 
     /// The least severe diagnostics to show.
@@ -419,6 +436,21 @@ fn hide_env_values(command: clap::Command) -> clap::Command {
     command
         .mut_args(|arg| arg.hide_env_values(true))
         .mut_subcommands(hide_env_values)
+}
+
+impl RunArgs {
+    /// What no single flag can check.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.until_replaced && self.interval > MAX_ROLLOUT_INTERVAL {
+            return Err(
+                "--until-replaced needs an --interval of 1s at most, such as --interval 20ms",
+            );
+        }
+        if self.until_replaced && self.keep_alive {
+            return Err("--until-replaced does not go with --keep-alive, which stays with one pod");
+        }
+        Ok(())
+    }
 }
 
 impl CallArgs {
@@ -482,6 +514,7 @@ impl From<RunArgs> for run::Config {
             wait,
             count,
             duration,
+            until_replaced,
             format,
             each_address,
             keep_alive,
@@ -494,6 +527,7 @@ impl From<RunArgs> for run::Config {
             wait: wait.wait,
             count,
             duration,
+            until_replaced,
             format,
             admin: admin_listen.0,
             name: std::env::var("POD_NAME").ok(),

@@ -29,7 +29,7 @@ pub(crate) struct Metrics {
     calls: Family<ResultLabel, Counter>,
     phases: Family<PhaseLabel, Histogram, fn() -> Histogram>,
     questions: Family<QuestionLabels, Counter>,
-    responses: Family<PodLabel, Counter>,
+    responses: Family<ResponseLabels, Counter>,
     pods: Mutex<Names>,
     last_success: Gauge<f64, AtomicU64>,
 }
@@ -51,8 +51,9 @@ struct QuestionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PodLabel {
+struct ResponseLabels {
     pod: String,
+    result: &'static str,
 }
 
 impl Metrics {
@@ -94,7 +95,7 @@ impl Metrics {
         );
         registry.register(
             "responses",
-            "Answers by pod, or by address where the backend does not say which pod it is",
+            "Answers by pod, or by address where the backend does not say which pod it is, and by result",
             metrics.responses.clone(),
         );
         registry.register_with_unit(
@@ -137,7 +138,8 @@ impl Observer for Metrics {
         if let Some(backend) = report.backend() {
             let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
             let pod = pods.bounded(backend);
-            self.responses.get_or_create(&PodLabel { pod }).inc();
+            let labels = ResponseLabels { pod, result };
+            self.responses.get_or_create(&labels).inc();
         }
         if report.is_ok() {
             let now = Timestamp::now().as_duration();

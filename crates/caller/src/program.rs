@@ -2,7 +2,7 @@
 //!
 //! Exit codes of the loop: 0 when no call failed, or on SIGTERM and SIGINT in a run without an end
 //! of its own; 1 when a call failed in a run with `--count` or `--duration`, or when it cannot start;
-//! 2 for an unknown flag or a bad value. Those of the subcommands are curl's.
+//! 2 for an unknown flag or a bad value; 3 when `--until-replaced` did not see a rollout. Those of the subcommands are curl's.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,6 +14,10 @@ use runtime::output::Output;
 use crate::cli::{Cli, Command};
 use crate::commands::{diagnose, once, resolve, run};
 use crate::curl;
+use crate::stats::Rollout;
+
+/// The exit code of a run that was to see a rollout and did not.
+const NOT_SEEN: u8 = 3;
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -54,12 +58,14 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
 
 async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
-    let has_end = config.count.is_some() || config.duration.is_some();
+    let has_end = config.count.is_some() || config.duration.is_some() || config.until_replaced;
     let output = Output::stdout();
     let summary = run::bind(config, output.lines())?.run(shutdown).await;
     output.finish();
-    Ok(match has_end && summary.failed() > 0 {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
+    let is_seen = summary.rollout().is_none_or(Rollout::is_seen);
+    Ok(match (has_end && summary.failed() > 0, is_seen) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::from(NOT_SEEN),
     })
 }

@@ -373,6 +373,7 @@ fn frontend(
         wait: Duration::ZERO,
         count: count.map(NonZeroU64::get),
         duration: None,
+        until_replaced: false,
         format,
         admin: Some(admin),
         name: Some(name.to_owned()),

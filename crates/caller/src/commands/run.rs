@@ -37,6 +37,8 @@ pub struct Config {
     pub count: Option<u64>,
     /// Stop so long after the first call began.
     pub duration: Option<Duration>,
+    /// Stop once the pods that answered at first have been replaced by others.
+    pub until_replaced: bool,
     /// How much to say of each call.
     pub format: Format,
     /// Listen address of the page, the probes and the metrics; `None` disables it.
@@ -65,7 +67,10 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let phase = watch::Sender::new(Phase::Serving);
     let listener = config.admin.map(ListenAddr::bind).transpose()?;
     let probe = Probe::new(config.probe.clone());
-    let stats = Arc::new(Stats::new(Arc::clone(probe.target())));
+    let stats = Arc::new(Stats::new(
+        Arc::clone(probe.target()),
+        config.until_replaced,
+    ));
     let page = Page::new(config.name.clone(), config.interval, Arc::clone(&stats));
     let (metrics, registry) = Metrics::new(lines.dropped());
     let routes = Routes::new(Arc::new(page), Admin::new(phase.subscribe(), registry));
@@ -150,6 +155,9 @@ impl Caller {
                     round.await
                 }
             };
+            if stats.is_rollout_seen() {
+                break;
+            }
         }
         let summary = stats.summary();
         printer.print(&config.format.summary(&summary)).await;

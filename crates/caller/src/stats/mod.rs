@@ -3,6 +3,7 @@
 
 mod history;
 mod names;
+mod rollout;
 mod summary;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,8 @@ use tokio::sync::watch;
 
 pub(crate) use self::history::{Call, History};
 pub(crate) use self::names::Names;
-pub use self::summary::Summary;
+pub use self::rollout::{Answered, NotSeen, Rollout};
+pub use self::summary::{Backend, Summary};
 use crate::dns::Lookup;
 use crate::report::Report;
 use crate::target::Target;
@@ -43,10 +45,14 @@ pub(crate) struct State {
 }
 
 impl Stats {
-    /// Starts counting now.
-    pub(crate) fn new(target: Arc<Target>) -> Self {
+    /// Starts counting now; looks for a rollout as well, if that is asked for.
+    pub(crate) fn new(target: Arc<Target>, rollout: bool) -> Self {
+        let summary = Summary::new(target);
         let state = State {
-            summary: Summary::new(target),
+            summary: match rollout {
+                true => summary.with_rollout(),
+                false => summary,
+            },
             history: History::default(),
         };
         Self {
@@ -58,6 +64,11 @@ impl Stats {
     /// The totals, so far.
     pub(crate) fn summary(&self) -> Summary {
         self.state().summary.clone()
+    }
+
+    /// Whether a rollout that was looked for has been seen.
+    pub(crate) fn is_rollout_seen(&self) -> bool {
+        self.state().summary.rollout().is_some_and(Rollout::is_seen)
     }
 
     /// Tells whenever a round has ended.

@@ -7,13 +7,22 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use super::Names;
+use super::{Names, Rollout};
 use crate::failure::FailureKind;
 use crate::report::{Phase, Report};
 use crate::target::Target;
 
 /// Durations are kept in microseconds, to two significant digits, up to this.
 const MAX_MICROS: u64 = 600_000_000;
+
+/// What was answered under one name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backend {
+    /// Responses, of successes and failures.
+    pub answered: u64,
+    /// Calls that failed although there was a response.
+    pub failed: u64,
+}
 
 /// Totals of the calls so far.
 #[derive(Clone, Debug)]
@@ -25,7 +34,8 @@ pub struct Summary {
     last_success: Instant,
     longest_gap: Duration,
     names: Names,
-    backends: BTreeMap<String, u64>,
+    backends: BTreeMap<String, Backend>,
+    rollout: Option<Rollout>,
     phases: [Histogram<u32>; Phase::ALL.len()],
 }
 
@@ -46,6 +56,7 @@ impl Summary {
             longest_gap: Duration::ZERO,
             names: Names::default(),
             backends: BTreeMap::new(),
+            rollout: None,
             phases: Phase::ALL.map(|_| histogram()),
         }
     }
@@ -67,9 +78,25 @@ impl Summary {
                 histogram.saturating_record(micros);
             }
         }
-        let backend = self.names.bounded(report.backend()?);
-        *self.backends.entry(backend.clone()).or_default() += 1;
-        Some(backend)
+        if let Some(rollout) = &mut self.rollout {
+            rollout.record(report);
+        }
+        let name = self.names.bounded(report.backend()?);
+        let backend = self.backends.entry(name.clone()).or_default();
+        backend.answered += 1;
+        backend.failed += u64::from(!report.is_ok());
+        Some(name)
+    }
+
+    /// Looks for a rollout as well.
+    pub(crate) fn with_rollout(mut self) -> Self {
+        self.rollout = Some(Rollout::new());
+        self
+    }
+
+    /// The rollout, if one is looked for.
+    pub fn rollout(&self) -> Option<&Rollout> {
+        self.rollout.as_ref()
     }
 
     /// What was called.
@@ -103,9 +130,9 @@ impl Summary {
     }
 
     /// Calls by who answered them; beyond a hundred names, as `other`.
-    pub fn backends(&self) -> impl Iterator<Item = (&str, u64)> {
+    pub fn backends(&self) -> impl Iterator<Item = (&str, Backend)> {
         let backends = self.backends.iter();
-        backends.map(|(name, count)| (name.as_str(), *count))
+        backends.map(|(name, backend)| (name.as_str(), *backend))
     }
 
     /// The median, the 99th percentile and the maximum of each phase; `None` for one that was never

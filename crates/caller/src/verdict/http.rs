@@ -53,6 +53,12 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
         // DNS failed; this is not the place.
         Cause::Lookup => String::new(),
     };
+    let pod = report.response().and_then(|response| response.pod.as_ref());
+    if let Some(pod) = pod
+        && !matches!(failure.detail.cause, Cause::Status)
+    {
+        text += &format!(" from {pod}");
+    }
     if let Some(idle) = failure.detail.idle
         && !matches!(failure.detail.cause, Cause::Status)
     {
@@ -67,6 +73,9 @@ fn status(response: &Response) -> String {
         Some(reason) => format!("HTTP {} {reason}", status.as_u16()),
         None => format!("HTTP {}", status.as_u16()),
     };
+    if let Some(pod) = &response.pod {
+        text += &format!(" from {pod}");
+    }
     if let Some(Proxy { name, headers }) = &response.proxy {
         text += &format!(" by {name}");
         if !headers.is_empty() {

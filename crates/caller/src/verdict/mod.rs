@@ -7,10 +7,13 @@ mod next;
 
 use std::borrow::Cow;
 
+use runtime::escape::Escaped;
+
 pub use self::next::next_command;
 use crate::dns::{Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, OsError, Stage};
 use crate::report::Report;
+use crate::stats::NotSeen;
 use crate::views::text::Millis;
 
 /// What was seen: names, addresses, errors, sizes, times.
@@ -91,6 +94,29 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
             "what listens there hangs up as soon as it is connected: a proxy without a backend, or a backend that refuses this client".into(),
         ),
         _ => None,
+    }
+}
+
+/// Why a rollout was not seen, in words that follow "not seen, ".
+pub fn not_replaced(why: &NotSeen) -> String {
+    let list = |pods: &[String]| Escaped::new(pods.join(", ").as_bytes()).to_string();
+    match why {
+        NotSeen::NoBaseline => {
+            "the run was too short to know the old pods: 30 calls and 3 s at least".to_owned()
+        }
+        NotSeen::Nameless => {
+            "the answers do not say which pod they are from (X-Pod-Name)".to_owned()
+        }
+        NotSeen::NotBegun => "no new pod answered, and all old pods answer still".to_owned(),
+        NotSeen::BegunBefore { staying, gone } => format!(
+            "no new pod answered; it had begun before this run, if {} was to be replaced by {}",
+            list(gone),
+            list(staying)
+        ),
+        NotSeen::OldAnswer(pods) => format!("{} of the old pods answers still", list(pods)),
+        NotSeen::NotSteady => {
+            "new pods answer, but not yet 30 times in a row without a failure".to_owned()
+        }
     }
 }
 
