@@ -105,7 +105,12 @@ fn steps(output: &Output) -> Vec<String> {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    output.stdout.lines().map(step).collect()
+    let is_step = |line: &&str| {
+        ["ok ", "slow", "FAIL"]
+            .iter()
+            .any(|mark| line.starts_with(mark))
+    };
+    output.stdout.lines().filter(is_step).map(step).collect()
 }
 
 #[test]
@@ -115,7 +120,7 @@ fn diagnose_goes_through_a_healthy_call_step_by_step() {
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     assert_eq!(
         steps(&output),
-        ["ok resolv.conf", "ok DNS", "ok TCP", "ok HTTP"]
+        ["ok resolv.conf", "ok DNS", "ok TCP", "ok HTTP", "ok calls"]
     );
     assert!(
         output
@@ -159,9 +164,8 @@ fn diagnose_stops_at_the_failure_and_says_what_to_run_next() {
     let url = format!("http://backend:{}/", closed.expect("a free port").port());
     let (steps, next, code) = failed(&[&url]);
     assert_eq!(steps[..3], ["ok resolv.conf", "ok DNS", "FAIL TCP"]);
-    let slices =
-        format!("kubectl get endpointslices {namespace} -l kubernetes.io/service-name=backend");
-    assert_eq!((next, code), (slices, Some(7)));
+    let service = format!("kubectl describe service {namespace} backend");
+    assert_eq!((next, code), (service, Some(7)));
 
     let (addr, _requests) = recorder();
     let (steps, next, code) = failed(&[&format!("http://backend:{}/", addr.port())]);
@@ -169,7 +173,7 @@ fn diagnose_stops_at_the_failure_and_says_what_to_run_next() {
         steps[..4],
         ["ok resolv.conf", "ok DNS", "ok TCP", "FAIL HTTP"]
     );
-    let logs = format!("kubectl logs {namespace} -l app=backend --tail=50");
+    let logs = format!("kubectl logs {namespace} service/backend --all-pods --prefix --tail=50");
     assert_eq!((next, code), (logs, Some(22)));
 
     let (steps, _, code) = failed(&["--resolv-conf=/nonexistent"]);
@@ -216,7 +220,7 @@ fn once_is_a_check_of_what_is_expected() {
     };
     assert_eq!(
         last_line(&["--expect=blocked"]),
-        "Check failed: expected blocked"
+        "Check failed: expected blocked, but it was ok"
     );
     assert_eq!(
         last_line(&["--expect=dns_nxdomain", &nosuch]),
@@ -493,7 +497,13 @@ fn diagnose_calls_a_step_slow_that_takes_unusually_long() {
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     assert_eq!(
         steps(&output),
-        ["ok resolv.conf", "slow DNS", "ok TCP", "ok HTTP"]
+        [
+            "ok resolv.conf",
+            "slow DNS",
+            "ok TCP",
+            "ok HTTP",
+            "ok calls"
+        ]
     );
 }
 
@@ -549,6 +559,58 @@ fn a_flag_before_the_subcommand_does_not_make_a_host_of_it() {
         let advice = format!("flags go after the subcommand: `caller {command} --flag`");
         assert!(output.stderr.contains(&advice), "{}", output.stderr);
     }
+}
+
+#[test]
+fn a_misspelt_subcommand_is_not_called_for_ever() {
+    for (word, meant) in [
+        ("diag", "diagnose"),
+        ("diagnoze", "diagnose"),
+        ("onse", "once"),
+        ("onc", "once"),
+        ("resolv", "resolve"),
+        ("resolver", "resolve"),
+    ] {
+        let output = run(Command::new(CALLER).arg(word));
+        assert_eq!(output.code, Some(2), "{word}");
+        let advice = format!("did you mean {meant}? For a host: http://{word}/");
+        assert!(output.stderr.contains(&advice), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn diagnose_makes_several_calls_and_says_who_failed() {
+    let bed = Bed::start(&["backend-1"]);
+    let (sick, _requests) = recorder();
+    let well = bed.pod("backend-2", (Ipv4Addr::LOCALHOST, 0).into());
+    // By chance all eight go to the same one, once in 128 times.
+    let output = (0..20).find_map(|_| {
+        bed.endpoints.set([sick, well]);
+        let output = caller(&bed, &["diagnose"]);
+        (output.stdout.contains("backend-2") && output.code == Some(22)).then_some(output)
+    });
+    let output = output.expect("one of many").stdout;
+    let share = output.lines().find(|line| line.contains("calls  "));
+    let share = share.expect("a line");
+    assert!(share.starts_with("FAIL  calls        "), "{output}");
+    assert!(share.contains(" of 8 failed: http_status "), "{output}");
+    assert!(share.contains("backend-2 "), "{output}");
+    assert!(
+        output.contains("likely       some of the pods are sick, and others are well\n"),
+        "{output}"
+    );
+}
+
+#[test]
+fn the_target_is_the_first_line_of_a_diagnosis_and_a_port_that_nobody_gave_is_said() {
+    let bed = Bed::start(&["backend-1"]);
+    let output = caller(&bed, &["diagnose", "http://127.0.0.7"]);
+    let first = "      target       http://127.0.0.7:80/\n";
+    assert!(output.stdout.starts_with(first), "{}", output.stdout);
+    let port = "FAIL  TCP          127.0.0.7:80 (the URL names no port): connecting: ";
+    assert!(output.stdout.contains(port), "{}", output.stdout);
+    let next = "next         kubectl get services -A --field-selector spec.clusterIP=127.0.0.7; ";
+    assert!(output.stdout.contains(next), "{}", output.stdout);
 }
 
 #[test]

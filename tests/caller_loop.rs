@@ -150,6 +150,24 @@ fn an_admin_address_in_use_exits_1_and_is_named() {
 }
 
 #[test]
+fn a_run_with_an_end_goes_without_an_admin_port_that_nobody_asked_for() {
+    let bed = Bed::start(&["backend-1"]);
+    // This test's, or another program's: it is taken.
+    let _taken = TcpListener::bind(("0.0.0.0", 8082));
+    let mut command = bed.caller(CALLER);
+    command.env_remove("CALLER_ADMIN_LISTEN");
+    let output = run(command.arg("--count=1"));
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert_eq!(output.stderr, "");
+    // The loop has its probes there.
+    let mut command = bed.caller(CALLER);
+    command.env_remove("CALLER_ADMIN_LISTEN");
+    let output = run(&mut command);
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains(":8082"), "{}", output.stderr);
+}
+
+#[test]
 fn an_admin_client_that_hangs_does_not_hold_up_calls() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);

@@ -28,7 +28,10 @@ fn a_call_counts_by_what_it_came_to() {
         // All kinds are there from the start, so that the first of a kind is a rise.
         ("caller_calls_total{result=\"dns_nxdomain\"}", 0.0),
         ("caller_calls_total{result=\"body_too_large\"}", 0.0),
-        ("caller_responses_total{pod=\"backend-1\"}", 1.0),
+        (
+            "caller_responses_total{pod=\"backend-1\",result=\"ok\"}",
+            1.0,
+        ),
         (
             "caller_dns_questions_total{type=\"A\",rcode=\"NOERROR\"}",
             1.0,
@@ -74,7 +77,10 @@ fn a_failure_counts_by_its_kind() {
             Some(0.0),
         ),
         ("caller_last_success_timestamp_seconds", Some(0.0)),
-        ("caller_responses_total{pod=\"backend-1\"}", None),
+        (
+            "caller_responses_total{pod=\"backend-1\",result=\"ok\"}",
+            None,
+        ),
     ] {
         assert_eq!(value(admin, metric), expected, "{metric}");
     }
@@ -104,7 +110,7 @@ fn a_round_of_several_calls_counts_its_lookup_once() {
         Some(1.0)
     );
     assert_eq!(
-        value(admin, "caller_responses_total{pod=\"pod-1\"}"),
+        value(admin, "caller_responses_total{pod=\"pod-1\",result=\"ok\"}"),
         Some(1.0)
     );
 }
@@ -117,7 +123,7 @@ fn labels_are_bounded_and_cannot_break_out() {
     let bed = Bed::start(&names);
     let (_caller, admin) = start(&bed, &["--interval=0s"]);
     wait_until("a pod too many", PATIENCE, || {
-        value(admin, "caller_responses_total{pod=\"other\"}").is_some()
+        value(admin, "caller_responses_total{pod=\"other\",result=\"ok\"}").is_some()
     });
     let text = get(admin, "/metrics").body;
     let pods: Vec<&str> = text

@@ -6,18 +6,21 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use runtime::duration::parse_positive_duration;
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
 
+use crate::commands::run::Admin;
 use crate::commands::{once, resolve, run};
 use crate::dns::{ConfSource, Families, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::failure::FailureKind;
 use crate::probe::{HttpConfig, Keep, ProbeConfig};
+use crate::process1::Process1;
 use crate::target::{ParseTargetError, Target};
 use crate::views::Format;
 
@@ -49,6 +52,8 @@ pub struct Cli {
     command: Option<CommandArgs>,
     #[command(flatten)]
     run: RunArgs,
+    #[arg(skip)]
+    follows_process_1: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,6 +76,16 @@ pub enum Command {
     Diagnose(ProbeConfig),
     /// Show what this pod listens at.
     Listening,
+}
+
+impl Command {
+    /// What a subcommand that calls is to call.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Once(once::Config { probe, .. }) | Self::Diagnose(probe) => Some(&probe.target),
+            Self::Run(_) | Self::Resolve(_) | Self::Listening => None,
+        }
+    }
 }
 
 #[derive(Debug, Parser)]
@@ -119,14 +134,9 @@ struct RunArgs {
     keep_alive: bool,
 
     /// Where to serve the live page at /, /status.json, /metrics, /livez and /readyz: [IP]:PORT, or
-    /// off
-    #[arg(
-        long,
-        env = "CALLER_ADMIN_LISTEN",
-        default_value = ":8082",
-        value_name = "LISTEN"
-    )]
-    admin_listen: OptionalListenAddr,
+    /// off [default: :8082, which a run with an end goes without where it is taken]
+    #[arg(long, env = "CALLER_ADMIN_LISTEN", value_name = "LISTEN")]
+    admin_listen: Option<OptionalListenAddr>,
 
     /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off.
     /// kubectl logs mixes stderr into the output
@@ -340,19 +350,43 @@ impl FromStr for Header {
     }
 }
 
-/// A subcommand that comes after a flag is taken for a target; it is hardly meant so.
+/// A subcommand that comes after a flag, or is misspelt, is taken for a target; it is hardly meant so.
 fn parse_target(text: &str) -> Result<Target, String> {
     let cli = Cli::command();
-    if cli
-        .get_subcommands()
-        .any(|command| command.get_name() == text)
-    {
-        return Err(format!(
-            "flags go after the subcommand: `caller {text} --flag`; a host of that name is http://{text}/"
-        ));
+    for command in cli.get_subcommands().map(clap::Command::get_name) {
+        if text == command {
+            return Err(format!(
+                "flags go after the subcommand: `caller {text} --flag`; a host of that name is http://{text}/"
+            ));
+        }
+        if (text.len() >= 3 && command.starts_with(text)) || is_one_letter_off(text, command) {
+            return Err(format!(
+                "did you mean {command}? For a host: http://{text}/"
+            ));
+        }
     }
     text.parse()
         .map_err(|error: ParseTargetError| error.to_string())
+}
+
+/// Whether one letter is missing, too many or another.
+fn is_one_letter_off(text: &str, word: &str) -> bool {
+    let same_start = text
+        .bytes()
+        .zip(word.bytes())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let (text, word) = (
+        &text.as_bytes()[same_start..],
+        &word.as_bytes()[same_start..],
+    );
+    match (text, word) {
+        ([], [_]) | ([_], []) => true,
+        ([_, text @ ..], [_, word @ ..]) if text == word => true,
+        ([_, text @ ..], word) if text == word => true,
+        (text, [_, word @ ..]) => text == word,
+        _ => false,
+    }
 }
 
 fn parse_expectation(text: &str) -> Result<Expectation, String> {
@@ -366,11 +400,17 @@ fn parse_expectation(text: &str) -> Result<Expectation, String> {
 impl Cli {
     /// Reads these arguments and this process's environment; prints help, the version or an error, and
     /// exits, where there is nothing to run.
-    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
-        // --help is often pasted somewhere; what the environment holds is nobody's business.
+    pub fn from_args(args: Vec<OsString>) -> Self {
+        // --help is often pasted somewhere; what the environment holds may be a credential.
         let command = hide_env_values(Self::command());
-        let cli = Self::from_arg_matches_mut(&mut command.get_matches_from(args))
-            .unwrap_or_else(|error| error.exit());
+        let mut matches = command.clone().get_matches_from(&args);
+        let mut follows = false;
+        if let Some(followed) = following_process_1(&command, &matches, &args) {
+            matches = command.get_matches_from(followed);
+            follows = true;
+        }
+        let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+        cli.follows_process_1 = follows;
         if cli.command.is_none()
             && let Err(message) = cli.run.check()
         {
@@ -378,6 +418,11 @@ impl Cli {
             Self::command().error(kind, message).exit();
         }
         cli
+    }
+
+    /// Whether target and options are those of process 1, because none was given.
+    pub fn follows_process_1(&self) -> bool {
+        self.follows_process_1
     }
 
     /// The least severe diagnostics to show.
@@ -417,6 +462,28 @@ impl Cli {
             }
         }
     }
+}
+
+/// The command line of a subcommand that calls and was given no target, in a pod whose process 1 is a
+/// caller: with that one's options before its own, and that one's target.
+fn following_process_1(
+    command: &clap::Command,
+    matches: &clap::ArgMatches,
+    args: &[OsString],
+) -> Option<Vec<OsString>> {
+    let (name, given) = matches.subcommand()?;
+    // `resolve` has no target.
+    given.try_contains_id("url").ok()?;
+    if given.value_source("url")? == ValueSource::CommandLine {
+        return None;
+    }
+    let subcommand = command.find_subcommand(name)?;
+    let mut options = Process1::read()?.arguments(command, subcommand)?;
+    let target = options.pop_if(|last| !last.as_encoded_bytes().starts_with(b"-"));
+    let at = args.iter().position(|arg| *arg == *name)? + 1;
+    let before = args[..at].iter().cloned();
+    let after = args[at..].iter().cloned();
+    Some(before.chain(options).chain(after).chain(target).collect())
 }
 
 /// How names are resolved without a flag: by the environment, or else as a pod's programs do.
@@ -529,7 +596,10 @@ impl From<RunArgs> for run::Config {
             duration,
             until_replaced,
             format,
-            admin: admin_listen.0,
+            admin: match admin_listen {
+                Some(given) => given.0.map(Admin::Given),
+                None => Some(Admin::Default),
+            },
             name: std::env::var("POD_NAME").ok(),
         }
     }

@@ -20,6 +20,7 @@
 //! | [`commands`] | the loop and the subcommands | all of those |
 //! | [`curl`] | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
 //! | [`cli`] | flags and environment variables | `commands` and their configurations |
+//! | `process1` | what process 1 of this pod calls | |
 //! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
 
 pub mod cli;
@@ -33,6 +34,7 @@ pub mod listening;
 mod metrics;
 mod page;
 pub mod probe;
+mod process1;
 pub mod program;
 pub mod report;
 pub mod stats;

@@ -27,7 +27,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let cli = Cli::from_args(args);
     runtime::log::init(cli.log_level());
-    let code = execute(cli.into_command()).unwrap_or_else(|error| {
+    let follows = cli.follows_process_1();
+    let command = cli.into_command();
+    if follows && let Some(target) = command.target() {
+        // Not an event: whoever typed no target is to know which one it is.
+        runtime::log::fatal(format_args!(
+            "caller: calling what process 1 of this pod calls, with its options: {target}"
+        ));
+    }
+    let code = execute(command).unwrap_or_else(|error| {
         runtime::log::fatal(format_args!("caller: {error:#}"));
         ExitCode::FAILURE
     });
@@ -58,7 +66,7 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
 
 async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
-    let has_end = config.count.is_some() || config.duration.is_some() || config.until_replaced;
+    let has_end = config.has_end();
     let output = Output::stdout();
     let summary = run::bind(config, output.lines())?.run(shutdown).await;
     output.finish();

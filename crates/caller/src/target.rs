@@ -19,6 +19,8 @@ pub struct Target {
     pub host: Host,
     /// The TCP port.
     pub port: u16,
+    /// Whether the URL names the port.
+    pub is_port_given: bool,
     /// The request's target.
     pub path: PathAndQuery,
     /// The `Host` header: the host, and the port unless it is 80.
@@ -77,6 +79,7 @@ impl FromStr for Target {
         };
         let (name, port) = split_port(host_port);
         let host = parse_host(name)?;
+        let is_port_given = port.is_some_and(|port| !port.is_empty());
         let port = match port {
             None | Some("") => DEFAULT_PORT,
             Some(text) => match text.parse() {
@@ -95,6 +98,7 @@ impl FromStr for Target {
             shown: format!("http://{host}:{port}{}", path.path()),
             host,
             port,
+            is_port_given,
             path,
             authority,
             authorization: credentials.and_then(basic_authorization),

@@ -375,7 +375,7 @@ fn frontend(
         duration: None,
         until_replaced: false,
         format,
-        admin: Some(admin),
+        admin: Some(run::Admin::Given(admin)),
         name: Some(name.to_owned()),
     };
     Ok(run::bind(config, lines)?)

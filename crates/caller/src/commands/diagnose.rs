@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
+use tokio::time::Instant;
 
 use super::print;
 use crate::listening;
@@ -13,22 +15,41 @@ use crate::views::diagnose::{Diagnosis, Marks};
 use crate::views::listening::Listening;
 use crate::views::without_success;
 
+/// Calls in all, where there is one address: behind a Service's are several pods, and one call that
+/// succeeds says nothing about the others.
+const CALLS: usize = 8;
+
+/// No further call begins after so long.
+const CALLS_TIME: Duration = Duration::from_secs(3);
+
 /// Calls every address and prints each step.
 ///
 /// # Errors
 ///
 /// When stdout cannot be written to.
 pub async fn run(probe: ProbeConfig) -> anyhow::Result<ExitCode> {
-    let reports = Probe::new(probe).round().await.calls.all().await;
+    let start = Instant::now();
+    let probe = Probe::new(probe);
+    let reports = probe.round().await.calls.all().await;
+    let mut again = Vec::new();
+    if let [report] = reports.as_slice()
+        && report.address.is_some()
+    {
+        while again.len() + 1 < CALLS && start.elapsed() < CALLS_TIME {
+            again.extend(probe.round().await.calls.all().await);
+        }
+    }
     let marks = Marks {
         colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
     let diagnosis = Diagnosis {
+        target: probe.target(),
         reports: &reports,
+        again: &again,
         marks,
     };
     print(&without_success(diagnosis.to_string(), "\\x20"))?;
-    let kind = reports.iter().find_map(Report::kind);
+    let kind = reports.iter().chain(&again).find_map(Report::kind);
     Ok(kind.map_or(0, |kind| kind.exit_code()).into())
 }
 

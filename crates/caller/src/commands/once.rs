@@ -40,8 +40,14 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let codes = reports.iter().map(|report| expectation.exit_code(report));
     let code = codes.max().unwrap_or_default();
     if expectation != Expectation::Ok && format != Format::Json {
-        let verdict = if code == 0 { "passed" } else { "failed" };
-        text += &format!("Check {verdict}: expected {expectation}\n");
+        let came = reports.iter().find(|report| !expectation.is_met_by(report));
+        text += &match came {
+            None => format!("Check passed: expected {expectation}\n"),
+            Some(report) => format!(
+                "Check failed: expected {expectation}, but it was {}\n",
+                report.result()
+            ),
+        };
     }
     print(&text)?;
     Ok(code.into())

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::admin::{self, Admin};
+use runtime::admin;
 use runtime::listen::{BindError, ListenAddr};
 use runtime::output::Lines;
 use runtime::server::{Phase, Server};
@@ -41,11 +41,26 @@ pub struct Config {
     pub until_replaced: bool,
     /// How much to say of each call.
     pub format: Format,
-    /// Listen address of the page, the probes and the metrics; `None` disables it.
-    pub admin: Option<ListenAddr>,
+    /// Where the page, the probes and the metrics are served; `None` disables them.
+    pub admin: Option<Admin>,
     /// The pod that this is, for the page.
     pub name: Option<String>,
 }
+
+/// Listen address of the page, the probes and the metrics.
+#[derive(Clone, Copy, Debug)]
+pub enum Admin {
+    /// Asked for: a run without it is not what was wanted.
+    Given(ListenAddr),
+    /// `:8082`. A run with an end goes without where it is taken, as in a pod whose caller has it.
+    Default,
+}
+
+/// The admin port that nobody has to ask for.
+const DEFAULT_ADMIN: ListenAddr = ListenAddr {
+    ip: None,
+    port: 8082,
+};
 
 /// A caller whose admin port is open.
 pub struct Caller {
@@ -65,7 +80,19 @@ pub struct Caller {
 /// When the port cannot be opened; the error names it.
 pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let phase = watch::Sender::new(Phase::Serving);
-    let listener = config.admin.map(ListenAddr::bind).transpose()?;
+    let listener = match config.admin {
+        None => None,
+        Some(Admin::Given(address)) => Some(address.bind()?),
+        Some(Admin::Default) => match DEFAULT_ADMIN.bind() {
+            Ok(listener) => Some(listener),
+            Err(error) if config.has_end() => {
+                let error = anyhow::Error::from(error);
+                info!("no live page and no metrics: {error:#}");
+                None
+            }
+            Err(error) => return Err(error),
+        },
+    };
     let probe = Probe::new(config.probe.clone());
     let stats = Arc::new(Stats::new(
         Arc::clone(probe.target()),
@@ -73,7 +100,10 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     ));
     let page = Page::new(config.name.clone(), config.interval, Arc::clone(&stats));
     let (metrics, registry) = Metrics::new(lines.dropped());
-    let routes = Routes::new(Arc::new(page), Admin::new(phase.subscribe(), registry));
+    let routes = Routes::new(
+        Arc::new(page),
+        admin::Admin::new(phase.subscribe(), registry),
+    );
     let admin = listener.and_then(|listener| {
         let server = admin::server(listener, routes);
         let address = server.local_addr().ok()?;
@@ -88,6 +118,13 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
         probe,
         lines,
     })
+}
+
+impl Config {
+    /// Whether the run ends by itself.
+    pub fn has_end(&self) -> bool {
+        self.count.is_some() || self.duration.is_some() || self.until_replaced
+    }
 }
 
 impl Caller {

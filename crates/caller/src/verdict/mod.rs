@@ -9,11 +9,12 @@ use std::borrow::Cow;
 
 use runtime::escape::Escaped;
 
-pub use self::next::next_command;
+pub use self::next::{how_to_read, next_command};
 use crate::dns::{Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, OsError, Stage};
 use crate::report::Report;
 use crate::stats::NotSeen;
+use crate::target::Host;
 use crate::views::text::Millis;
 
 /// What was seen: names, addresses, errors, sizes, times.
@@ -30,6 +31,10 @@ pub fn evidence(report: &Report, failure: &Failure) -> String {
     };
     let after = Millis(Some(failure.detail.after));
     match report.address {
+        // A port that nobody gave is easily the wrong one.
+        Some(address) if failure.stage == Stage::Connect && !report.target.is_port_given => {
+            format!("{address} (the URL names no port): {what} after {after}")
+        }
         Some(address) => format!("{address}: {what} after {after}"),
         None => format!("{what} after {after}"),
     }
@@ -54,6 +59,15 @@ pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     refined.unwrap_or_else(|| usual_cause(failure.kind).into())
 }
 
+/// What is likely where the same call failed at some times and succeeded at others.
+pub fn likely_of_some(failure: &Failure) -> &'static str {
+    match failure.stage {
+        Stage::Dns => "cluster DNS answers only at times",
+        Stage::Connect => "some of the endpoints are dead or not ready, and others are well",
+        Stage::Http => "some of the pods are sick, and others are well",
+    }
+}
+
 /// The lookup that ended the call, if one did.
 fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
     let lookup = report.lookup.as_deref()?;
@@ -61,6 +75,11 @@ fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
 }
 
 fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
+    if failure.kind == FailureKind::ConnectRefused
+        && matches!(report.target.host, Host::Address(_) | Host::Localhost)
+    {
+        return Some("nothing listens at that port; a Service's address without a ready endpoint refuses as well".into());
+    }
     let Cause::Os(OsError {
         errno: Some(errno), ..
     }) = failure.detail.cause

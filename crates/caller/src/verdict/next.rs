@@ -27,7 +27,39 @@ pub fn next_command(report: &Report, kind: FailureKind) -> String {
         (Subject::Outside, Some(address)) => Subject::Address(address.ip()),
         (subject, _) => subject,
     };
-    command(kind, &subject, own_namespace)
+    // A pod that has answered is known by its name, which comes from the network.
+    let pod = report
+        .response()
+        .and_then(|response| response.pod.as_deref());
+    let pod = pod.filter(|pod| pod.split('.').all(is_label));
+    match (&subject, pod) {
+        (Subject::Service(_, namespace), Some(pod)) if is_death(kind) => {
+            let within = in_namespace(namespace.as_deref().or(own_namespace));
+            format!("kubectl describe pod {within} {pod}")
+        }
+        _ => command(kind, &subject, own_namespace),
+    }
+}
+
+/// How to read what the next command prints, where it tells several causes apart.
+pub fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
+    let is_service = matches!(
+        subject(
+            &report.target.host,
+            report.lookup.as_deref().and_then(own_namespace)
+        ),
+        Subject::Service(_, Some(_))
+    );
+    (is_service && kind == FailureKind::ConnectRefused).then_some(
+        "no endpoints: no pod matches the selector, or none is ready; endpoints: call one of them with \
+         caller diagnose, and if that is refused too, nothing listens at the target port",
+    )
+}
+
+/// Whether the backend seems to have died while it answered.
+fn is_death(kind: FailureKind) -> bool {
+    use FailureKind::*;
+    matches!(kind, Reset | EmptyReply | Incomplete)
 }
 
 fn command(kind: FailureKind, subject: &Subject, own_namespace: Option<&str>) -> String {
@@ -68,8 +100,11 @@ fn of_service(
     use FailureKind::*;
     let within = in_namespace(namespace);
     match kind {
-        DnsNodata | ConnectRefused => {
+        DnsNodata => {
             format!("kubectl get endpointslices {within} -l kubernetes.io/service-name={name}")
+        }
+        ConnectRefused if namespace.is_some() => {
+            format!("kubectl describe service {within} {name}")
         }
         ConnectUnreachable => format!("kubectl get nodes; kubectl get pods {within} -o wide"),
         // Either end's policy may be in the way.
@@ -80,15 +115,15 @@ fn of_service(
             let own = in_namespace(own_namespace);
             format!("kubectl get networkpolicies {own}; kubectl get networkpolicies {within}")
         }
-        Reset | EmptyReply | Incomplete | ResponseTimeout => {
-            format!("kubectl describe pods {within} -l app={name}")
+        Reset | EmptyReply | Incomplete => format!("kubectl get pods {within} -o wide"),
+        HttpStatus | ProxyError | ResponseTimeout if namespace.is_some() => {
+            format!("kubectl logs {within} service/{name} --all-pods --prefix --tail=50")
         }
-        HttpStatus | ProxyError => format!("kubectl logs {within} -l app={name} --tail=50"),
         Protocol | BodyTooLarge if namespace.is_some() => {
             format!("kubectl get service {within} {name} -o yaml")
         }
         // A Service's name alone cannot be asked for in all namespaces.
-        Protocol | BodyTooLarge => {
+        ConnectRefused | HttpStatus | ProxyError | ResponseTimeout | Protocol | BodyTooLarge => {
             format!("kubectl get services -A --field-selector metadata.name={name} -o yaml")
         }
         _ => format!("kubectl get services {within}"),

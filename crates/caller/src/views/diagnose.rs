@@ -1,5 +1,6 @@
 //! `caller diagnose`: the reports of a round, step by step, for a person.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::text::{Body, Evidence, Millis};
 use crate::dns::Lookup;
 use crate::failure::{Failure, Stage};
 use crate::report::{Outcome, Phase, Report};
+use crate::target::Target;
 use crate::verdict;
 
 /// A lookup that takes longer is slow: within a cluster it takes a few milliseconds.
@@ -61,14 +63,19 @@ impl Marks {
 /// command to run next.
 #[derive(Debug)]
 pub struct Diagnosis<'a> {
+    /// What was called.
+    pub target: &'a Target,
     /// The calls, one for each address.
     pub reports: &'a [Report],
+    /// Further calls, where there is one address.
+    pub again: &'a [Report],
     /// How to mark.
     pub marks: Marks,
 }
 
 impl fmt::Display for Diagnosis<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "      target       {}", self.target)?;
         // The calls of a round share one lookup.
         if let Some(lookup) = self
             .reports
@@ -82,12 +89,16 @@ impl fmt::Display for Diagnosis<'_> {
             self.call(f, report)?;
             if let Some(failure) = report.failure()
                 && !explained
+                && self.again.is_empty()
             {
                 explained = true;
-                explain(f, report, failure)?;
+                explain(f, report, failure, None)?;
             }
         }
-        Ok(())
+        match self.again {
+            [] => Ok(()),
+            _ => self.share(f),
+        }
     }
 }
 
@@ -137,6 +148,48 @@ impl Diagnosis<'_> {
         }
     }
 
+    /// How many of all the calls failed, who answered them, and the first failure explained.
+    fn share(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = || self.reports.iter().chain(self.again);
+        let count = calls().count();
+        let (mut failed, mut answered) = (BTreeMap::new(), BTreeMap::new());
+        for report in calls() {
+            if let Some(kind) = report.kind() {
+                *failed.entry(kind.label().to_owned()).or_insert(0) += 1;
+            }
+            if let Some(backend) = report.backend() {
+                *answered.entry(backend).or_insert(0) += 1;
+            }
+        }
+        let list = |counts: &BTreeMap<String, usize>| {
+            let counts = counts.iter().map(|(name, count)| format!("{name} {count}"));
+            counts.collect::<Vec<_>>().join(", ")
+        };
+        let failures: usize = failed.values().sum();
+        let mut text = match failures {
+            0 => format!("{count} of {count} succeeded"),
+            _ => format!("{failures} of {count} failed: {}", list(&failed)),
+        };
+        if !answered.is_empty() {
+            text += &format!("; answered by {}", list(&answered));
+        }
+        let mark = if failures == 0 {
+            Mark::Ok
+        } else {
+            Mark::Failed
+        };
+        self.step(f, mark, "calls", text)?;
+        let first = calls().find_map(|report| Some((report, report.failure()?)));
+        let Some((report, failure)) = first else {
+            return Ok(());
+        };
+        if self.reports.iter().all(Report::is_ok) {
+            writeln!(f, "      seen         {}", Evidence { report, failure })?;
+        }
+        let some = (failures < count).then(|| verdict::likely_of_some(failure));
+        explain(f, report, failure, some)
+    }
+
     fn call(&self, f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
         let connect = report.timings[Phase::Connect];
         if let (Some(address), Some(took)) = (report.address, connect) {
@@ -171,9 +224,22 @@ impl Diagnosis<'_> {
     }
 }
 
-fn explain(f: &mut fmt::Formatter<'_>, report: &Report, failure: &Failure) -> fmt::Result {
+/// What happened, why, and what to do next. `likely` is for what only several calls tell.
+fn explain(
+    f: &mut fmt::Formatter<'_>,
+    report: &Report,
+    failure: &Failure,
+    likely: Option<&str>,
+) -> fmt::Result {
     writeln!(f, "      what         {}", verdict::what(failure))?;
-    writeln!(f, "      likely       {}", verdict::likely(report, failure))?;
+    match likely {
+        Some(likely) => writeln!(f, "      likely       {likely}")?,
+        None => writeln!(f, "      likely       {}", verdict::likely(report, failure))?,
+    }
     let next = verdict::next_command(report, failure.kind);
-    writeln!(f, "      next         {next}")
+    writeln!(f, "      next         {next}")?;
+    match verdict::how_to_read(report, failure.kind) {
+        Some(reading) => writeln!(f, "      read         {reading}"),
+        None => Ok(()),
+    }
 }

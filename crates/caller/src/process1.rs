@@ -1,0 +1,181 @@
+//! What process 1 of this pod calls, where that is a caller which runs the loop: in a pod whose target is
+//! among its arguments, `caller diagnose` would else look at another one.
+//!
+//! Its arguments, and the `CALLER_*` of its environment, are read from `/proc/1`; nothing else of its
+//! environment is looked at. It is not process 1 that counts where this is process 1 itself (`kubectl run`,
+//! `kubectl debug`), or where that is something else (`pause`).
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+/// The arguments of process 1 and its environment.
+#[derive(Debug)]
+pub(crate) struct Process1 {
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl Process1 {
+    /// Process 1, if it is another process than this one, and a caller.
+    pub(crate) fn read() -> Option<Self> {
+        if std::process::id() == 1 {
+            return None;
+        }
+        let args = split(&std::fs::read("/proc/1/cmdline").ok()?);
+        let name = Path::new(args.first()?).file_name()?;
+        if name != "caller" {
+            return None;
+        }
+        let env = std::fs::read("/proc/1/environ").unwrap_or_default();
+        let env = split(&env).into_iter().filter_map(|variable| {
+            let bytes = variable.as_bytes();
+            let at = bytes.iter().position(|&byte| byte == b'=')?;
+            let (name, value) = (
+                OsStr::from_bytes(&bytes[..at]),
+                OsStr::from_bytes(&bytes[at + 1..]),
+            );
+            name.as_bytes()
+                .starts_with(b"CALLER_")
+                .then(|| (name.to_owned(), value.to_owned()))
+        });
+        Some(Self {
+            env: env.collect(),
+            args,
+        })
+    }
+
+    /// What `subcommand` would have to be given to call as process 1 does: options, and the target last.
+    /// `None` where process 1 does not run the loop. `whole` is the whole command line.
+    pub(crate) fn arguments(self, whole: &Command, subcommand: &Command) -> Option<Vec<OsString>> {
+        // Without the environment of this process, which would pass for the other's arguments.
+        let plain = whole.clone().mut_args(|arg| arg.env(None::<&str>));
+        let matches = plain.try_get_matches_from(&self.args).ok()?;
+        if matches.subcommand().is_some() {
+            return None;
+        }
+        let mut arguments = Vec::new();
+        let mut target = None;
+        for arg in subcommand.get_arguments() {
+            let variable = arg.get_env();
+            let from_env = self
+                .env
+                .iter()
+                .find(|(name, _)| variable == Some(name.as_os_str()));
+            let values = match given(&matches, arg) {
+                Some(values) => values,
+                None => from_env
+                    .map(|(_, value)| value.clone())
+                    .into_iter()
+                    .collect(),
+            };
+            for value in values {
+                match arg.get_long() {
+                    None => target = Some(value),
+                    Some(long) => arguments.extend(option(arg, long, value)),
+                }
+            }
+        }
+        arguments.extend(target);
+        Some(arguments)
+    }
+}
+
+/// The values that a flag has on the command line, if the command has it at all.
+fn given(matches: &ArgMatches, arg: &Arg) -> Option<Vec<OsString>> {
+    let id = arg.get_id().as_str();
+    if matches.try_contains_id(id).ok()?
+        && matches.value_source(id) == Some(ValueSource::CommandLine)
+    {
+        let values = matches.get_raw(id)?;
+        return Some(values.map(OsStr::to_owned).collect());
+    }
+    None
+}
+
+fn option(arg: &Arg, long: &str, value: OsString) -> Option<OsString> {
+    let mut option = OsString::from(format!("--{long}"));
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        return (value != "false").then_some(option);
+    }
+    option.push("=");
+    option.push(value);
+    Some(option)
+}
+
+/// Takes apart what `/proc` separates by zero bytes.
+fn split(bytes: &[u8]) -> Vec<OsString> {
+    let parts = bytes.split(|&byte| byte == 0);
+    let parts = parts.filter(|part| !part.is_empty());
+    parts
+        .map(|part| OsString::from_vec(part.to_vec()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Process1;
+    use crate::cli::Cli;
+
+    fn arguments(args: &[&str], env: &[(&str, &str)], subcommand: &str) -> Option<Vec<String>> {
+        let process = Process1 {
+            args: args.iter().map(Into::into).collect(),
+            env: env
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        };
+        let command = Cli::command();
+        let subcommand = command.find_subcommand(subcommand).expect("it is one");
+        let arguments = process.arguments(&command, subcommand)?;
+        let text = arguments.into_iter().map(|argument| argument.into_string());
+        Some(text.collect::<Result<_, _>>().expect("text"))
+    }
+
+    #[test]
+    fn options_that_the_subcommand_has_are_taken_over_and_others_are_not() {
+        let args = [
+            "/bin/caller",
+            "--each-address",
+            "--interval=1s",
+            "--timeout",
+            "3s",
+            "--http2",
+            "http://backend-headless:8080/",
+        ];
+        let expected = ["--timeout=3s", "--http2", "http://backend-headless:8080/"];
+        assert_eq!(arguments(&args, &[], "diagnose").expect("a loop"), expected);
+    }
+
+    #[test]
+    fn arguments_count_more_than_the_environment() {
+        let env = [
+            ("CALLER_URL", "http://env:8080/"),
+            ("CALLER_TIMEOUT", "4s"),
+            ("CALLER_INTERVAL", "1s"),
+        ];
+        let args = ["caller", "http://args:8080/"];
+        let expected = ["--timeout=4s", "http://args:8080/"];
+        assert_eq!(arguments(&args, &env, "once").expect("a loop"), expected);
+        let expected = ["--timeout=4s", "http://env:8080/"];
+        assert_eq!(
+            arguments(&["caller"], &env, "once").expect("a loop"),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_caller_that_does_not_run_the_loop_is_none_to_follow() {
+        for args in [
+            &["caller", "once", "http://a/"][..],
+            &["caller", "--nosuch"],
+        ] {
+            assert_eq!(arguments(args, &[], "diagnose"), None);
+        }
+    }
+}
