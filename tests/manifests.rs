@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::Value;
+use tempfile::TempDir;
 use test_support::process::run;
 use test_support::tool;
 
@@ -14,40 +16,91 @@ fn root() -> PathBuf {
     root.canonicalize().expect("it is there")
 }
 
-/// What can be deployed: the root, the overlays, and every component added to the base.
-fn renderings() -> Option<Vec<(String, Vec<Value>)>> {
-    let kubectl = tool("kubectl")?;
-    let kustomize = root().join("kustomize");
-    let mut folders = vec![kustomize.clone()];
-    folders.extend(subfolders(&kustomize.join("overlays")));
-    let all_components = Path::new(env!("CARGO_TARGET_TMPDIR")).join("all-components");
-    fs::create_dir_all(&all_components).expect("it can be made");
-    // kustomize takes relative paths alone.
-    let depth = all_components.components().count() - 1;
-    let relative = |path: &Path| "../".repeat(depth) + &path.display().to_string()[1..];
-    let mut text = format!(
-        "namespace: pod-to-pod-communication\nresources: [{}]\ncomponents:\n",
-        relative(&kustomize.join("base"))
+/// What `kubectl apply -k` would apply. `None`: there is no kubectl.
+fn render(folder: &Path) -> Option<String> {
+    let output = run(Command::new(tool("kubectl")?).arg("kustomize").arg(folder));
+    assert_eq!(
+        output.code,
+        Some(0),
+        "{}: {}",
+        folder.display(),
+        output.stderr
     );
-    for component in subfolders(&kustomize.join("components")) {
-        text += &format!("  - {}\n", relative(&component));
-    }
-    fs::write(all_components.join("kustomization.yaml"), text).expect("it can be written");
-    folders.push(all_components);
-    let render = |folder: PathBuf| {
-        let output = run(Command::new(&kubectl).arg("kustomize").arg(&folder));
-        assert_eq!(output.code, Some(0), "{}", output.stderr);
-        // kustomize says there what it would rather have written otherwise.
-        assert_eq!(output.stderr, "", "{}", folder.display());
-        (folder.display().to_string(), parse(&output.stdout))
-    };
-    Some(folders.into_iter().map(render).collect())
+    // kustomize says there what it would rather have written otherwise.
+    assert_eq!(output.stderr, "", "{}", folder.display());
+    Some(output.stdout)
 }
 
-fn subfolders(folder: &Path) -> Vec<PathBuf> {
+/// A copy of the manifests that a test may change, with a folder of its own in it for what it renders.
+struct Copy(TempDir);
+
+impl Copy {
+    fn new() -> Self {
+        let copy = tempfile::tempdir().expect("a directory");
+        let output = run(Command::new("cp")
+            .args(["-r", "kustomize"])
+            .arg(copy.path())
+            .current_dir(root()));
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        Self(copy)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The base with these components, in this namespace.
+    fn combine(&self, namespace: &str, components: &[String]) -> Option<String> {
+        let folder = tempfile::tempdir_in(self.path()).expect("a directory");
+        let mut text =
+            format!("namespace: {namespace}\nresources: [../kustomize/base]\ncomponents:\n");
+        for component in components {
+            text += &format!("  - ../kustomize/components/{component}\n");
+        }
+        fs::write(folder.path().join("kustomization.yaml"), text).expect("it can be written");
+        render(folder.path())
+    }
+
+    /// What can be deployed: the root, the overlays, and every component added to the base.
+    fn render_all(&self) -> Option<Vec<(String, String)>> {
+        let kustomize = self.path().join("kustomize");
+        let overlays = subfolders(&kustomize.join("overlays"));
+        let overlays = overlays.iter().map(|overlay| format!("overlays/{overlay}"));
+        let mut renderings = Vec::new();
+        for folder in std::iter::once(".".to_owned()).chain(overlays) {
+            let rendering = render(&kustomize.join(&folder))?;
+            renderings.push((folder, rendering));
+        }
+        let components = subfolders(&kustomize.join("components"));
+        let all = self.combine("pod-to-pod-communication", &components)?;
+        renderings.push(("all components".to_owned(), all));
+        Some(renderings)
+    }
+}
+
+/// What can be deployed, as it stands. `None`: there is no kubectl.
+fn renderings() -> Option<&'static [(String, Vec<Value>)]> {
+    static RENDERINGS: OnceLock<Vec<(String, Vec<Value>)>> = OnceLock::new();
+    tool("kubectl")?;
+    Some(RENDERINGS.get_or_init(|| {
+        let renderings = Copy::new().render_all().expect("there is a kubectl");
+        let parsed = renderings
+            .into_iter()
+            .map(|(name, yaml)| (name, parse(&yaml)));
+        parsed.collect()
+    }))
+}
+
+/// The names of the folders in a folder, in order.
+fn subfolders(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("it is there");
-    let paths = entries.map(|entry| entry.expect("it can be read").path());
-    paths.filter(|path| path.is_dir()).collect()
+    let entries = entries.map(|entry| entry.expect("it can be read"));
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders
+        .map(|entry| entry.file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
 }
 
 fn parse(yaml: &str) -> Vec<Value> {
@@ -56,6 +109,24 @@ fn parse(yaml: &str) -> Vec<Value> {
     documents
         .map(|document| Value::deserialize(document).expect("YAML"))
         .collect()
+}
+
+/// Every value of a field of this name, however deep it stands.
+fn fields<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(key, value)| {
+                let own = (key == name).then_some(value);
+                own.into_iter().chain(fields(value, name))
+            })
+            .collect(),
+        Value::Array(values) => values
+            .iter()
+            .flat_map(|value| fields(value, name))
+            .collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn of_kind<'a>(manifests: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -67,8 +138,8 @@ fn of_kind<'a>(manifests: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'
 /// Calls `check` for each Deployment of each rendering, with its pod template.
 fn for_each_deployment(check: impl Fn(&Value, &Value)) {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        assert!(of_kind(&manifests, "Deployment").count() >= 2, "{folder}");
-        for deployment in of_kind(&manifests, "Deployment") {
+        assert!(of_kind(manifests, "Deployment").count() >= 2, "{folder}");
+        for deployment in of_kind(manifests, "Deployment") {
             check(deployment, &deployment["spec"]["template"]);
         }
     }
@@ -140,7 +211,7 @@ fn selectors_select_what_they_are_meant_to_and_no_more() {
     });
     for (folder, manifests) in renderings().unwrap_or_default() {
         for kind in ["Service", "PodDisruptionBudget"] {
-            for manifest in of_kind(&manifests, kind) {
+            for manifest in of_kind(manifests, kind) {
                 let selector = match kind {
                     "Service" => &manifest["spec"]["selector"],
                     _ => &manifest["spec"]["selector"]["matchLabels"],
@@ -152,7 +223,7 @@ fn selectors_select_what_they_are_meant_to_and_no_more() {
                     )
                 };
                 assert_eq!(
-                    of_kind(&manifests, "Deployment").filter(selected).count(),
+                    of_kind(manifests, "Deployment").filter(selected).count(),
                     1,
                     "{folder}"
                 );
@@ -181,10 +252,10 @@ fn service_ports_and_probes_name_ports_that_the_containers_have() {
         assert!(names(template).contains("admin"));
     });
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let mut deployments = of_kind(&manifests, "Deployment");
+        let mut deployments = of_kind(manifests, "Deployment");
         let backend = deployments.find(|deployment| deployment["metadata"]["name"] == "backend");
         let names = names(&backend.expect("a backend")["spec"]["template"]);
-        for service in of_kind(&manifests, "Service") {
+        for service in of_kind(manifests, "Service") {
             let port = &service["spec"]["ports"][0];
             assert_eq!(port["port"], 8080, "{folder}");
             assert!(
@@ -228,6 +299,59 @@ fn pods_are_restricted_and_more() {
 }
 
 #[test]
+fn pods_are_spread_over_nodes_and_a_drain_takes_one_at_a_time() {
+    for_each_deployment(|deployment, template| {
+        let spread = &template["spec"]["topologySpreadConstraints"][0];
+        assert_eq!(spread["topologyKey"], "kubernetes.io/hostname");
+        assert_eq!(spread["labelSelector"], deployment["spec"]["selector"]);
+    });
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for deployment in of_kind(manifests, "Deployment") {
+            let mut budgets = of_kind(manifests, "PodDisruptionBudget")
+                .filter(|budget| budget["spec"]["selector"] == deployment["spec"]["selector"]);
+            let budget = budgets
+                .next()
+                .unwrap_or_else(|| panic!("{folder}: {deployment:#}"));
+            assert_eq!(budget["spec"]["maxUnavailable"], 1);
+            assert!(
+                budgets.next().is_none(),
+                "a pod with two budgets cannot be evicted"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_headless_frontend_is_the_frontend_but_for_its_name_its_number_and_its_target() {
+    let Some(renderings) = renderings() else {
+        return;
+    };
+    let (_, manifests) = renderings.last().expect("that of all components");
+    let named = |name: &str| {
+        let mut deployments = of_kind(manifests, "Deployment");
+        let found = deployments.find(|deployment| deployment["metadata"]["name"] == name);
+        found.expect("it is there").clone()
+    };
+    let mut headless = named("frontend-headless");
+    let environment = "/spec/template/spec/containers/0/env";
+    let environment = headless.pointer_mut(environment).expect("it is there");
+    let own = environment.as_array_mut().expect("a list").split_off(1);
+    let target = serde_json::json!([
+        {"name": "CALLER_URL", "value": "http://backend-headless:8080/"},
+        {"name": "CALLER_EACH_ADDRESS", "value": "true"},
+    ]);
+    assert_eq!(Value::Array(own), target);
+    assert_eq!(headless["spec"]["replicas"].take(), 1);
+    let mut frontend = named("frontend");
+    frontend["spec"]["replicas"].take();
+    let renamed = frontend
+        .to_string()
+        .replace(r#""app":"frontend""#, r#""app":"frontend-headless""#);
+    let renamed = renamed.replace(r#""name":"frontend""#, r#""name":"frontend-headless""#);
+    assert_eq!(headless.to_string(), renamed);
+}
+
+#[test]
 fn a_rollout_takes_no_pod_before_there_is_another() {
     for_each_deployment(|deployment, _| {
         let update = &deployment["spec"]["strategy"]["rollingUpdate"];
@@ -263,41 +387,82 @@ fn the_grace_period_is_longer_than_the_way_out() {
 
 #[test]
 fn images_are_pinned_to_this_version() {
-    for_each_deployment(|_, template| {
-        let image = container(template)["image"].as_str().expect("a name");
-        let (_, tag) = image
-            .split_once(':')
-            .unwrap_or_else(|| panic!("{image} has no tag"));
-        assert_eq!(tag, env!("CARGO_PKG_VERSION"));
-    });
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for image in manifests
+            .iter()
+            .flat_map(|manifest| fields(manifest, "image"))
+        {
+            let image = image.as_str().expect("a name");
+            let (_, tag) = image
+                .split_once(':')
+                .unwrap_or_else(|| panic!("{folder}: {image} has no tag"));
+            assert_eq!(tag, env!("CARGO_PKG_VERSION"), "{folder}");
+        }
+    }
 }
 
 #[test]
-fn all_is_in_the_namespace_and_keeps_its_name() {
+fn the_root_and_the_overlays_are_in_one_namespace_that_they_bring() {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        for manifest in &manifests {
+        for manifest in manifests {
             let namespace = match manifest["kind"].as_str() {
                 Some("Namespace") => &manifest["metadata"]["name"],
                 _ => &manifest["metadata"]["namespace"],
             };
             assert_eq!(namespace, "pod-to-pod-communication", "{folder}");
         }
+        assert_eq!(of_kind(manifests, "Namespace").count(), 1, "{folder}");
         let service =
-            of_kind(&manifests, "Service").any(|service| service["metadata"]["name"] == "backend");
+            of_kind(manifests, "Service").any(|service| service["metadata"]["name"] == "backend");
         assert!(service, "{folder}: callers look for the name `backend`");
+    }
+}
+
+#[test]
+fn the_base_goes_into_whichever_namespace_it_is_applied_to() {
+    let Some(base) = render(&root().join("kustomize/base")) else {
+        return;
+    };
+    let manifests = parse(&base);
+    assert!(manifests.len() >= 5);
+    for manifest in manifests {
+        assert!(manifest["metadata"]["namespace"].is_null(), "{manifest:#}");
+        assert_ne!(manifest["kind"], "Namespace");
+    }
+}
+
+#[test]
+fn two_namespaces_can_have_all_of_it_side_by_side() {
+    let copy = Copy::new();
+    let mut components = subfolders(&copy.path().join("kustomize/components"));
+    components.retain(|component| component != "namespace");
+    let Some(one) = copy.combine("one-of-two", &components) else {
+        return;
+    };
+    let other = copy.combine("two-of-two", &components).expect("as before");
+    assert_eq!(one.replace("one-of-two", "two-of-two"), other);
+    for manifest in parse(&one) {
+        assert_eq!(
+            manifest["metadata"]["namespace"], "one-of-two",
+            "{manifest:#}"
+        );
+        // A policy or a monitor would look for it so, and an address in DNS contain it.
+        let text = manifest.to_string();
+        assert!(!text.contains("namespace\":\"pod-to-pod"), "{text}");
+        assert!(!text.contains(".pod-to-pod-communication"), "{text}");
     }
 }
 
 #[test]
 fn the_hardened_overlay_enforces_what_the_others_warn_of() {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let namespace = of_kind(&manifests, "Namespace").next().expect("one");
+        let namespace = of_kind(manifests, "Namespace").next().expect("one");
         let enforced = &namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
         let hardened = folder.ends_with("hardened");
         assert_eq!(enforced, if hardened { "restricted" } else { "baseline" });
         if hardened {
             let policies =
-                of_kind(&manifests, "NetworkPolicy").map(|policy| &policy["metadata"]["name"]);
+                of_kind(manifests, "NetworkPolicy").map(|policy| &policy["metadata"]["name"]);
             assert_eq!(
                 policies.collect::<Vec<_>>(),
                 ["backend", "default-deny", "frontend"]
@@ -309,7 +474,7 @@ fn the_hardened_overlay_enforces_what_the_others_warn_of() {
 #[test]
 fn network_policies_name_ports_that_pods_have() {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let ports: BTreeSet<u64> = of_kind(&manifests, "Deployment")
+        let ports: BTreeSet<u64> = of_kind(manifests, "Deployment")
             .flat_map(|deployment| {
                 container(&deployment["spec"]["template"])["ports"]
                     .as_array()
@@ -318,7 +483,7 @@ fn network_policies_name_ports_that_pods_have() {
             .map(|port| port["containerPort"].as_u64().expect("a number"))
             .chain([53, 5353])
             .collect();
-        for policy in of_kind(&manifests, "NetworkPolicy") {
+        for policy in of_kind(manifests, "NetworkPolicy") {
             let spec = policy["spec"].to_string();
             for part in spec.split("\"port\":").skip(1) {
                 let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
