@@ -295,7 +295,98 @@ fn pods_are_restricted_and_more() {
             resources["requests"]["cpu"].is_string() && resources["requests"]["memory"].is_string()
         );
         assert!(resources["limits"]["memory"].is_string());
+        if container(template)["name"] == "caller" {
+            for bound in ["requests", "limits"] {
+                assert!(resources[bound]["ephemeral-storage"].is_string(), "{bound}");
+            }
+        }
     });
+}
+
+#[test]
+fn each_app_has_an_account_of_its_own_without_a_token_and_nobody_has_rights() {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        let accounts: Vec<&Value> = of_kind(manifests, "ServiceAccount")
+            .inspect(|account| assert_eq!(account["automountServiceAccountToken"], false))
+            .map(|account| &account["metadata"]["name"])
+            .collect();
+        assert_eq!(accounts, ["backend", "frontend"], "{folder}");
+        for deployment in of_kind(manifests, "Deployment") {
+            let component = &deployment["metadata"]["labels"]["app.kubernetes.io/component"];
+            let account = &deployment["spec"]["template"]["spec"]["serviceAccountName"];
+            assert_eq!(account, component, "{folder}");
+        }
+        let with_rights = manifests
+            .iter()
+            .filter(|manifest| manifest["apiVersion"].to_string().contains("rbac."));
+        assert_eq!(with_rights.count(), 0, "{folder}");
+    }
+}
+
+#[test]
+fn kubectl_and_scrapers_find_the_right_container_beside_a_sidecar() {
+    for_each_deployment(|_, template| {
+        let container = container(template);
+        let ports = container["ports"].as_array().expect("a list");
+        let admin = ports.iter().find(|port| port["name"] == "admin");
+        let admin = admin.expect("it has one")["containerPort"].to_string();
+        assert_eq!(
+            template["metadata"]["annotations"],
+            serde_json::json!({
+                "kubectl.kubernetes.io/default-container": container["name"],
+                "prometheus.io/scrape": "true",
+                "prometheus.io/port": admin,
+                "prometheus.io/path": "/metrics",
+            })
+        );
+    });
+}
+
+#[test]
+fn labels_say_the_version_and_no_selector_asks_for_it() {
+    let version = "app.kubernetes.io/version";
+    for_each_deployment(|deployment, template| {
+        for metadata in [&deployment["metadata"], &template["metadata"]] {
+            assert_eq!(metadata["labels"][version], env!("CARGO_PKG_VERSION"));
+        }
+    });
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for kind in ["Service", "ServiceAccount", "PodDisruptionBudget"] {
+            for manifest in of_kind(manifests, kind) {
+                let labels = &manifest["metadata"]["labels"];
+                assert_eq!(
+                    labels[version],
+                    env!("CARGO_PKG_VERSION"),
+                    "{folder}: {kind}"
+                );
+            }
+        }
+        // A selector with a version would lose the old pods in the middle of a rollout.
+        for field in ["selector", "labelSelector", "podSelector", "matchLabels"] {
+            for selector in manifests
+                .iter()
+                .flat_map(|manifest| fields(manifest, field))
+            {
+                assert!(
+                    !selector.to_string().contains(version),
+                    "{folder}: {selector}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn services_say_what_they_speak_and_take_both_ip_families() {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for service in of_kind(manifests, "Service") {
+            let spec = &service["spec"];
+            assert_eq!(spec["ipFamilyPolicy"], "PreferDualStack", "{folder}");
+            for port in spec["ports"].as_array().expect("a list") {
+                assert_eq!(port["appProtocol"], "http", "{folder}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -402,6 +493,33 @@ fn images_are_pinned_to_this_version() {
 }
 
 #[test]
+fn a_password_for_the_registry_reaches_every_pod_once_its_lines_are_taken_in() {
+    let copy = Copy::new();
+    let file = copy
+        .path()
+        .join("kustomize/components/images/kustomization.yaml");
+    let text = fs::read_to_string(&file).expect("it is there");
+    let (before, patches) = text.split_once("# patches:").expect("it shows how");
+    let patches = format!("# patches:{patches}").replace("\n# ", "\n");
+    let patches = patches.trim_start_matches("# ");
+    fs::write(file, format!("{before}{patches}")).expect("it can be written");
+    for (folder, yaml) in copy.render_all().unwrap_or_default() {
+        let manifests = parse(&yaml);
+        let with_password: BTreeSet<String> = of_kind(&manifests, "ServiceAccount")
+            .filter(|account| account["imagePullSecrets"][0]["name"] == "registry")
+            .map(|account| account["metadata"]["name"].to_string())
+            .collect();
+        for deployment in of_kind(&manifests, "Deployment") {
+            let account = &deployment["spec"]["template"]["spec"]["serviceAccountName"];
+            assert!(
+                with_password.contains(&account.to_string()),
+                "{folder}: {account}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_root_and_the_overlays_are_in_one_namespace_that_they_bring() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         for manifest in manifests {
@@ -424,7 +542,7 @@ fn the_base_goes_into_whichever_namespace_it_is_applied_to() {
         return;
     };
     let manifests = parse(&base);
-    assert!(manifests.len() >= 5);
+    assert!(manifests.len() >= 7);
     for manifest in manifests {
         assert!(manifest["metadata"]["namespace"].is_null(), "{manifest:#}");
         assert_ne!(manifest["kind"], "Namespace");
