@@ -1,5 +1,8 @@
 //! The manifests, rendered as `kubectl apply -k` renders them.
 
+#[path = "manifests/argocd.rs"]
+mod argocd;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +41,7 @@ impl Copy {
     fn new() -> Self {
         let copy = tempfile::tempdir().expect("a directory");
         let output = run(Command::new("cp")
-            .args(["-r", "kustomize"])
+            .args(["-r", "kustomize", "argocd"])
             .arg(copy.path())
             .current_dir(root()));
         assert_eq!(output.code, Some(0), "{}", output.stderr);
@@ -182,7 +185,8 @@ fn every_manifest_is_one_that_a_strict_server_takes() {
     if crds.is_dir() {
         command.arg("--crds").arg(crds);
     }
-    command.arg(root().join("kustomize/argocd/application.yaml"));
+    command.arg(root().join("argocd/application.yaml"));
+    command.arg(root().join("argocd/project.yaml"));
     for (n, (_, manifests)) in renderings.iter().enumerate() {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rendering-{n}.yaml"));
         let documents = manifests
