@@ -1,5 +1,7 @@
 //! The manifests, rendered as `kubectl apply -k` renders them.
 
+#[path = "manifests/alerts.rs"]
+mod alerts;
 #[path = "manifests/argocd.rs"]
 mod argocd;
 
