@@ -4,6 +4,8 @@
 mod alerts;
 #[path = "manifests/argocd.rs"]
 mod argocd;
+#[path = "manifests/readme.rs"]
+mod readme;
 
 use std::collections::BTreeSet;
 use std::fs;
