@@ -431,17 +431,22 @@ fn the_headless_frontend_is_the_frontend_but_for_its_name_its_number_and_its_tar
         let found = deployments.find(|deployment| deployment["metadata"]["name"] == name);
         found.expect("it is there").clone()
     };
+    let mut frontend = named("frontend");
     let mut headless = named("frontend-headless");
     let environment = "/spec/template/spec/containers/0/env";
     let environment = headless.pointer_mut(environment).expect("it is there");
-    let own = environment.as_array_mut().expect("a list").split_off(1);
+    let shared = frontend["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let shared = shared.expect("a list").len();
+    let own = environment
+        .as_array_mut()
+        .expect("a list")
+        .split_off(shared);
     let target = serde_json::json!([
         {"name": "CALLER_URL", "value": "http://backend-headless:8080/"},
         {"name": "CALLER_EACH_ADDRESS", "value": "true"},
     ]);
     assert_eq!(Value::Array(own), target);
     assert_eq!(headless["spec"]["replicas"].take(), 1);
-    let mut frontend = named("frontend");
     frontend["spec"]["replicas"].take();
     let renamed = frontend
         .to_string()

@@ -46,7 +46,10 @@ fn a_registry_of_ones_own_reaches_everything_that_can_be_deployed() {
     let block = blocks.iter().find(|block| block.contains("REGISTRY"));
     let block = block.expect("it says how");
     let registry = "registry.example.com:5000/team";
-    type_in(copy.path(), &block.replace("REGISTRY", registry));
+    // Whoever moves to another registry does it once more.
+    for registry in ["the.first.one/of/two", registry] {
+        type_in(copy.path(), &block.replace("REGISTRY", registry));
+    }
     let mut renderings = copy.render_all().unwrap_or_default();
     let application = copy.path().join("argocd/apps/pod-to-pod-communication");
     renderings.extend(render(&application).map(|yaml| ("argocd".to_owned(), yaml)));
