@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{parse, root};
+use crate::render::{parse, root};
 
 fn alerts() -> Vec<Value> {
     let file = root().join("kustomize/components/monitoring/prometheusrule.yaml");

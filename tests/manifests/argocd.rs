@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{parse, render, renderings, root};
+use crate::render::{parse, render, renderings, root};
 
 fn manifest(name: &str) -> Value {
     let text = std::fs::read_to_string(root().join("argocd").join(name)).expect("it is there");

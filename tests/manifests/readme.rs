@@ -6,7 +6,7 @@ use std::process::Command;
 
 use test_support::process::run;
 
-use super::{Copy, fields, of_kind, parse, render, renderings, root};
+use crate::render::{WorkingCopy, fields, of_kind, parse, render, renderings, root};
 
 /// A section of the README, to the next heading of its level or above.
 fn section(heading: &str) -> String {
@@ -41,7 +41,7 @@ fn type_in(copy: &Path, block: &str) {
 
 #[test]
 fn a_registry_of_ones_own_reaches_everything_that_can_be_deployed() {
-    let copy = Copy::new();
+    let copy = WorkingCopy::new();
     let blocks = blocks(&section("## Deploy"), "sh");
     let block = blocks.iter().find(|block| block.contains("REGISTRY"));
     let block = block.expect("it says how");
@@ -69,7 +69,7 @@ fn a_registry_of_ones_own_reaches_everything_that_can_be_deployed() {
 
 #[test]
 fn a_repository_of_ones_own_replaces_the_example_everywhere() {
-    let copy = Copy::new();
+    let copy = WorkingCopy::new();
     let blocks = blocks(&section("### With Argo CD"), "sh");
     let block = blocks.iter().find(|block| block.contains("REPOSITORY"));
     let repository = "https://github.com/someone/demo";
@@ -89,7 +89,7 @@ fn a_repository_of_ones_own_replaces_the_example_everywhere() {
 
 #[test]
 fn a_kustomization_of_ones_own_puts_parts_into_another_namespace() {
-    let copy = Copy::new();
+    let copy = WorkingCopy::new();
     let blocks = blocks(&section("## Deploy"), "yaml");
     assert_eq!(blocks.len(), 1);
     fs::write(copy.path().join("kustomization.yaml"), &blocks[0]).expect("it can be written");
