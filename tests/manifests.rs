@@ -1,90 +1,29 @@
 //! The manifests, rendered as `kubectl apply -k` renders them.
 
+#[path = "manifests/alerts.rs"]
+mod alerts;
+#[path = "manifests/argocd.rs"]
+mod argocd;
+#[path = "manifests/pods.rs"]
+mod pods;
+#[path = "manifests/readme.rs"]
+mod readme;
+#[path = "manifests/render.rs"]
+mod render;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 use test_support::process::run;
 use test_support::tool;
 
-fn root() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.canonicalize().expect("it is there")
-}
-
-/// What can be deployed: the root, the overlays, and every component added to the base.
-fn renderings() -> Option<Vec<(String, Vec<Value>)>> {
-    let kubectl = tool("kubectl")?;
-    let kustomize = root().join("kustomize");
-    let mut folders = vec![kustomize.clone()];
-    folders.extend(subfolders(&kustomize.join("overlays")));
-    let all_components = Path::new(env!("CARGO_TARGET_TMPDIR")).join("all-components");
-    fs::create_dir_all(&all_components).expect("it can be made");
-    // kustomize takes relative paths alone.
-    let depth = all_components.components().count() - 1;
-    let relative = |path: &Path| "../".repeat(depth) + &path.display().to_string()[1..];
-    let mut text = format!(
-        "namespace: pod-to-pod-communication\nresources: [{}]\ncomponents:\n",
-        relative(&kustomize.join("base"))
-    );
-    for component in subfolders(&kustomize.join("components")) {
-        text += &format!("  - {}\n", relative(&component));
-    }
-    fs::write(all_components.join("kustomization.yaml"), text).expect("it can be written");
-    folders.push(all_components);
-    let render = |folder: PathBuf| {
-        let output = run(Command::new(&kubectl).arg("kustomize").arg(&folder));
-        assert_eq!(output.code, Some(0), "{}", output.stderr);
-        // kustomize says there what it would rather have written otherwise.
-        assert_eq!(output.stderr, "", "{}", folder.display());
-        (folder.display().to_string(), parse(&output.stdout))
-    };
-    Some(folders.into_iter().map(render).collect())
-}
-
-fn subfolders(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("it is there");
-    let paths = entries.map(|entry| entry.expect("it can be read").path());
-    paths.filter(|path| path.is_dir()).collect()
-}
-
-fn parse(yaml: &str) -> Vec<Value> {
-    use serde::Deserialize;
-    let documents = serde_yaml_ng::Deserializer::from_str(yaml);
-    documents
-        .map(|document| Value::deserialize(document).expect("YAML"))
-        .collect()
-}
-
-fn of_kind<'a>(manifests: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
-    manifests
-        .iter()
-        .filter(move |manifest| manifest["kind"] == kind)
-}
-
-/// Calls `check` for each Deployment of each rendering, with its pod template.
-fn for_each_deployment(check: impl Fn(&Value, &Value)) {
-    for (folder, manifests) in renderings().unwrap_or_default() {
-        assert!(of_kind(&manifests, "Deployment").count() >= 2, "{folder}");
-        for deployment in of_kind(&manifests, "Deployment") {
-            check(deployment, &deployment["spec"]["template"]);
-        }
-    }
-}
-
-fn container(template: &Value) -> &Value {
-    let containers = template["spec"]["containers"].as_array().expect("a list");
-    assert_eq!(containers.len(), 1);
-    &containers[0]
-}
-
-/// Whether labels have all that a selector's matchLabels name.
-fn selects(selector: &Value, labels: &Value) -> bool {
-    let selector = selector.as_object().expect("a map");
-    !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)
-}
+use crate::render::{
+    WorkingCopy, container, fields, for_each_deployment, of_kind, parse, render, renderings, root,
+    selects, subfolders,
+};
 
 #[test]
 fn every_manifest_is_one_that_a_strict_server_takes() {
@@ -111,7 +50,8 @@ fn every_manifest_is_one_that_a_strict_server_takes() {
     if crds.is_dir() {
         command.arg("--crds").arg(crds);
     }
-    command.arg(root().join("kustomize/argocd/application.yaml"));
+    command.arg(root().join("argocd/application.yaml"));
+    command.arg(root().join("argocd/project.yaml"));
     for (n, (_, manifests)) in renderings.iter().enumerate() {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rendering-{n}.yaml"));
         let documents = manifests
@@ -140,7 +80,7 @@ fn selectors_select_what_they_are_meant_to_and_no_more() {
     });
     for (folder, manifests) in renderings().unwrap_or_default() {
         for kind in ["Service", "PodDisruptionBudget"] {
-            for manifest in of_kind(&manifests, kind) {
+            for manifest in of_kind(manifests, kind) {
                 let selector = match kind {
                     "Service" => &manifest["spec"]["selector"],
                     _ => &manifest["spec"]["selector"]["matchLabels"],
@@ -152,7 +92,7 @@ fn selectors_select_what_they_are_meant_to_and_no_more() {
                     )
                 };
                 assert_eq!(
-                    of_kind(&manifests, "Deployment").filter(selected).count(),
+                    of_kind(manifests, "Deployment").filter(selected).count(),
                     1,
                     "{folder}"
                 );
@@ -181,10 +121,10 @@ fn service_ports_and_probes_name_ports_that_the_containers_have() {
         assert!(names(template).contains("admin"));
     });
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let mut deployments = of_kind(&manifests, "Deployment");
+        let mut deployments = of_kind(manifests, "Deployment");
         let backend = deployments.find(|deployment| deployment["metadata"]["name"] == "backend");
         let names = names(&backend.expect("a backend")["spec"]["template"]);
-        for service in of_kind(&manifests, "Service") {
+        for service in of_kind(manifests, "Service") {
             let port = &service["spec"]["ports"][0];
             assert_eq!(port["port"], 8080, "{folder}");
             assert!(
@@ -196,108 +136,123 @@ fn service_ports_and_probes_name_ports_that_the_containers_have() {
 }
 
 #[test]
-fn pods_are_restricted_and_more() {
-    for_each_deployment(|_, template| {
-        let pod = &template["spec"];
-        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-        // The number is the image's, so that a cluster that gives out numbers may give another.
-        assert!(pod["securityContext"]["runAsUser"].is_null());
-        assert_eq!(
-            pod["securityContext"]["seccompProfile"]["type"],
-            "RuntimeDefault"
-        );
-        assert_eq!(pod["automountServiceAccountToken"], false);
-        assert_eq!(pod["enableServiceLinks"], false);
-        for shared in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
-            assert!(pod[shared].is_null(), "{shared}");
+fn services_say_what_they_speak_and_take_both_ip_families() {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for service in of_kind(manifests, "Service") {
+            let spec = &service["spec"];
+            assert_eq!(spec["ipFamilyPolicy"], "PreferDualStack", "{folder}");
+            for port in spec["ports"].as_array().expect("a list") {
+                assert_eq!(port["appProtocol"], "http", "{folder}");
+            }
         }
-        let context = &container(template)["securityContext"];
-        assert_eq!(context["allowPrivilegeEscalation"], false);
-        assert_eq!(context["readOnlyRootFilesystem"], true);
-        assert_eq!(
-            context["capabilities"],
-            serde_json::json!({"drop": ["ALL"]})
-        );
-        assert!(context["privileged"].is_null());
-        let resources = &container(template)["resources"];
-        assert!(
-            resources["requests"]["cpu"].is_string() && resources["requests"]["memory"].is_string()
-        );
-        assert!(resources["limits"]["memory"].is_string());
-    });
-}
-
-#[test]
-fn a_rollout_takes_no_pod_before_there_is_another() {
-    for_each_deployment(|deployment, _| {
-        let update = &deployment["spec"]["strategy"]["rollingUpdate"];
-        assert_eq!(update["maxUnavailable"], 0);
-    });
-}
-
-#[test]
-fn the_grace_period_is_longer_than_the_way_out() {
-    let help = run(Command::new(env!("CARGO_BIN_EXE_echo-server")).arg("--help")).stdout;
-    let default = |flag: &str| {
-        let (_, text) = help
-            .split_once(&format!("{flag} <"))
-            .expect("it is in the help");
-        let (_, text) = text.split_once("[default: ").expect("it has a default");
-        let (text, _) = text.split_once("s]").expect("it is in seconds");
-        text.parse::<u64>().expect("a number")
-    };
-    let way_out = default("--drain-delay") + default("--drain-timeout");
-    for_each_deployment(|deployment, template| {
-        let grace = template["spec"]["terminationGracePeriodSeconds"]
-            .as_u64()
-            .expect("it is set");
-        if deployment["metadata"]["name"] == "backend" {
-            assert!(grace > way_out, "{grace} seconds for {way_out}");
-            assert!(
-                !container(template)["args"].to_string().contains("drain"),
-                "the defaults count"
-            );
-        }
-    });
+    }
 }
 
 #[test]
 fn images_are_pinned_to_this_version() {
-    for_each_deployment(|_, template| {
-        let image = container(template)["image"].as_str().expect("a name");
-        let (_, tag) = image
-            .split_once(':')
-            .unwrap_or_else(|| panic!("{image} has no tag"));
-        assert_eq!(tag, env!("CARGO_PKG_VERSION"));
-    });
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for image in manifests
+            .iter()
+            .flat_map(|manifest| fields(manifest, "image"))
+        {
+            let image = image.as_str().expect("a name");
+            let (_, tag) = image
+                .split_once(':')
+                .unwrap_or_else(|| panic!("{folder}: {image} has no tag"));
+            assert_eq!(tag, env!("CARGO_PKG_VERSION"), "{folder}");
+        }
+    }
 }
 
 #[test]
-fn all_is_in_the_namespace_and_keeps_its_name() {
+fn a_password_for_the_registry_reaches_every_pod_once_its_lines_are_taken_in() {
+    let copy = WorkingCopy::new();
+    let file = copy
+        .path()
+        .join("kustomize/components/images/kustomization.yaml");
+    let text = fs::read_to_string(&file).expect("it is there");
+    let (before, patches) = text.split_once("# patches:").expect("it shows how");
+    let patches = format!("# patches:{patches}").replace("\n# ", "\n");
+    let patches = patches.trim_start_matches("# ");
+    fs::write(file, format!("{before}{patches}")).expect("it can be written");
+    for (folder, yaml) in copy.render_all().unwrap_or_default() {
+        let manifests = parse(&yaml);
+        let with_password: BTreeSet<String> = of_kind(&manifests, "ServiceAccount")
+            .filter(|account| account["imagePullSecrets"][0]["name"] == "registry")
+            .map(|account| account["metadata"]["name"].to_string())
+            .collect();
+        for deployment in of_kind(&manifests, "Deployment") {
+            let account = &deployment["spec"]["template"]["spec"]["serviceAccountName"];
+            assert!(
+                with_password.contains(&account.to_string()),
+                "{folder}: {account}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_root_and_the_overlays_are_in_one_namespace_that_they_bring() {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        for manifest in &manifests {
+        for manifest in manifests {
             let namespace = match manifest["kind"].as_str() {
                 Some("Namespace") => &manifest["metadata"]["name"],
                 _ => &manifest["metadata"]["namespace"],
             };
             assert_eq!(namespace, "pod-to-pod-communication", "{folder}");
         }
+        assert_eq!(of_kind(manifests, "Namespace").count(), 1, "{folder}");
         let service =
-            of_kind(&manifests, "Service").any(|service| service["metadata"]["name"] == "backend");
+            of_kind(manifests, "Service").any(|service| service["metadata"]["name"] == "backend");
         assert!(service, "{folder}: callers look for the name `backend`");
+    }
+}
+
+#[test]
+fn the_base_goes_into_whichever_namespace_it_is_applied_to() {
+    let Some(base) = render(&root().join("kustomize/base")) else {
+        return;
+    };
+    let manifests = parse(&base);
+    assert!(manifests.len() >= 7);
+    for manifest in manifests {
+        assert!(manifest["metadata"]["namespace"].is_null(), "{manifest:#}");
+        assert_ne!(manifest["kind"], "Namespace");
+    }
+}
+
+#[test]
+fn two_namespaces_can_have_all_of_it_side_by_side() {
+    let copy = WorkingCopy::new();
+    let mut components = subfolders(&copy.path().join("kustomize/components"));
+    components.retain(|component| component != "namespace");
+    let Some(one) = copy.combine("one-of-two", &components) else {
+        return;
+    };
+    let other = copy.combine("two-of-two", &components).expect("as before");
+    assert_eq!(one.replace("one-of-two", "two-of-two"), other);
+    for manifest in parse(&one) {
+        assert_eq!(
+            manifest["metadata"]["namespace"], "one-of-two",
+            "{manifest:#}"
+        );
+        // A policy or a monitor would look for it so, and an address in DNS contain it.
+        let text = manifest.to_string();
+        assert!(!text.contains("namespace\":\"pod-to-pod"), "{text}");
+        assert!(!text.contains(".pod-to-pod-communication"), "{text}");
     }
 }
 
 #[test]
 fn the_hardened_overlay_enforces_what_the_others_warn_of() {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let namespace = of_kind(&manifests, "Namespace").next().expect("one");
+        let namespace = of_kind(manifests, "Namespace").next().expect("one");
         let enforced = &namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
         let hardened = folder.ends_with("hardened");
         assert_eq!(enforced, if hardened { "restricted" } else { "baseline" });
         if hardened {
             let policies =
-                of_kind(&manifests, "NetworkPolicy").map(|policy| &policy["metadata"]["name"]);
+                of_kind(manifests, "NetworkPolicy").map(|policy| &policy["metadata"]["name"]);
             assert_eq!(
                 policies.collect::<Vec<_>>(),
                 ["backend", "default-deny", "frontend"]
@@ -309,7 +264,7 @@ fn the_hardened_overlay_enforces_what_the_others_warn_of() {
 #[test]
 fn network_policies_name_ports_that_pods_have() {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let ports: BTreeSet<u64> = of_kind(&manifests, "Deployment")
+        let ports: BTreeSet<u64> = of_kind(manifests, "Deployment")
             .flat_map(|deployment| {
                 container(&deployment["spec"]["template"])["ports"]
                     .as_array()
@@ -318,7 +273,7 @@ fn network_policies_name_ports_that_pods_have() {
             .map(|port| port["containerPort"].as_u64().expect("a number"))
             .chain([53, 5353])
             .collect();
-        for policy in of_kind(&manifests, "NetworkPolicy") {
+        for policy in of_kind(manifests, "NetworkPolicy") {
             let spec = policy["spec"].to_string();
             for part in spec.split("\"port\":").skip(1) {
                 let digits: String = part.chars().take_while(char::is_ascii_digit).collect();

@@ -50,6 +50,31 @@ impl Cluster {
     }
 }
 
+/// What the PodMonitor of an app asks for, as the operator writes it into a configuration.
+fn metric_relabel_configs(app: &str) -> Value {
+    let file = format!("kustomize/components/monitoring/podmonitor-{app}.yaml");
+    let text = fs::read_to_string(root().join(file)).expect("it is there");
+    let monitor: Value = serde_yaml_ng::from_str(&text).expect("YAML");
+    let endpoints = monitor["spec"]["podMetricsEndpoints"].as_array();
+    let [endpoint] = &endpoints.expect("a list")[..] else {
+        panic!("{app} has one endpoint");
+    };
+    assert!(endpoint["honorLabels"].is_null(), "it is not carried over");
+    let relabelings = endpoint["metricRelabelings"].as_array();
+    let relabelings = relabelings.into_iter().flatten();
+    relabelings
+        .map(|relabeling| {
+            let fields = relabeling.as_object().expect("a map").iter();
+            fields
+                .map(|(name, value)| match name.as_str() {
+                    "action" | "regex" => (name.clone(), value.clone()),
+                    _ => panic!("Prometheus has another name for {name}"),
+                })
+                .collect::<Value>()
+        })
+        .collect()
+}
+
 struct Prometheus {
     address: SocketAddr,
     _process: Process,
@@ -66,8 +91,10 @@ impl Prometheus {
             "global: { scrape_interval: 250ms, scrape_timeout: 250ms }\nscrape_configs:\n",
         );
         for (pod, admin) in &cluster.pods {
+            let (app, _) = pod.split_once('-').expect("an app and a number");
+            let relabelings = metric_relabel_configs(app);
             config += &format!(
-                "  - job_name: {pod}\n    honor_labels: true\n    static_configs:\n      - targets: ['{admin}']\n        labels: {{ namespace: {NAMESPACE}, pod: {pod} }}\n"
+                "  - job_name: {pod}\n    metric_relabel_configs: {relabelings}\n    static_configs:\n      - targets: ['{admin}']\n        labels: {{ namespace: {NAMESPACE}, pod: {pod} }}\n"
             );
         }
         let file = files.path().join("prometheus.yml");
@@ -186,6 +213,24 @@ fn what_prometheus_counts_is_what_was_done() {
 }
 
 #[test]
+fn who_answered_is_still_called_pod_beside_who_was_scraped() {
+    let cluster = Cluster::start("50ms");
+    let Some(prometheus) = Prometheus::start(&cluster) else {
+        return;
+    };
+    // Each of the two callers has a count of its own for each of the two backends.
+    wait_until("an answer of each backend to each caller", PATIENCE, || {
+        prometheus.query("count by (pod) (caller_responses_total)", "pod")
+            == ["backend-1: 2", "backend-2: 2"]
+    });
+    assert!(prometheus.query(r#"{exported_pod!=""}"#, "pod").is_empty());
+    assert_eq!(
+        prometheus.query("count by (pod) (caller_build_info)", "pod"),
+        ["frontend-1: 1", "frontend-2: 1"]
+    );
+}
+
+#[test]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
     let Some(promtool) = tool("promtool") else {
         return;
@@ -268,6 +313,11 @@ fn the_readme_has_a_scrape_configuration_that_prometheus_takes() {
     let (before, discovery) = config.split_once("kubernetes_sd_configs:").expect("there");
     let (discovery, after) = discovery.split_once("    relabel_configs:").expect("there");
     assert!(discovery.contains("role: pod") && discovery.contains("[pod-to-pod-communication]"));
+    let (_, relabelings) = after
+        .split_once("    metric_relabel_configs:")
+        .expect("there");
+    let relabelings: Value = serde_yaml_ng::from_str(relabelings).expect("YAML");
+    assert_eq!(relabelings, metric_relabel_configs("frontend"));
     let config = format!("{before}static_configs: []\n    relabel_configs:{after}");
     let files = tempfile::tempdir().expect("a directory");
     let file = files.path().join("prometheus.yml");

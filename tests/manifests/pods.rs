@@ -1,0 +1,210 @@
+//! Deployments and their pods: what Pod Security and linters ask of them, and what a rollout does.
+
+use std::process::Command;
+
+use serde_json::Value;
+use test_support::process::run;
+
+use crate::render::{container, fields, for_each_deployment, of_kind, renderings};
+
+#[test]
+fn pods_are_restricted_and_more() {
+    for_each_deployment(|_, template| {
+        let pod = &template["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        // The number is the image's, so that a cluster that gives out numbers may give another.
+        assert!(pod["securityContext"]["runAsUser"].is_null());
+        assert_eq!(
+            pod["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["enableServiceLinks"], false);
+        for shared in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+            assert!(pod[shared].is_null(), "{shared}");
+        }
+        let context = &container(template)["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(
+            context["capabilities"],
+            serde_json::json!({"drop": ["ALL"]})
+        );
+        assert!(context["privileged"].is_null());
+        let resources = &container(template)["resources"];
+        assert!(
+            resources["requests"]["cpu"].is_string() && resources["requests"]["memory"].is_string()
+        );
+        assert!(resources["limits"]["memory"].is_string());
+        if container(template)["name"] == "caller" {
+            for bound in ["requests", "limits"] {
+                assert!(resources[bound]["ephemeral-storage"].is_string(), "{bound}");
+            }
+        }
+    });
+}
+
+#[test]
+fn each_app_has_an_account_of_its_own_without_a_token_and_nobody_has_rights() {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        let accounts: Vec<&Value> = of_kind(manifests, "ServiceAccount")
+            .inspect(|account| assert_eq!(account["automountServiceAccountToken"], false))
+            .map(|account| &account["metadata"]["name"])
+            .collect();
+        assert_eq!(accounts, ["backend", "frontend"], "{folder}");
+        for deployment in of_kind(manifests, "Deployment") {
+            let component = &deployment["metadata"]["labels"]["app.kubernetes.io/component"];
+            let account = &deployment["spec"]["template"]["spec"]["serviceAccountName"];
+            assert_eq!(account, component, "{folder}");
+        }
+        let with_rights = manifests
+            .iter()
+            .filter(|manifest| manifest["apiVersion"].to_string().contains("rbac."));
+        assert_eq!(with_rights.count(), 0, "{folder}");
+    }
+}
+
+#[test]
+fn kubectl_and_scrapers_find_the_right_container_beside_a_sidecar() {
+    for_each_deployment(|_, template| {
+        let container = container(template);
+        let ports = container["ports"].as_array().expect("a list");
+        let admin = ports.iter().find(|port| port["name"] == "admin");
+        let admin = admin.expect("it has one")["containerPort"].to_string();
+        assert_eq!(
+            template["metadata"]["annotations"],
+            serde_json::json!({
+                "kubectl.kubernetes.io/default-container": container["name"],
+                "prometheus.io/scrape": "true",
+                "prometheus.io/port": admin,
+                "prometheus.io/path": "/metrics",
+            })
+        );
+    });
+}
+
+#[test]
+fn labels_say_the_version_and_no_selector_asks_for_it() {
+    let version = "app.kubernetes.io/version";
+    for_each_deployment(|deployment, template| {
+        for metadata in [&deployment["metadata"], &template["metadata"]] {
+            assert_eq!(metadata["labels"][version], env!("CARGO_PKG_VERSION"));
+        }
+    });
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for kind in ["Service", "ServiceAccount", "PodDisruptionBudget"] {
+            for manifest in of_kind(manifests, kind) {
+                let labels = &manifest["metadata"]["labels"];
+                assert_eq!(
+                    labels[version],
+                    env!("CARGO_PKG_VERSION"),
+                    "{folder}: {kind}"
+                );
+            }
+        }
+        // A selector with a version would lose the old pods in the middle of a rollout.
+        for field in ["selector", "labelSelector", "podSelector", "matchLabels"] {
+            for selector in manifests
+                .iter()
+                .flat_map(|manifest| fields(manifest, field))
+            {
+                assert!(
+                    !selector.to_string().contains(version),
+                    "{folder}: {selector}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pods_are_spread_over_nodes_and_a_drain_takes_one_at_a_time() {
+    for_each_deployment(|deployment, template| {
+        let spread = &template["spec"]["topologySpreadConstraints"][0];
+        assert_eq!(spread["topologyKey"], "kubernetes.io/hostname");
+        assert_eq!(spread["labelSelector"], deployment["spec"]["selector"]);
+    });
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for deployment in of_kind(manifests, "Deployment") {
+            let mut budgets = of_kind(manifests, "PodDisruptionBudget")
+                .filter(|budget| budget["spec"]["selector"] == deployment["spec"]["selector"]);
+            let budget = budgets
+                .next()
+                .unwrap_or_else(|| panic!("{folder}: {deployment:#}"));
+            assert_eq!(budget["spec"]["maxUnavailable"], 1);
+            assert!(
+                budgets.next().is_none(),
+                "a pod with two budgets cannot be evicted"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_headless_frontend_is_the_frontend_but_for_its_name_its_number_and_its_target() {
+    let Some(renderings) = renderings() else {
+        return;
+    };
+    let (_, manifests) = renderings.last().expect("that of all components");
+    let named = |name: &str| {
+        let mut deployments = of_kind(manifests, "Deployment");
+        let found = deployments.find(|deployment| deployment["metadata"]["name"] == name);
+        found.expect("it is there").clone()
+    };
+    let mut frontend = named("frontend");
+    let mut headless = named("frontend-headless");
+    let environment = "/spec/template/spec/containers/0/env";
+    let environment = headless.pointer_mut(environment).expect("it is there");
+    let shared = frontend["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let shared = shared.expect("a list").len();
+    let own = environment
+        .as_array_mut()
+        .expect("a list")
+        .split_off(shared);
+    let target = serde_json::json!([
+        {"name": "CALLER_URL", "value": "http://backend-headless:8080/"},
+        {"name": "CALLER_EACH_ADDRESS", "value": "true"},
+    ]);
+    assert_eq!(Value::Array(own), target);
+    assert_eq!(headless["spec"]["replicas"].take(), 1);
+    frontend["spec"]["replicas"].take();
+    let renamed = frontend
+        .to_string()
+        .replace(r#""app":"frontend""#, r#""app":"frontend-headless""#);
+    let renamed = renamed.replace(r#""name":"frontend""#, r#""name":"frontend-headless""#);
+    assert_eq!(headless.to_string(), renamed);
+}
+
+#[test]
+fn a_rollout_takes_no_pod_before_there_is_another() {
+    for_each_deployment(|deployment, _| {
+        let update = &deployment["spec"]["strategy"]["rollingUpdate"];
+        assert_eq!(update["maxUnavailable"], 0);
+    });
+}
+
+#[test]
+fn the_grace_period_is_longer_than_the_way_out() {
+    let help = run(Command::new(env!("CARGO_BIN_EXE_echo-server")).arg("--help")).stdout;
+    let default = |flag: &str| {
+        let (_, text) = help
+            .split_once(&format!("{flag} <"))
+            .expect("it is in the help");
+        let (_, text) = text.split_once("[default: ").expect("it has a default");
+        let (text, _) = text.split_once("s]").expect("it is in seconds");
+        text.parse::<u64>().expect("a number")
+    };
+    let way_out = default("--drain-delay") + default("--drain-timeout");
+    for_each_deployment(|deployment, template| {
+        let grace = template["spec"]["terminationGracePeriodSeconds"]
+            .as_u64()
+            .expect("it is set");
+        if deployment["metadata"]["name"] == "backend" {
+            assert!(grace > way_out, "{grace} seconds for {way_out}");
+            assert!(
+                !container(template)["args"].to_string().contains("drain"),
+                "the defaults count"
+            );
+        }
+    });
+}

@@ -1,0 +1,160 @@
+//! What kubectl makes of the manifests, and ways to look at it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use test_support::process::run;
+use test_support::tool;
+
+pub(crate) fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().expect("it is there")
+}
+
+/// What `kubectl apply -k` would apply. `None`: there is no kubectl.
+pub(crate) fn render(folder: &Path) -> Option<String> {
+    let output = run(Command::new(tool("kubectl")?).arg("kustomize").arg(folder));
+    assert_eq!(
+        output.code,
+        Some(0),
+        "{}: {}",
+        folder.display(),
+        output.stderr
+    );
+    // kustomize says there what it would rather have written otherwise.
+    assert_eq!(output.stderr, "", "{}", folder.display());
+    Some(output.stdout)
+}
+
+/// A copy of the manifests that a test may change, with a folder of its own in it for what it renders.
+pub(crate) struct WorkingCopy(TempDir);
+
+impl WorkingCopy {
+    pub(crate) fn new() -> Self {
+        let copy = tempfile::tempdir().expect("a directory");
+        let output = run(Command::new("cp")
+            .args(["-r", "kustomize", "argocd"])
+            .arg(copy.path())
+            .current_dir(root()));
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        Self(copy)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The base with these components, in this namespace.
+    pub(crate) fn combine(&self, namespace: &str, components: &[String]) -> Option<String> {
+        let folder = tempfile::tempdir_in(self.path()).expect("a directory");
+        let mut text =
+            format!("namespace: {namespace}\nresources: [../kustomize/base]\ncomponents:\n");
+        for component in components {
+            text += &format!("  - ../kustomize/components/{component}\n");
+        }
+        fs::write(folder.path().join("kustomization.yaml"), text).expect("it can be written");
+        render(folder.path())
+    }
+
+    /// What can be deployed: the root, the overlays, and every component added to the base.
+    pub(crate) fn render_all(&self) -> Option<Vec<(String, String)>> {
+        let kustomize = self.path().join("kustomize");
+        let overlays = subfolders(&kustomize.join("overlays"));
+        let overlays = overlays.iter().map(|overlay| format!("overlays/{overlay}"));
+        let mut renderings = Vec::new();
+        for folder in std::iter::once(".".to_owned()).chain(overlays) {
+            let rendering = render(&kustomize.join(&folder))?;
+            renderings.push((folder, rendering));
+        }
+        let components = subfolders(&kustomize.join("components"));
+        let all = self.combine("pod-to-pod-communication", &components)?;
+        renderings.push(("all components".to_owned(), all));
+        Some(renderings)
+    }
+}
+
+/// What can be deployed, as it stands. `None`: there is no kubectl.
+pub(crate) fn renderings() -> Option<&'static [(String, Vec<Value>)]> {
+    static RENDERINGS: OnceLock<Vec<(String, Vec<Value>)>> = OnceLock::new();
+    tool("kubectl")?;
+    Some(RENDERINGS.get_or_init(|| {
+        let renderings = WorkingCopy::new().render_all().expect("there is a kubectl");
+        let parsed = renderings
+            .into_iter()
+            .map(|(name, yaml)| (name, parse(&yaml)));
+        parsed.collect()
+    }))
+}
+
+/// The names of the folders in a folder, in order.
+pub(crate) fn subfolders(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("it is there");
+    let entries = entries.map(|entry| entry.expect("it can be read"));
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders
+        .map(|entry| entry.file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
+}
+
+pub(crate) fn parse(yaml: &str) -> Vec<Value> {
+    use serde::Deserialize;
+    let documents = serde_yaml_ng::Deserializer::from_str(yaml);
+    documents
+        .map(|document| Value::deserialize(document).expect("YAML"))
+        .collect()
+}
+
+/// Every value of a field of this name, however deep it stands.
+pub(crate) fn fields<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(key, value)| {
+                let own = (key == name).then_some(value);
+                own.into_iter().chain(fields(value, name))
+            })
+            .collect(),
+        Value::Array(values) => values
+            .iter()
+            .flat_map(|value| fields(value, name))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+pub(crate) fn of_kind<'a>(
+    manifests: &'a [Value],
+    kind: &'a str,
+) -> impl Iterator<Item = &'a Value> {
+    manifests
+        .iter()
+        .filter(move |manifest| manifest["kind"] == kind)
+}
+
+/// Calls `check` for each Deployment of each rendering, with its pod template.
+pub(crate) fn for_each_deployment(check: impl Fn(&Value, &Value)) {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        assert!(of_kind(manifests, "Deployment").count() >= 2, "{folder}");
+        for deployment in of_kind(manifests, "Deployment") {
+            check(deployment, &deployment["spec"]["template"]);
+        }
+    }
+}
+
+pub(crate) fn container(template: &Value) -> &Value {
+    let containers = template["spec"]["containers"].as_array().expect("a list");
+    assert_eq!(containers.len(), 1);
+    &containers[0]
+}
+
+/// Whether labels have all that a selector's matchLabels name.
+pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
+    let selector = selector.as_object().expect("a map");
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)
+}
