@@ -29,25 +29,35 @@ COPY crates crates
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --target host-tuple -p echo-server \
     && cargo build --release --locked --target host-tuple -p caller \
-    && mkdir /out && cp target/*/release/echo-server target/*/release/caller /out/
+    && mkdir -p /out/echo-server/bin /out/caller/bin \
+    && cp target/*/release/echo-server /out/echo-server/bin/ \
+    && cp target/*/release/caller /out/caller/bin/ && ln -s caller /out/caller/bin/curl
 
 FROM scratch AS echo-server
+# The repository, and the commit that is built.
+ARG SOURCE REVISION
 LABEL org.opencontainers.image.title="echo-server" \
       org.opencontainers.image.description="Answers every request with a fixed text; a drop-in for hashicorp/http-echo that drains" \
       org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.licenses="MIT"
-COPY --from=build /out/echo-server /bin/echo-server
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="$SOURCE" \
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=build /out/echo-server/ /
 ENV PATH=/bin
 USER 65532:65532
 EXPOSE 8080 8081
 ENTRYPOINT ["/bin/echo-server"]
 
 FROM scratch AS caller
+ARG SOURCE REVISION
 LABEL org.opencontainers.image.title="caller" \
       org.opencontainers.image.description="Resolves a Service through cluster DNS, calls it, and says what happened" \
       org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.licenses="MIT"
-COPY --from=build /out/caller /bin/caller
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="$SOURCE" \
+      org.opencontainers.image.revision="$REVISION"
+# The folder, because COPY of a link would copy the file that it leads to.
+COPY --from=build /out/caller/ /
 ENV PATH=/bin
 USER 65532:65532
 EXPOSE 8082

@@ -223,7 +223,11 @@ fn an_image_is_one_static_binary_run_by_a_number() {
     if !images() {
         return;
     }
-    for (image, binary) in [(ECHO_SERVER, "echo-server"), (CALLER, "caller")] {
+    for (image, binary, others) in [
+        (ECHO_SERVER, "echo-server", &[][..]),
+        // A link to caller.
+        (CALLER, "caller", &["bin/curl"]),
+    ] {
         assert_eq!(inspect(image, "{{.Config.User}}"), "65532:65532");
         assert_eq!(inspect(image, "{{len .RootFS.Layers}}"), "1");
         assert_eq!(
@@ -262,7 +266,8 @@ fn an_image_is_one_static_binary_run_by_a_number() {
             .lines()
             .filter(|file| !engines.iter().any(|dir| file.starts_with(dir)))
             .collect();
-        assert_eq!(own, ["bin/", &format!("bin/{binary}")]);
+        let binary_file = format!("bin/{binary}");
+        assert_eq!(own, [&["bin/", binary_file.as_str()], others].concat());
         // An ELF file that wants an interpreter (the dynamic loader) names it.
         assert!(
             !unpacked.stdout.contains("/ld-linux"),
@@ -277,10 +282,11 @@ fn the_pair_talks_and_recovers_and_leaves_in_time() {
         return;
     }
     let mut network = Network::new("pair");
-    let backends = ["backend-1", "backend-2"].map(|name| network.backend(name));
-    let interval = ["--interval=100ms", "--format=wide"];
+    // The frontends are first, as they may be in a cluster; the first block is a success all the same.
+    let args = ["--wait=2m", "--interval=100ms", "--format=wide"];
     let frontends =
-        ["frontend-1", "frontend-2"].map(|name| network.start(name, &[], CALLER, &interval));
+        ["frontend-1", "frontend-2"].map(|name| network.start(name, &[], CALLER, &args));
+    let backends = ["backend-1", "backend-2"].map(|name| network.backend(name));
     for frontend in &frontends {
         for backend in ["backend-1", "backend-2"] {
             wait_for_log(frontend, &format!("\npod={backend} "));
@@ -311,6 +317,10 @@ fn the_pair_talks_and_recovers_and_leaves_in_time() {
         (Some(0), 2)
     );
     assert_eq!(exec(&["once", "http://nosuch:8080/"]).code, Some(6));
+    // The demo's own check, word for word.
+    let curl = try_docker(&["exec", &frontends[0], "curl", "http://backend:8080"]);
+    let said = (curl.code, curl.stdout.as_str());
+    assert_eq!(said, (Some(0), "Hello from Backend Service!\n"));
     let shell = try_docker(&["exec", &frontends[0], "sh", "-c", "true"]);
     assert_ne!(shell.code, Some(0));
 
