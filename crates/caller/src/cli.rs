@@ -235,7 +235,7 @@ struct CallArgs {
 
 #[derive(Debug, clap::Args)]
 struct ResolverArgs {
-    /// Longest time for each question to DNS, in place of the file's `timeout`
+    /// Longest time for each question to DNS; a shorter `timeout` in the file counts
     #[arg(long, env = "CALLER_DNS_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     dns_timeout: Duration,
@@ -257,6 +257,15 @@ struct ResolverArgs {
         value_name = "FILE"
     )]
     resolv_conf: PathBuf,
+
+    /// Names that are not looked up in DNS; read anew for every call
+    #[arg(
+        long,
+        env = "CALLER_HOSTS",
+        default_value = "/etc/hosts",
+        value_name = "FILE"
+    )]
+    hosts: PathBuf,
 
     /// Ask this server instead of those in the file; may be given several times
     #[arg(
@@ -414,9 +423,11 @@ impl From<ResolverArgs> for Resolver {
             dns_timeout,
             ip_family,
             resolv_conf,
+            hosts,
             nameserver,
         } = args;
         Self {
+            hosts,
             source: ConfSource {
                 path: resolv_conf,
                 nameservers: nameserver.into_iter().map(|server| server.0).collect(),

@@ -5,9 +5,10 @@ use std::fmt;
 use runtime::escape::Escaped;
 
 use crate::advice::Service;
-use crate::dns::{Lookup, QueryOutcome, ResolvConf};
+use crate::dns::Lookup;
 use crate::report::{Failure, Report};
 use crate::text::Millis;
+use crate::views::resolve::Options;
 
 /// Marks what went well and what did not: in colour on a terminal.
 #[derive(Clone, Copy, Debug)]
@@ -32,103 +33,6 @@ impl Marks {
             "FAIL"
         }
     }
-}
-
-/// Displays a lookup: the configuration, every question, the verdict.
-#[derive(Debug)]
-pub struct Transcript<'a>(pub &'a Lookup);
-
-impl fmt::Display for Transcript<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lookup = self.0;
-        if let Some(conf) = &lookup.conf {
-            for server in &conf.nameservers {
-                writeln!(f, "nameserver {server}")?;
-            }
-            writeln!(f, "search     {}", conf.search.join(" "))?;
-            writeln!(f, "options    {}", Options(conf))?;
-            writeln!(f)?;
-        }
-        let width = |column: fn(&crate::dns::Query) -> String| {
-            lookup
-                .queries
-                .iter()
-                .map(|q| column(q).len())
-                .max()
-                .unwrap_or(0)
-        };
-        let name_width = width(|question| question.name.to_ascii());
-        let server_width = width(|question| question.server.to_string());
-        for question in &lookup.queries {
-            write!(
-                f,
-                "{name:name_width$}  {family:<4}  {server:server_width$}  {transport}  {took:>9}  {answer}",
-                name = question.name.to_ascii(),
-                family = question.family.to_string(),
-                server = question.server.to_string(),
-                transport = question.transport,
-                took = Millis(Some(question.duration)),
-                answer = question.outcome,
-            )?;
-            if let QueryOutcome::Addresses { addresses, ttl } = &question.outcome {
-                write!(f, "  ttl {ttl}  ")?;
-                join(f, addresses)?;
-            }
-            writeln!(f)?;
-        }
-        match &lookup.outcome {
-            Ok(addresses) => {
-                write!(f, "\n{} is ", lookup.name)?;
-                join(f, addresses)?;
-                writeln!(f, ", found in {}", Millis(Some(lookup.duration)))
-            }
-            Err(failure) => {
-                let kind = failure.kind();
-                writeln!(
-                    f,
-                    "\n{}",
-                    Escaped::new(crate::verdict::dns::evidence(lookup, failure).as_bytes())
-                )?;
-                let (words, cause) = (
-                    crate::verdict::words(kind),
-                    crate::verdict::usual_cause(kind),
-                );
-                writeln!(f, "Lookup failed: {words}; likely {cause}")
-            }
-        }
-    }
-}
-
-/// The options that decide what is asked.
-struct Options<'a>(&'a ResolvConf);
-
-impl fmt::Display for Options<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ResolvConf {
-            nameservers: _,
-            search: _,
-            ndots,
-            attempts,
-            edns,
-            use_tcp,
-        } = self.0;
-        write!(f, "ndots:{ndots} attempts:{attempts}")?;
-        if *edns {
-            f.write_str(" edns0")?;
-        }
-        if *use_tcp {
-            f.write_str(" use-vc")?;
-        }
-        Ok(())
-    }
-}
-
-fn join(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Result {
-    for (n, item) in items.iter().enumerate() {
-        let comma = if n == 0 { "" } else { ", " };
-        write!(f, "{comma}{item}")?;
-    }
-    Ok(())
 }
 
 /// Displays the way of a call, a line a step; after the first failure its likely cause and the
@@ -159,7 +63,7 @@ impl fmt::Display for Diagnosis<'_> {
                 && !explained
             {
                 explained = true;
-                self.explanation(f, failure)?;
+                self.explanation(f, report, failure)?;
             }
         }
         Ok(())
@@ -202,13 +106,20 @@ impl Diagnosis<'_> {
             Ok(addresses) => {
                 let addresses: Vec<String> = addresses.iter().map(|ip| ip.to_string()).collect();
                 let how = format!(
-                    "{} is {} in {}, {} questions",
+                    "{} is {} in {}, {} questions, {}",
                     lookup.name,
                     addresses.join(", "),
                     Millis(Some(lookup.duration)),
-                    lookup.queries.len()
+                    lookup.queries.len(),
+                    crate::verdict::dns::source(lookup)
                 );
-                self.step(f, true, "DNS", &how)
+                self.step(f, true, "DNS", &how)?;
+                match crate::verdict::dns::note(lookup) {
+                    Some(note) => {
+                        writeln!(f, "      note         {}", Escaped::new(note.as_bytes()))
+                    }
+                    None => Ok(()),
+                }
             }
             Err(failure) => self.step(
                 f,
@@ -245,14 +156,23 @@ impl Diagnosis<'_> {
         }
     }
 
-    fn explanation(&self, f: &mut fmt::Formatter<'_>, failure: &Failure) -> fmt::Result {
+    fn explanation(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        report: &Report,
+        failure: &Failure,
+    ) -> fmt::Result {
         let Failure { kind, .. } = failure;
         writeln!(f, "      what         {}", crate::verdict::words(*kind))?;
         writeln!(
             f,
             "      likely       {}",
-            crate::verdict::usual_cause(*kind)
+            Escaped::new(report.likely_cause().as_bytes())
         )?;
-        writeln!(f, "      next         {}", self.service.next_command(*kind))
+        let next = report
+            .failed_lookup()
+            .and_then(|(lookup, failure)| crate::verdict::dns::next_command(lookup, failure))
+            .unwrap_or_else(|| self.service.next_command(*kind));
+        writeln!(f, "      next         {}", Escaped::new(next.as_bytes()))
     }
 }

@@ -10,6 +10,7 @@
 //! `result` is `ok` or a kind, and with a kind there is `error`. The last object of a run has
 //! `summary` in place of `result`. Absent values are left out. Times are in milliseconds.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,7 +46,10 @@ pub(crate) fn call<'a>(url: &'a str, report: &'a Report) -> impl Serialize {
         url,
         request_id: &report.request_id,
         result: report.result(),
-        error: report.failure.as_ref().map(error),
+        error: report
+            .failure
+            .as_ref()
+            .map(|failure| error(failure, report.likely_cause())),
         dns: report.lookup.as_deref().map(dns),
         address: report.address,
         pod: answer.and_then(|answer| answer.pod.as_deref()),
@@ -101,12 +105,16 @@ pub(crate) struct Error<'a> {
     exit_code: u8,
     message: &'static str,
     evidence: &'a str,
-    likely: &'static str,
+    likely: Cow<'static, str>,
 }
 
 #[derive(Serialize)]
 struct Dns<'a> {
     name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     questions: Vec<QuestionView>,
 }
 
@@ -121,23 +129,27 @@ struct QuestionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<u32>,
     addresses: Vec<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cnames: Vec<String>,
     ms: f64,
 }
 
-pub(crate) fn error(failure: &Failure) -> Error<'_> {
+pub(crate) fn error<'a>(failure: &'a Failure, likely: Cow<'static, str>) -> Error<'a> {
     let Failure { kind, evidence } = failure;
     Error {
         kind: kind.label(),
         exit_code: Kind::exit_code(*kind),
         message: crate::verdict::words(*kind),
         evidence,
-        likely: crate::verdict::usual_cause(*kind),
+        likely,
     }
 }
 
 fn dns(lookup: &Lookup) -> Dns<'_> {
     Dns {
         name: &lookup.name,
+        answered: lookup.answered.as_ref().map(|name| name.to_ascii()),
+        note: crate::verdict::dns::note(lookup),
         questions: lookup.queries.iter().map(question).collect(),
     }
 }
@@ -155,6 +167,7 @@ fn question(question: &Query) -> QuestionView {
         rcode: question.outcome.to_string(),
         ttl,
         addresses,
+        cnames: question.cnames.iter().map(|name| name.to_ascii()).collect(),
         ms: millis(question.duration),
     }
 }

@@ -18,6 +18,7 @@ pub mod summary;
 pub mod text;
 pub mod verdict;
 pub mod view;
+pub mod views;
 
 use std::future::Future;
 use std::io::{self, Write};

@@ -13,10 +13,11 @@ use caller::Config;
 use caller::advice::Service;
 use caller::check::Expectation;
 use caller::cli::{Cli, Command};
-use caller::diagnose::{Diagnosis, Marks, Transcript};
+use caller::diagnose::{Diagnosis, Marks};
 use caller::dns::Resolver;
 use caller::probe::{Probe, ProbeConfig};
 use caller::view::Format;
+use caller::views::resolve::Transcript;
 
 fn main() -> ExitCode {
     let cli = Cli::from_env();
@@ -84,7 +85,17 @@ async fn once(
 async fn resolve(resolver: &Resolver, name: &str, timeout: Duration) -> anyhow::Result<ExitCode> {
     let deadline = tokio::time::Instant::now() + timeout;
     let lookup = resolver.lookup(name, deadline).await;
-    say(&Transcript(&lookup).to_string())?;
+    let next = lookup.outcome.as_ref().err().map(|failure| {
+        caller::verdict::dns::next_command(&lookup, failure).unwrap_or_else(|| {
+            let host = caller::probe::Host::Name(name.to_owned());
+            Service::of(&host, Some(&lookup)).next_command(failure.kind())
+        })
+    });
+    let lookup_shown = Transcript {
+        lookup: &lookup,
+        next,
+    };
+    say(&lookup_shown.to_string())?;
     Ok(match lookup.outcome {
         Ok(_) => ExitCode::SUCCESS,
         Err(failure) => failure.kind().exit_code().into(),

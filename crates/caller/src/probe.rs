@@ -1,6 +1,6 @@
 //! A call, from the name to the last byte of the answer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use reqwest::Url;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::dns::{Families, Lookup, Resolver};
+use crate::dns::{Lookup, Resolver};
 use crate::http::{Exchange, Http, HttpConfig};
 use crate::report::{Failure, Phases, Report};
 
@@ -188,8 +188,11 @@ impl Probe {
         let resolver = &self.config.resolver;
         let (lookup, ips) = match host {
             Host::Address(address) => (None, Ok(vec![*address])),
-            Host::Localhost => (None, Ok(loopback(resolver.families))),
-            Host::Name(name) => {
+            Host::Localhost | Host::Name(_) => {
+                let name = match host {
+                    Host::Name(name) => name,
+                    _ => "localhost",
+                };
                 let lookup = resolver.lookup(name, deadline).await;
                 let ips = lookup
                     .outcome
@@ -207,15 +210,6 @@ impl Probe {
             lookup,
             ips.map(|ips| ips.into_iter().map(with_port).collect()),
         )
-    }
-}
-
-fn loopback(families: Families) -> Vec<IpAddr> {
-    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
-    match families {
-        Families::Auto => vec![v4, v6],
-        Families::V4 => vec![v4],
-        Families::V6 => vec![v6],
     }
 }
 

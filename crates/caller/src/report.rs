@@ -1,5 +1,6 @@
 //! What one call came to. Every view (the log, the summary, the exit code) is made of this.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runtime::escape::Escaped;
 
-use crate::dns::Lookup;
+use crate::dns::{Lookup, LookupFailure};
 use crate::failure::FailureKind as Kind;
 
 /// One call.
@@ -91,6 +92,21 @@ impl Report {
     /// `ok`, or the kind of failure: the word for metrics and JSON.
     pub fn result(&self) -> &'static str {
         self.failure.as_ref().map_or("ok", |f| f.kind.label())
+    }
+
+    /// The lookup and its failure, where that is why the call failed.
+    pub fn failed_lookup(&self) -> Option<(&Lookup, &LookupFailure)> {
+        let lookup = self.lookup.as_deref()?;
+        Some((lookup, lookup.outcome.as_ref().err()?))
+    }
+
+    /// What is likely behind the failure, in the words of the evidence where it tells more.
+    pub fn likely_cause(&self) -> Cow<'static, str> {
+        match (self.failed_lookup(), &self.failure) {
+            (Some((lookup, failure)), _) => crate::verdict::dns::likely_cause(lookup, failure),
+            (None, Some(failure)) => crate::verdict::usual_cause(failure.kind).into(),
+            (None, None) => "".into(),
+        }
     }
 
     /// Who answered: the pod, or where the backend does not say, the address. `None`: nobody.

@@ -42,10 +42,9 @@ impl fmt::Display for Block<'_> {
                 {
                     write!(f, ": {}", Body(answer))?;
                 }
-                let (words, cause) = (
-                    crate::verdict::words(failure.kind),
-                    crate::verdict::usual_cause(failure.kind),
-                );
+                let words = crate::verdict::words(failure.kind);
+                let cause = report.likely_cause();
+                let cause = Escaped::new(cause.as_bytes());
                 writeln!(f, "\nCall failed: {words}; likely {cause}")?;
             }
             (None, Some(answer)) => {

@@ -144,7 +144,10 @@ fn failure(number: u64, report: &Report) -> FailureView<'_> {
         time: json::time(report.started),
         request_id: &report.request_id,
         address: report.address,
-        error: report.failure.as_ref().map(json::error),
+        error: report
+            .failure
+            .as_ref()
+            .map(|failure| json::error(failure, report.likely_cause())),
     }
 }
 
