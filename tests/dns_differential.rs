@@ -23,6 +23,8 @@
 
 #[path = "dns_differential/server.rs"]
 mod server;
+#[path = "dns/wire.rs"]
+mod wire;
 #[path = "dns_differential/world.rs"]
 mod world;
 

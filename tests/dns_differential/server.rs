@@ -1,15 +1,12 @@
-//! Name servers that do what a world says, written byte by byte, so that nothing of ours is in them.
+//! Name servers that do what a world says.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::wire::{A, AAAA, Asked, CNAME, record};
 use crate::world::{Deed, World};
-
-const A: u16 = 1;
-const CNAME: u16 = 5;
-const AAAA: u16 = 28;
 
 /// How many servers a world may have.
 const SERVERS: u8 = 3;
@@ -104,31 +101,16 @@ fn serve_query(server: usize, stream: &mut TcpStream, state: &Mutex<State>) -> O
         .ok()
 }
 
-/// A query.
-struct Asked {
-    id: [u8; 2],
-    name: String,
-    qtype: u16,
-    question: Vec<u8>,
+/// What a deed looks like.
+trait Scripted {
+    fn datagrams(&self, deed: Deed) -> Vec<Vec<u8>>;
+    /// `None`: the connection is closed.
+    fn over_tcp(&self, deed: Deed) -> Option<Vec<u8>>;
+    fn message(&self, deed: Deed) -> Vec<u8>;
+    fn addresses(&self, n: u8) -> Vec<Vec<u8>>;
 }
 
-impl Asked {
-    fn read(query: &[u8]) -> Self {
-        let (mut at, mut name) = (12, String::new());
-        while query[at] != 0 {
-            let len = usize::from(query[at]);
-            name.extend(query[at + 1..=at + len].iter().copied().map(char::from));
-            name.push('.');
-            at += len + 1;
-        }
-        Self {
-            id: [query[0], query[1]],
-            name,
-            qtype: u16::from_be_bytes([query[at + 1], query[at + 2]]),
-            question: query[12..at + 5].to_vec(),
-        }
-    }
-
+impl Scripted for Asked {
     fn datagrams(&self, deed: Deed) -> Vec<Vec<u8>> {
         match deed {
             Deed::Silence => Vec::new(),
@@ -158,7 +140,6 @@ impl Asked {
         }
     }
 
-    /// `None`: the connection is closed.
     fn over_tcp(&self, deed: Deed) -> Option<Vec<u8>> {
         match deed {
             Deed::Silence | Deed::TruncatedThenClosed => None,
@@ -212,37 +193,4 @@ impl Asked {
     fn addresses(&self, n: u8) -> Vec<Vec<u8>> {
         (1..=n).map(|n| self.address(b"\xc0\x0c", n)).collect()
     }
-
-    fn address(&self, owner: &[u8], last: u8) -> Vec<u8> {
-        match self.qtype {
-            A => record(owner, A, &[10, 0, 0, last]),
-            _ => record(
-                owner,
-                AAAA,
-                &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last],
-            ),
-        }
-    }
-
-    fn answer(&self, flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
-        let count = u16::try_from(records.len()).expect("few records");
-        let mut message = self.id.to_vec();
-        for number in [flags, 1, count, 0, 0] {
-            message.extend_from_slice(&number.to_be_bytes());
-        }
-        message.extend_from_slice(&self.question);
-        message.extend(records.iter().flatten());
-        message
-    }
-}
-
-fn record(owner: &[u8], rtype: u16, data: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(data.len()).expect("short data");
-    let mut record = owner.to_vec();
-    record.extend_from_slice(&rtype.to_be_bytes());
-    record.extend_from_slice(&1_u16.to_be_bytes());
-    record.extend_from_slice(&30_u32.to_be_bytes());
-    record.extend_from_slice(&len.to_be_bytes());
-    record.extend_from_slice(data);
-    record
 }

@@ -4,6 +4,7 @@
 pub mod advice;
 pub mod check;
 pub mod cli;
+pub mod commands;
 pub mod diagnose;
 pub mod dns;
 pub mod failure;

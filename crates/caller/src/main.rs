@@ -6,7 +6,6 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use caller::Config;
@@ -14,10 +13,8 @@ use caller::advice::Service;
 use caller::check::Expectation;
 use caller::cli::{Cli, Command};
 use caller::diagnose::{Diagnosis, Marks};
-use caller::dns::Resolver;
 use caller::probe::{Probe, ProbeConfig};
 use caller::view::Format;
-use caller::views::resolve::Transcript;
 
 fn main() -> ExitCode {
     let cli = Cli::from_env();
@@ -42,9 +39,15 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         } => once(probe, format, expectation).await,
         Command::Resolve {
             resolver,
-            name,
+            host,
             timeout,
-        } => resolve(&resolver, &name, timeout).await,
+            repeat,
+        } => {
+            let (text, code) =
+                caller::commands::resolve::run(&resolver, &host, timeout, repeat).await;
+            say(&text)?;
+            Ok(code.into())
+        }
         Command::Diagnose(probe) => diagnose(probe).await,
     }
 }
@@ -80,26 +83,6 @@ async fn once(
     }
     say(&text)?;
     Ok(code.into())
-}
-
-async fn resolve(resolver: &Resolver, name: &str, timeout: Duration) -> anyhow::Result<ExitCode> {
-    let deadline = tokio::time::Instant::now() + timeout;
-    let lookup = resolver.lookup(name, deadline).await;
-    let next = lookup.outcome.as_ref().err().map(|failure| {
-        caller::verdict::dns::next_command(&lookup, failure).unwrap_or_else(|| {
-            let host = caller::probe::Host::Name(name.to_owned());
-            Service::of(&host, Some(&lookup)).next_command(failure.kind())
-        })
-    });
-    let lookup_shown = Transcript {
-        lookup: &lookup,
-        next,
-    };
-    say(&lookup_shown.to_string())?;
-    Ok(match lookup.outcome {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(failure) => failure.kind().exit_code().into(),
-    })
 }
 
 async fn diagnose(probe: ProbeConfig) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Source};
+use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Source};
 use crate::failure::FailureKind;
 use crate::text::Millis;
 
@@ -142,6 +142,20 @@ pub fn as_glibc_says(error: GaiError) -> &'static str {
         GaiError::NoName => "Name or service not known",
         GaiError::NoData => "No address associated with hostname",
         GaiError::Again => "Temporary failure in name resolution",
+    }
+}
+
+/// What the losses of many rounds tell, if there were any.
+pub fn race_verdict(race: &Race) -> Option<&'static str> {
+    let (one, two) = (&race.one_socket, &race.two_sockets);
+    match (one.lost, two.lost) {
+        (0, 0) => None,
+        (one, two) if one > two.saturating_mul(2) => Some(
+            "two packets from one socket race each other (conntrack), and programs with glibc wait five seconds for the one that is lost: a DNS cache on each node, or options single-request-reopen, prevents it",
+        ),
+        _ => Some(
+            "packets get lost whatever socket they are from: the network, or DNS is overloaded",
+        ),
     }
 }
 

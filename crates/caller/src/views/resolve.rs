@@ -17,7 +17,7 @@ use std::fmt;
 
 use runtime::escape::Escaped;
 
-use crate::dns::{Lookup, LookupFailure, Query, QueryOutcome, ResolvConf};
+use crate::dns::{Lookup, LookupFailure, Query, QueryOutcome, Race, ResolvConf, Tally};
 use crate::text::Millis;
 use crate::verdict::{self, dns};
 
@@ -151,6 +151,44 @@ impl fmt::Display for Cost<'_> {
                 lookup.conf.as_ref().map_or(0, |conf| conf.ndots)
             ),
         }
+    }
+}
+
+/// Displays what got lost in many rounds of the same queries.
+#[derive(Debug)]
+pub struct RaceView<'a>(pub &'a Race);
+
+impl fmt::Display for RaceView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let race = self.0;
+        writeln!(
+            f,
+            "\nA and AAAA of {} from {}, {} times each way",
+            race.name, race.server, race.rounds
+        )?;
+        writeln!(f, "one socket   {}", Counts(&race.one_socket))?;
+        writeln!(f, "two sockets  {}", Counts(&race.two_sockets))?;
+        let total = race.one_socket.and(&race.two_sockets);
+        writeln!(f, "total        {}", Counts(&total))?;
+        match dns::race_verdict(race) {
+            Some(verdict) => writeln!(f, "likely       {verdict}"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Counts<'a>(&'a Tally);
+
+impl fmt::Display for Counts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally {
+            asked, lost, slow, ..
+        } = self.0;
+        let [p50, p99] = [50, 99].map(|percent| Millis(self.0.percentile(percent)));
+        write!(
+            f,
+            "{asked} asked, {lost} lost, {slow} slow, p50 {p50}, p99 {p99}"
+        )
     }
 }
 
