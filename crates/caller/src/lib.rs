@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod diagnose;
 pub mod dns;
+pub mod environment;
 pub mod failure;
 pub mod http;
 pub mod json;
