@@ -13,6 +13,8 @@
 //!   (ours asks it last from then on); `rotate` with servers that say different things
 //! - with `no-aaaa`, IPv6 alone: a bare header, and servers that do not answer (glibc asks for A then
 //!   and takes the answer apart)
+//! - an answer over 2,048 bytes that is thrown away because the other one's TCP connection is closed
+//!   (glibc takes the code of an older answer for its own)
 //! - over TCP: an answer to another question (glibc takes it), silence (glibc waits for ever)
 //! - times
 //!

@@ -148,6 +148,63 @@ fn a_wildcard_in_a_search_domain_is_pointed_out() {
 }
 
 #[test]
+fn a_name_with_one_dot_may_be_a_service_or_not() {
+    let output = resolve("example.com", |asked, _| code(asked, NXDOMAIN));
+    let likely =
+        "likely no Service example in the namespace com, nor such a name outside of the cluster\n";
+    assert_says(&output, 6, &[likely]);
+}
+
+#[test]
+fn wide_has_the_name_that_answered_where_it_was_not_to_be_expected() {
+    let wide = |domain: &'static str| {
+        let args = [
+            "once",
+            "--format=wide",
+            "--connect-timeout=50ms",
+            "http://backend:1/",
+        ];
+        told(POD, &args, move |asked, _| {
+            match asked.name.ends_with(domain) {
+                true => found(asked),
+                false => code(asked, NXDOMAIN),
+            }
+        })
+    };
+    let elsewhere = " answered=backend.corp.example.com. id=";
+    assert!(wide(".corp.example.com.").stdout.contains(elsewhere));
+    assert!(
+        !wide(".demo.svc.cluster.local.")
+            .stdout
+            .contains("answered=")
+    );
+}
+
+#[test]
+fn a_dead_first_server_costs_a_timeout_once_and_not_for_each_name() {
+    let dead = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let dead = dead
+        .local_addr()
+        .map(|addr| (dead, addr))
+        .expect("it is bound");
+    let alive = server(|asked, _| match asked.name.as_str() {
+        "backend." => found(asked),
+        _ => code(asked, NXDOMAIN),
+    });
+    let conf = file(POD);
+    let mut command = caller(alive, conf.path());
+    command.env("CALLER_NAMESERVER", format!("{},{alive}", dead.1));
+    let output = run(command.args(["resolve", "--dns-timeout=200ms", "backend"]));
+    assert_says(&output, 0, &["backend is 10.0.0.7"]);
+    assert_eq!(
+        output.stdout.matches("no answer").count(),
+        2,
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
 fn a_service_that_is_found_where_it_belongs_needs_no_note() {
     let output = resolve("backend.demo", |asked, _| match asked.name.as_str() {
         SERVICE => found(asked),
@@ -292,6 +349,15 @@ fn resolve_says_what_the_search_list_cost() {
     let cost = "asked      10 queries, 8 of them in vain, for the search list (ndots:5): \
                 www.example.com., with its final dot, saves them\n";
     assert_says(&output, 0, &[cost]);
+}
+
+#[test]
+fn resolve_says_what_the_search_list_cost_a_name_that_does_not_exist() {
+    let output = resolve("www.example.com", |asked, _| code(asked, NXDOMAIN));
+    let cost = "asked      10 queries, 8 of them in vain, for the search list (ndots:5): www.example.com.,";
+    assert_says(&output, 6, &[cost]);
+    let service = resolve("nosuch", |asked, _| code(asked, NXDOMAIN));
+    assert_says(&service, 6, &["asked      10 queries\n"]);
 }
 
 #[test]

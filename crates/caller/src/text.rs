@@ -102,6 +102,9 @@ impl fmt::Display for Wide<'_> {
         for (name, phase) in report.phases.named() {
             write!(f, " {name}={}", Millis(phase))?;
         }
+        if let Some(name) = report.lookup.as_ref().and_then(|l| l.answered_elsewhere()) {
+            write!(f, " answered={name}")?;
+        }
         write!(f, " id={}", report.request_id)
     }
 }

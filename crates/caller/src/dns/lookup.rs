@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::Name;
 use tokio::time::Instant;
 
 use super::query::{Family, Query, QueryOutcome};
-use super::search::{Candidate, candidates, cluster_zone, service_zone};
+use super::search::{Candidate, absolute, candidates, cluster_zone, service_zone};
 use super::session::{Resolved, Session};
 use super::{ConfError, ConfSource, ResolvConf, hosts};
 use crate::failure::FailureKind;
@@ -150,6 +150,18 @@ impl Lookup {
             None => true,
         };
         (!is_expected).then_some(answered)
+    }
+}
+
+impl Lookup {
+    /// The name that would have been enough to ask for: the one that answered, or outside of the cluster's
+    /// zone the name as it is. `None`: there is none that was to be expected.
+    pub fn expected_name(&self) -> Option<Name> {
+        match &self.answered {
+            Some(name) => self.answered_elsewhere().is_none().then(|| name.clone()),
+            None if self.service_zone().is_some() => None,
+            None => absolute(&self.name, ""),
+        }
     }
 }
 

@@ -65,7 +65,8 @@ pub(super) fn cluster_zone(conf: &ResolvConf) -> Option<Name> {
     })
 }
 
-fn absolute(name: &str, domain: &str) -> Option<Name> {
+/// A name under a domain.
+pub(super) fn absolute(name: &str, domain: &str) -> Option<Name> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let domain = domain.strip_prefix('.').unwrap_or(domain);
     let domain = domain.strip_suffix('.').unwrap_or(domain);

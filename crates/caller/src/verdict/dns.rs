@@ -75,12 +75,8 @@ pub fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, st
                 };
                 return cut(format!("{what} for {target}, which {fate}")).into();
             }
-            match (outcome, is_of_service) {
-                (QueryOutcome::NxDomain, false) if lookup.is_in_a_cluster() => {
-                    "it is not in the cluster's domain, and DNS outside of it does not know the name"
-                        .into()
-                }
-                (QueryOutcome::NxDomain, false) => "DNS does not know the name".into(),
+            match outcome {
+                QueryOutcome::NxDomain => no_such_name(lookup).unwrap_or_else(usual),
                 _ => usual(),
             }
         }
@@ -95,6 +91,25 @@ pub fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, st
         }
         _ => usual(),
     }
+}
+
+/// What it means that the name does not exist, where that is more than a missing Service.
+fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
+    if lookup.service_zone().is_none() {
+        return Some(match lookup.is_in_a_cluster() {
+            true => "it is not in the cluster's domain, and DNS outside of it does not know the name",
+            false => "DNS does not know the name",
+        }
+        .into());
+    }
+    // One dot: it may be meant either way.
+    let (service, namespace) = lookup.name.split_once('.')?;
+    let as_is = lookup.queries.last()?;
+    let is_unknown = as_is.outcome == QueryOutcome::NxDomain && as_is.name.num_labels() == 2;
+    (!namespace.contains('.') && is_unknown).then(|| {
+        let what = "nor such a name outside of the cluster";
+        format!("no Service {service} in the namespace {namespace}, {what}").into()
+    })
 }
 
 /// The command that tells most about the failure, where that differs from what its kind suggests.

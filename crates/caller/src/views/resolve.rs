@@ -137,12 +137,12 @@ struct Cost<'a>(&'a Lookup);
 impl fmt::Display for Cost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lookup = self.0;
-        let total = lookup.queries.len();
-        write!(f, "{total} queries")?;
-        let Some(name) = &lookup.answered else {
+        write!(f, "{} queries", lookup.queries.len())?;
+        // The search list is not to blame for what it is there for.
+        let Some(name) = lookup.expected_name() else {
             return Ok(());
         };
-        let in_vain = lookup.queries.iter().filter(|query| query.name != *name);
+        let in_vain = lookup.queries.iter().filter(|query| query.name != name);
         match in_vain.count() {
             0 => f.write_str(", none of them in vain"),
             in_vain => write!(
