@@ -78,7 +78,8 @@ fn resolve_shows_the_configuration_and_every_question() {
         lines[7].starts_with("backend is 127.0.0.1, found in "),
         "{lines:#?}"
     );
-    assert_eq!((output.code, lines.len()), (Some(0), 8));
+    assert_eq!(lines[8], "asked      2 queries, none of them in vain");
+    assert_eq!((output.code, lines.len()), (Some(0), 9));
 }
 
 #[test]
@@ -93,8 +94,12 @@ fn resolve_exits_6_when_there_is_no_address() {
         output.stdout
     );
     let verdict =
-        "Lookup failed: the name does not exist; likely no such Service in that namespace\n";
-    assert!(output.stdout.ends_with(verdict), "{}", output.stdout);
+        "\nLookup failed: the name does not exist; likely no such Service in that namespace\n";
+    assert!(output.stdout.contains(verdict), "{}", output.stdout);
+    let after = "glibc says Name or service not known\n\
+                 next       kubectl get services -n pod-to-pod-communication\n\
+                 asked      8 queries\n";
+    assert!(output.stdout.ends_with(after), "{}", output.stdout);
 }
 
 /// The marks and steps of a diagnosis, without what they say.

@@ -128,7 +128,7 @@ fn errors_say_what_is_likely_and_s_keeps_them_quiet() {
         "{}",
         loud.stderr
     );
-    let likely = "curl: the connection was refused; likely no ready endpoints, or the wrong port\n";
+    let likely = "curl: the connection was refused; likely nothing listens at that port; a Service's address without a ready endpoint refuses as well\n";
     assert!(loud.stderr.ends_with(likely), "{}", loud.stderr);
     assert_eq!(link.run(&["-s", &closed]).stderr, "");
     assert_eq!(link.run(&["-sS", &closed]).stderr.lines().count(), 2);

@@ -151,7 +151,7 @@ fn dns_that_is_silent_is_no_success() {
     assert_failed(
         &block(&mut command),
         &format!(
-            "backend: no answer for backend.pod-to-pod-communication.svc.cluster.local. from {addr}"
+            "backend: no answer for backend.pod-to-pod-communication.svc.cluster.local., backend. from {addr}"
         ),
         "Call failed: DNS did not answer in time; likely cluster DNS is down, or egress to port 53 is blocked",
     );
@@ -180,7 +180,7 @@ fn a_closed_port_is_no_success() {
     assert_failed(
         &call(closed),
         &format!("{closed}: connecting: Connection refused (os error 111) after "),
-        "Call failed: the connection was refused; likely no ready endpoints, or the wrong port",
+        "Call failed: the connection was refused; likely nothing listens at that port; a Service's address without a ready endpoint refuses as well",
     );
 }
 

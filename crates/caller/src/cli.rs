@@ -10,12 +10,13 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use runtime::duration::parse_positive_duration;
+use runtime::environment;
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
 
 use crate::commands::run::Admin;
 use crate::commands::{once, resolve, run};
-use crate::dns::{ConfSource, Families, Resolver};
+use crate::dns::{ConfSource, Families, Host, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::failure::FailureKind;
@@ -183,9 +184,14 @@ struct OnceArgs {
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 struct ResolveArgs {
-    /// The name to look up
-    #[arg(env = "CALLER_NAME", default_value = "backend")]
-    name: String,
+    /// The name to look up; HOST:PORT or a URL will do
+    #[arg(env = "CALLER_NAME", default_value = "backend", value_parser = resolve::parse_argument)]
+    name: Host,
+
+    /// Then ask for A and AAAA so often, from one socket as glibc does and from two, and count what is
+    /// lost: the race in conntrack that costs five seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repeat: Option<u32>,
 
     #[command(flatten)]
     resolver: ResolverArgs,
@@ -268,7 +274,7 @@ struct CallArgs {
 
 #[derive(Debug, clap::Args)]
 struct ResolverArgs {
-    /// Longest time for each question to DNS, in place of the file's `timeout`
+    /// Longest time for each question to DNS; a shorter `timeout` in the file counts
     #[arg(long, env = "CALLER_DNS_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     dns_timeout: Duration,
@@ -290,6 +296,15 @@ struct ResolverArgs {
         value_name = "FILE"
     )]
     resolv_conf: PathBuf,
+
+    /// Names that are not looked up in DNS; read anew for every call
+    #[arg(
+        long,
+        env = "CALLER_HOSTS",
+        default_value = "/etc/hosts",
+        value_name = "FILE"
+    )]
+    hosts: PathBuf,
 
     /// Ask this server instead of those in the file; may be given several times
     #[arg(
@@ -401,12 +416,11 @@ impl Cli {
     /// Reads these arguments and this process's environment; prints help, the version or an error, and
     /// exits, where there is nothing to run.
     pub fn from_args(args: Vec<OsString>) -> Self {
-        // --help is often pasted somewhere; what the environment holds may be a credential.
-        let command = hide_env_values(Self::command());
-        let mut matches = command.clone().get_matches_from(&args);
+        let command = Self::command();
+        let mut matches = environment::matches(command.clone(), &args);
         let mut follows = false;
         if let Some(followed) = following_process_1(&command, &matches, &args) {
-            matches = command.get_matches_from(followed);
+            matches = environment::matches(command, &followed);
             follows = true;
         }
         let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
@@ -447,12 +461,14 @@ impl Cli {
             }),
             Some(CommandArgs::Resolve(ResolveArgs {
                 name,
+                repeat,
                 resolver,
                 timeout,
             })) => Command::Resolve(resolve::Config {
                 resolver: resolver.into(),
-                name,
+                host: name,
                 timeout,
+                repeat,
             }),
             Some(CommandArgs::Diagnose(DiagnoseArgs {
                 listening: true, ..
@@ -493,16 +509,9 @@ pub(crate) fn resolver_from_env() -> Resolver {
         #[command(flatten)]
         resolver: ResolverArgs,
     }
-    let command = hide_env_values(Args::command()).name("curl");
-    let mut matches = command.get_matches_from(["curl"]);
+    let mut matches = environment::matches(Args::command().name("caller"), &["curl".into()]);
     let args = Args::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
     args.resolver.into()
-}
-
-fn hide_env_values(command: clap::Command) -> clap::Command {
-    command
-        .mut_args(|arg| arg.hide_env_values(true))
-        .mut_subcommands(hide_env_values)
 }
 
 impl RunArgs {
@@ -560,9 +569,11 @@ impl From<ResolverArgs> for Resolver {
             dns_timeout,
             ip_family,
             resolv_conf,
+            hosts,
             nameserver,
         } = args;
         Self {
+            hosts,
             source: ConfSource {
                 path: resolv_conf,
                 nameservers: nameserver.into_iter().map(|server| server.0).collect(),

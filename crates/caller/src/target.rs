@@ -9,6 +9,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 
+use crate::dns::{Host, HostError, parse_host};
+
 /// The port of a URL that names none.
 const DEFAULT_PORT: u16 = 80;
 
@@ -31,29 +33,20 @@ pub struct Target {
     shown: String,
 }
 
-/// The host of a URL.
-#[derive(Clone, Debug)]
-pub enum Host {
-    /// A name to be resolved, in lower case.
-    Name(String),
-    /// An address, which needs no lookup.
-    Address(IpAddr),
-    /// This machine, and never a query for DNS (RFC 6761, section 6.3).
-    Localhost,
-}
-
 /// The text is not something to call.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseTargetError {
     /// It is another scheme's URL.
     #[error("only http:// can be called, not {0}://")]
     Scheme(String),
-    /// There is no host in it.
-    #[error("not a URL: there is no host in it")]
-    NoHost,
     /// The host is not one.
-    #[error("not a URL: {0:?} is neither a host name nor an address")]
-    Host(String),
+    #[error("not a URL: {text:?} is no host: {source}")]
+    Host {
+        /// What stands there.
+        text: String,
+        /// Why.
+        source: HostError,
+    },
     /// The port is not one.
     #[error("not a URL: {0:?} is not a port, which is a number from 1 to 65535")]
     Port(String),
@@ -78,7 +71,15 @@ impl FromStr for Target {
             None => (None, authority),
         };
         let (name, port) = split_port(host_port);
-        let host = parse_host(name)?;
+        let host = match parse_host(name) {
+            // As browsers and curl do; DNS does not care.
+            Ok(Host::Name(name)) => Host::Name(name.to_ascii_lowercase()),
+            Ok(address) => address,
+            Err(source) => {
+                let text = name.to_owned();
+                return Err(ParseTargetError::Host { text, source });
+            }
+        };
         let is_port_given = port.is_some_and(|port| !port.is_empty());
         let port = match port {
             None | Some("") => DEFAULT_PORT,
@@ -88,14 +89,15 @@ impl FromStr for Target {
             },
         };
         let path = parse_path(path)?;
+        let shown_host = in_url(&host);
         let authority = match port {
-            DEFAULT_PORT => host.to_string(),
-            port => format!("{host}:{port}"),
+            DEFAULT_PORT => shown_host.clone(),
+            port => format!("{shown_host}:{port}"),
         };
-        let authority = HeaderValue::try_from(authority)
-            .map_err(|_| ParseTargetError::Host(name.to_owned()))?;
+        // A host is in ASCII.
+        let authority = HeaderValue::try_from(authority).expect("a host fits into a header");
         Ok(Self {
-            shown: format!("http://{host}:{port}{}", path.path()),
+            shown: format!("http://{shown_host}:{port}{}", path.path()),
             host,
             port,
             is_port_given,
@@ -120,15 +122,17 @@ impl Target {
     }
 }
 
-/// As it stands in a URL: an IPv6 address has brackets.
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Address(IpAddr::V4(address)) => address.fmt(f),
-            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
-            Self::Localhost => f.write_str("localhost"),
-        }
+/// The host as it stands in a URL and in the `Host` header: an IPv6 address has brackets, and no zone,
+/// which is of use to this machine alone (RFC 6874, section 4).
+fn in_url(host: &Host) -> String {
+    match host {
+        Host::Name(name) => name.clone(),
+        Host::Address {
+            ip: IpAddr::V4(v4), ..
+        } => v4.to_string(),
+        Host::Address {
+            ip: IpAddr::V6(v6), ..
+        } => format!("[{v6}]"),
     }
 }
 
@@ -145,33 +149,6 @@ fn split_port(host_port: &str) -> (&str, Option<&str>) {
     match host_port.rsplit_once(':') {
         Some((host, port)) => (host, Some(port)),
         None => (host_port, None),
-    }
-}
-
-fn parse_host(text: &str) -> Result<Host, ParseTargetError> {
-    if text.is_empty() {
-        return Err(ParseTargetError::NoHost);
-    }
-    let name = text.to_ascii_lowercase();
-    if let Some(v6) = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-    {
-        let address = v6.parse().map(IpAddr::V6);
-        return address
-            .map(Host::Address)
-            .map_err(|_| ParseTargetError::Host(text.to_owned()));
-    }
-    if let Ok(address) = name.parse() {
-        return Ok(Host::Address(IpAddr::V4(address)));
-    }
-    if matches!(name.as_str(), "localhost" | "localhost.") {
-        return Ok(Host::Localhost);
-    }
-    let is_named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    match name.bytes().all(is_named) {
-        true => Ok(Host::Name(name)),
-        false => Err(ParseTargetError::Host(text.to_owned())),
     }
 }
 

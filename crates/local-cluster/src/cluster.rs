@@ -353,6 +353,7 @@ fn frontend(
         probe: ProbeConfig {
             target: format!("http://backend:{port}/").parse()?,
             resolver: Resolver {
+                hosts: "/etc/hosts".into(),
                 source: source.clone(),
                 families: Families::Auto,
                 query_timeout: Duration::from_secs(2),

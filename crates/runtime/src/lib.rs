@@ -6,6 +6,7 @@ pub mod admin;
 pub mod body;
 mod connection;
 pub mod duration;
+pub mod environment;
 pub mod escape;
 pub mod listen;
 pub mod log;

@@ -1,10 +1,12 @@
-//! The resolver's configuration: `resolv.conf`, read leniently, and never made up.
+//! The resolver's configuration: `resolv.conf`, read as glibc reads it (`res_vinit_1` and
+//! `res_setoptions` in res_init.c), and never made up.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use resolv_conf::ScopedIp;
+use super::name::{inet_aton, scope_id};
 
 /// Where a name server listens unless told otherwise.
 const DNS_PORT: u16 = 53;
@@ -12,8 +14,17 @@ const DNS_PORT: u16 = 53;
 /// glibc's MAXNS: it never asks a fourth server.
 const MAX_NAMESERVERS: usize = 3;
 
+/// glibc's RES_MAXNDOTS.
+const MAX_NDOTS: i64 = 15;
+
 /// glibc's RES_MAXRETRY.
-const MAX_ATTEMPTS: u32 = 5;
+const MAX_ATTEMPTS: i64 = 5;
+
+/// glibc's RES_MAXRETRANS, in seconds.
+const MAX_TIMEOUT: i64 = 30;
+
+/// Lines and options that are kept to be shown.
+const MAX_PASSED_OVER: usize = 8;
 
 /// Where the configuration comes from. It is read anew for every lookup: that is cheap, and
 /// nothing is ever out of date.
@@ -30,16 +41,30 @@ pub struct ConfSource {
 pub struct ResolvConf {
     /// In the order in which they are asked. Never empty.
     pub nameservers: Vec<SocketAddr>,
-    /// Domains to try under a name with few dots.
+    /// Domains to try under a name with few dots. Bytes over 127 are read as Latin-1.
     pub search: Vec<String>,
     /// A name with at least this many dots is tried as it is first.
     pub ndots: u32,
     /// How often each server is asked before it counts as silent.
     pub attempts: u32,
+    /// How long a server may take, where the file says so.
+    pub timeout: Option<Duration>,
+    /// Start with another server each time.
+    pub rotate: bool,
     /// Allow answers over 512 bytes in one packet.
     pub edns: bool,
     /// Ask over TCP from the start.
     pub use_tcp: bool,
+    /// Ask for AAAA only when A has been answered.
+    pub single_request: bool,
+    /// The same, from another socket.
+    pub single_request_reopen: bool,
+    /// Never ask for AAAA.
+    pub no_aaaa: bool,
+    /// Never ask for a name without a dot as it is.
+    pub no_tld_query: bool,
+    /// Lines and options that have no effect, the first few: the line's number and its text.
+    pub passed_over: Vec<(usize, String)>,
 }
 
 /// There is no usable configuration. No server is asked in its stead: an answer from elsewhere
@@ -55,16 +80,29 @@ pub enum ConfError {
         source: io::Error,
     },
     /// The file names no server.
-    #[error("no nameserver in {path}")]
+    #[error("no nameserver in {path}{}", passed_over.as_ref().map(|(line, text)| format!(": line {line} is not one: {text}")).unwrap_or_default())]
     NoNameserver {
         /// The file.
         path: PathBuf,
+        /// The first line that names something else.
+        passed_over: Option<(usize, String)>,
     },
 }
 
+impl ConfError {
+    /// It says nothing about the file: this process has no descriptor left.
+    pub(super) fn is_local(&self) -> bool {
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        let Self::Unreadable { source, .. } = self else {
+            return false;
+        };
+        matches!(source.raw_os_error(), Some(ENFILE | EMFILE))
+    }
+}
+
 impl ConfSource {
-    /// Reads the configuration. Lines and options that are not understood are passed over, as glibc
-    /// does (resolv.conf(5)).
+    /// Reads the configuration. Lines and options that are not understood are passed over.
     ///
     /// # Errors
     ///
@@ -74,44 +112,187 @@ impl ConfSource {
             path: self.path.clone(),
             source,
         })?;
-        let (file, _) = resolv_conf::Config::parse_with_errors(&text);
-        let nameservers: Vec<SocketAddr> = match self.nameservers.as_slice() {
-            [] => file.nameservers.iter().filter_map(nameserver).collect(),
-            given => given.to_vec(),
-        };
-        if nameservers.is_empty() {
-            let path = self.path.clone();
-            return Err(ConfError::NoNameserver { path });
+        let mut conf = ResolvConf::parse(&text);
+        if !self.nameservers.is_empty() {
+            conf.nameservers.clone_from(&self.nameservers);
         }
-        Ok(ResolvConf {
-            nameservers: nameservers.into_iter().take(MAX_NAMESERVERS).collect(),
-            search: file.get_last_search_or_domain().cloned().collect(),
-            ndots: file.ndots,
-            attempts: file.attempts.clamp(1, MAX_ATTEMPTS),
-            edns: file.edns0,
-            use_tcp: file.use_vc,
-        })
+        conf.nameservers.truncate(MAX_NAMESERVERS);
+        if conf.nameservers.is_empty() {
+            let is_server = |(_, text): &(usize, String)| text.starts_with("nameserver");
+            return Err(ConfError::NoNameserver {
+                path: self.path.clone(),
+                passed_over: conf.passed_over.into_iter().find(is_server),
+            });
+        }
+        if conf.search.is_empty() {
+            conf.search.extend(domain_of_this_host());
+        }
+        Ok(conf)
     }
 }
 
-/// A link-local server with a zone (`fe80::1%eth0`) is passed over: the zone's number is not ours
-/// to know.
-fn nameserver(ip: &ScopedIp) -> Option<SocketAddr> {
-    match ip {
-        ScopedIp::V6(_, Some(_)) => None,
-        ip => Some(SocketAddr::new(IpAddr::from(ip), DNS_PORT)),
+/// As glibc, `domain_from_hostname`: what follows the first dot of the host's name.
+fn domain_of_this_host() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let (_, domain) = name.trim_end().split_once('.')?;
+    (!domain.is_empty()).then(|| domain.to_owned())
+}
+
+impl ResolvConf {
+    /// What glibc has where the file says nothing.
+    pub(super) fn new() -> Self {
+        Self {
+            nameservers: Vec::new(),
+            search: Vec::new(),
+            ndots: 1,
+            attempts: 2,
+            timeout: None,
+            rotate: false,
+            edns: false,
+            use_tcp: false,
+            single_request: false,
+            single_request_reopen: false,
+            no_aaaa: false,
+            no_tld_query: false,
+            passed_over: Vec::new(),
+        }
     }
+
+    fn parse(text: &[u8]) -> Self {
+        let mut conf = Self::new();
+        for (n, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            // A C string ends at its first zero.
+            let line = line.split(|&byte| byte == 0).next().unwrap_or_default();
+            let line: String = line.iter().copied().map(char::from).collect();
+            let understood = match line.split_once(BLANK) {
+                _ if line.starts_with(['#', ';']) || line.trim().is_empty() => true,
+                Some(("domain", rest)) => {
+                    if let Some(domain) = words(rest).next() {
+                        conf.search = vec![domain.to_owned()];
+                    }
+                    true
+                }
+                Some(("search", rest)) => {
+                    if words(rest).next().is_some() {
+                        conf.search = words(rest).map(ToOwned::to_owned).collect();
+                    }
+                    true
+                }
+                Some(("nameserver", rest)) => {
+                    let server = nameserver(rest);
+                    conf.nameservers.extend(server);
+                    server.is_some()
+                }
+                Some(("options", rest)) => {
+                    for option in options(rest) {
+                        if !conf.set(option) {
+                            conf.pass_over(n + 1, option.split(BLANK).next().unwrap_or_default());
+                        }
+                    }
+                    true
+                }
+                _ => false,
+            };
+            if !understood {
+                conf.pass_over(n + 1, &line);
+            }
+        }
+        conf
+    }
+
+    fn pass_over(&mut self, line: usize, text: &str) {
+        if self.passed_over.len() < MAX_PASSED_OVER {
+            let text = text.trim_matches(BLANK).chars().take(80).collect();
+            self.passed_over.push((line, text));
+        }
+    }
+
+    /// Takes an option, and says whether it has an effect. `option` goes on to the end of the line,
+    /// since a number may follow a blank.
+    fn set(&mut self, option: &str) -> bool {
+        let number = |prefix: &str, max: i64| {
+            let digits = option.strip_prefix(prefix)?;
+            Some(atoi(digits).min(max))
+        };
+        if let Some(ndots) = number("ndots:", MAX_NDOTS) {
+            // It has four bits there.
+            self.ndots = (ndots & 0xf) as u32;
+        } else if let Some(seconds) = number("timeout:", MAX_TIMEOUT) {
+            self.timeout = Some(Duration::from_secs(seconds.max(1).unsigned_abs()));
+        } else if let Some(attempts) = number("attempts:", MAX_ATTEMPTS) {
+            self.attempts = attempts.clamp(1, MAX_ATTEMPTS) as u32;
+        } else {
+            // There, too, the beginning of a word is enough.
+            let is = |name: &str| option.starts_with(name);
+            match option {
+                _ if is("rotate") => self.rotate = true,
+                _ if is("edns0") => self.edns = true,
+                _ if is("single-request") => {
+                    self.single_request = true;
+                    self.single_request_reopen |= is("single-request-reopen");
+                }
+                _ if is("no-tld-query") || is("no_tld_query") => self.no_tld_query = true,
+                _ if is("use-vc") => self.use_tcp = true,
+                _ if is("no-aaaa") => self.no_aaaa = true,
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+const BLANK: [char; 2] = [' ', '\t'];
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(BLANK).filter(|word| !word.is_empty())
+}
+
+/// Each option, with all that follows it.
+fn options(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let option = text.trim_start_matches(BLANK);
+        text = &option[option.find(BLANK).unwrap_or(option.len())..];
+        (!option.trim().is_empty()).then_some(option)
+    })
+}
+
+/// C's: blanks, a sign, digits; whatever follows does not matter.
+fn atoi(text: &str) -> i64 {
+    let text = text.trim_start();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let digits = digits.chars().map_while(|digit| digit.to_digit(10));
+    let number = digits.fold(0_i64, |number, digit| {
+        number.saturating_mul(10).saturating_add(digit.into())
+    });
+    sign * number
+}
+
+/// An address, as `inet_aton` or `inet_pton` takes it, with an IPv6 zone or without. A carriage return
+/// at its end makes it none, in glibc, too.
+fn nameserver(text: &str) -> Option<SocketAddr> {
+    let text = words(text).next()?;
+    if let Some(v4) = inet_aton(text) {
+        return Some(SocketAddr::new(IpAddr::V4(v4), DNS_PORT));
+    }
+    let (address, zone) = text.split_once('%').unwrap_or((text, ""));
+    let address: Ipv6Addr = address.parse().ok()?;
+    // A zone that does not exist is none, as there.
+    let scope = scope_id(zone).unwrap_or_default();
+    Some(SocketAddrV6::new(address, DNS_PORT, 0, scope).into())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::time::Duration;
 
-    use super::{ConfError, ConfSource, ResolvConf};
+    use super::{ConfError, ConfSource, ResolvConf, atoi};
 
-    fn read(text: &str) -> Result<ResolvConf, ConfError> {
-        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-        file.write_all(text.as_bytes()).expect("it can be written");
+    fn read(text: impl AsRef<[u8]>) -> Result<ResolvConf, ConfError> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("it can be written");
         let nameservers = Vec::new();
         let path = file.path().to_owned();
         ConfSource { path, nameservers }.read()
@@ -131,25 +312,92 @@ mod tests {
             "cluster.local",
         ];
         assert_eq!(conf.search, search);
-        assert_eq!((conf.ndots, conf.attempts), (5, 2));
+        assert_eq!((conf.ndots, conf.attempts, conf.timeout), (5, 2, None));
+        assert_eq!(conf.passed_over, []);
     }
 
     #[test]
-    fn what_is_unknown_is_passed_over() {
+    fn what_is_unknown_is_passed_over_and_named_with_its_line() {
         let conf = read(
             "# comment\nnonsense here\noptions no-such-option ndots:2 edns0 use-vc\n\
-             nameserver not-an-address\nnameserver fe80::1%eth0\nnameserver ::1\n",
+             nameserver not-an-address\nnameserver ::1\n",
         )
         .expect("one server is left");
         assert_eq!(conf.nameservers, ["[::1]:53".parse().expect("one")]);
         assert_eq!((conf.ndots, conf.edns, conf.use_tcp), (2, true, true));
+        let passed_over = [
+            (2, "nonsense here"),
+            (3, "no-such-option"),
+            (4, "nameserver not-an-address"),
+        ];
+        let seen: Vec<_> = conf
+            .passed_over
+            .iter()
+            .map(|(n, t)| (*n, t.as_str()))
+            .collect();
+        assert_eq!(seen, passed_over);
     }
 
     #[test]
-    fn the_last_of_search_and_domain_counts() {
+    fn options_are_read_as_glibc_reads_them() {
+        let conf = |options: &str| read(format!("nameserver ::1\noptions {options}\n"));
+        let conf = |options: &str| conf(options).expect("it has a server");
+        assert_eq!(conf("ndots:99").ndots, 15);
+        assert_eq!(conf("ndots: 3").ndots, 3);
+        assert_eq!(conf("ndots:").ndots, 0);
+        assert_eq!(conf("attempts:9").attempts, 5);
+        assert_eq!(conf("timeout:0").timeout, Some(Duration::from_secs(1)));
+        assert_eq!(conf("timeout:99").timeout, Some(Duration::from_secs(30)));
+        assert!(conf("rotate no-aaaa").rotate);
+        assert!(conf("rotate no-aaaa").no_aaaa);
+        assert!(conf("single-request-reopen").single_request);
+        assert!(!conf("single-request").single_request_reopen);
+        assert!(conf("ndots:5\tno-tld-query").no_tld_query);
+    }
+
+    #[test]
+    fn a_file_with_carriage_returns_is_read_as_glibc_reads_it() {
+        let text = "nameserver 10.0.0.1\r\nsearch a b\r\noptions ndots:5\r\n";
+        let error = read(text).expect_err("that is no address").to_string();
+        assert!(
+            error.ends_with(": line 1 is not one: nameserver 10.0.0.1\r"),
+            "{error:?}"
+        );
+        let conf = read(text.to_owned() + "nameserver ::1\n").expect("it has a server");
+        assert_eq!(conf.nameservers, ["[::1]:53".parse().expect("one")]);
+        assert_eq!(conf.search, ["a", "b\r"]);
+        assert_eq!(conf.ndots, 5);
+    }
+
+    #[test]
+    fn bytes_that_are_not_ascii_are_kept() {
+        let conf = read(b"nameserver ::1\nsearch b\xfccher \n").expect("it has a server");
+        assert_eq!(conf.search, ["b\u{fc}cher"]);
+    }
+
+    #[test]
+    fn a_zone_is_a_number_or_an_interface_or_none() {
+        let conf = read("nameserver fe80::1%7\nnameserver fe80::1%lo\nnameserver fe80::1%nosuch\n");
+        let servers = conf.expect("it has servers").nameservers;
+        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            servers,
+            ["[fe80::1%7]:53", "[fe80::1%1]:53", "[fe80::1]:53"]
+        );
+    }
+
+    #[test]
+    fn the_last_of_search_and_domain_counts_unless_it_is_blank() {
         let search = |text: &str| read(text).expect("it has a server").search;
-        assert_eq!(search("nameserver ::1\nsearch a b\ndomain c\n"), ["c"]);
+        assert_eq!(search("nameserver ::1\nsearch a b\ndomain c d\n"), ["c"]);
         assert_eq!(search("nameserver ::1\ndomain c\nsearch a b\n"), ["a", "b"]);
+        assert_eq!(search("nameserver ::1\nsearch a b\nsearch \n"), ["a", "b"]);
+    }
+
+    #[test]
+    fn ten_thousand_lines_give_three_servers() {
+        let conf = read("nameserver 127.0.0.1\n".repeat(10_000));
+        assert_eq!(conf.expect("it has servers").nameservers.len(), 3);
     }
 
     #[test]
@@ -158,5 +406,18 @@ mod tests {
             read("search a\n"),
             Err(ConfError::NoNameserver { .. })
         ));
+        let error = read("nameserver nowhere\n").expect_err("that is no address");
+        assert!(
+            error
+                .to_string()
+                .ends_with(": line 1 is not one: nameserver nowhere")
+        );
+    }
+
+    #[test]
+    fn numbers_are_read_as_c_reads_them() {
+        assert_eq!(atoi(" +12x"), 12);
+        assert_eq!(atoi("-3"), -3);
+        assert_eq!(atoi("x"), 0);
     }
 }

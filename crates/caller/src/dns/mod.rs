@@ -1,13 +1,24 @@
-//! Resolves a name the way glibc does, and keeps a transcript of every question.
+//! Resolves a name the way glibc does, and keeps a transcript of every query.
 //!
-//! hickory does the wire, one question at a time; which names are asked, of which server, how
-//! often and in which order is decided here, because it is what a user wants to see.
+//! hickory encodes and decodes; which names are asked for, of which server, how often and in which
+//! order is decided here, because it is what a user wants to see. Where a comment says "as glibc", it
+//! names the function of glibc 2.36 that does the same.
 
+mod answer;
 mod conf;
+mod hosts;
+mod idn;
 mod lookup;
+mod name;
 mod query;
+mod race;
 mod search;
+mod session;
+mod tcp;
+mod udp;
 
 pub use self::conf::{ConfError, ConfSource, ResolvConf};
-pub use self::lookup::{Families, Lookup, LookupFailure, Resolver};
+pub use self::lookup::{Families, GaiError, Lookup, LookupFailure, Resolver, Source};
+pub use self::name::{Host, HostError, host_text, parse_host};
 pub use self::query::{Family, Query, QueryOutcome, Transport};
+pub use self::race::{Race, Tally};

@@ -1,4 +1,4 @@
-//! Which absolute names a name may stand for, in glibc's order (`res_search`, resolv.conf(5)).
+//! Which absolute names a name may stand for, in glibc's order (`__res_context_search`, resolv.conf(5)).
 
 use hickory_resolver::proto::rr::Name;
 
@@ -7,87 +7,108 @@ use super::ResolvConf;
 /// A name to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    pub(super) name: Name,
-    /// What looks like a Service's short name, tried as it is after the search list. Cluster DNS
-    /// passes it on to servers outside, so a failure to answer it says nothing about the Service.
-    pub(super) last_resort: bool,
+    /// `None`: it is too long for DNS, or has an empty label.
+    pub(super) name: Option<Name>,
+    /// It is from the search list.
+    pub(super) is_searched: bool,
+    /// A Service of that name would be found here.
+    pub(super) is_of_service: bool,
 }
 
 /// A trailing dot: that name alone. At least `ndots` dots: as it is, then with each search domain;
-/// fewer: the other way round. Names that are too long for DNS are left out.
+/// fewer: the other way round.
 pub(super) fn candidates(name: &str, conf: &ResolvConf) -> Vec<Candidate> {
+    let zone = service_zone(name, conf);
+    let candidate = |domain: Option<&str>| {
+        let name = absolute(name, domain.unwrap_or_default());
+        let in_zone = |zone: &Name| name.as_ref().is_some_and(|name| zone.zone_of(name));
+        Candidate {
+            is_of_service: zone.as_ref().is_some_and(in_zone),
+            is_searched: domain.is_some(),
+            name,
+        }
+    };
+    let as_is = candidate(None);
     if name.ends_with('.') {
-        return absolute(name, "").into_iter().map(candidate).collect();
+        return vec![as_is];
     }
     let dots = name.matches('.').count();
-    let searched = conf
-        .search
-        .iter()
-        .filter_map(|domain| absolute(name, domain))
-        .map(candidate);
+    let searched = conf.search.iter().map(|domain| candidate(Some(domain)));
     let mut names: Vec<Candidate> = searched.collect();
-    if let Some(as_is) = absolute(name, "") {
-        if dots >= conf.ndots as usize {
-            names.insert(0, candidate(as_is));
-        } else {
-            let last_resort = !names.is_empty() && is_short(name, dots, conf);
-            let name = as_is;
-            names.push(Candidate { name, last_resort });
-        }
+    if dots >= conf.ndots as usize {
+        names.insert(0, as_is);
+    } else if dots > 0 || names.is_empty() || !conf.no_tld_query {
+        names.push(as_is);
     }
-    // `search .` and repeated domains: nothing is learnt from asking twice.
-    let mut seen = Vec::new();
-    names.retain(|candidate| {
-        let new = !seen.contains(&candidate.name);
-        seen.push(candidate.name.clone());
-        new
-    });
     names
 }
 
-/// `SERVICE`, or, in a cluster, `SERVICE.NAMESPACE` and `SERVICE.NAMESPACE.svc`.
-fn is_short(name: &str, dots: usize, conf: &ResolvConf) -> bool {
-    let in_a_cluster = conf.search.iter().any(|domain| domain.contains(".svc."));
-    dots == 0 || (in_a_cluster && (dots == 1 || name.ends_with(".svc")))
+/// The zone of the cluster, where `name` looks like one of a Service: `SERVICE`, `SERVICE.NAMESPACE`,
+/// `SERVICE.NAMESPACE.svc`, or a name in that zone itself.
+pub(super) fn service_zone(name: &str, conf: &ResolvConf) -> Option<Name> {
+    let zone = cluster_zone(conf)?;
+    let is_fully_qualified = absolute(name, "").is_some_and(|name| zone.zone_of(&name));
+    let is_short = !name.ends_with('.')
+        && match name.split('.').collect::<Vec<_>>().as_slice() {
+            [_] | [_, _] => true,
+            labels => labels.last() == Some(&"svc"),
+        };
+    (is_short || is_fully_qualified).then_some(zone)
 }
 
-fn candidate(name: Name) -> Candidate {
-    Candidate {
-        name,
-        last_resort: false,
-    }
+/// The zone of the cluster, as the search list of its pods has it: `NAMESPACE.svc.ZONE`.
+pub(super) fn cluster_zone(conf: &ResolvConf) -> Option<Name> {
+    let mut domains = conf.search.iter();
+    domains.find_map(|domain| {
+        let (namespace, zone) = domain.split_once(".svc.")?;
+        (!namespace.contains('.')).then(|| absolute(zone, ""))?
+    })
 }
 
-fn absolute(name: &str, domain: &str) -> Option<Name> {
-    let name = name.trim_end_matches('.');
-    let domain = domain.trim_matches('.');
-    let joined = match domain {
-        "" => format!("{name}."),
-        _ => format!("{name}.{domain}."),
+/// A name under a domain.
+pub(super) fn absolute(name: &str, domain: &str) -> Option<Name> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let domain = domain.strip_prefix('.').unwrap_or(domain);
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    let domain = (!domain.is_empty()).then(|| domain.split('.'));
+    let labels = name.split('.').chain(domain.into_iter().flatten());
+    // The bytes of a file were read as Latin-1.
+    let bytes = |label: &str| -> Option<Vec<u8>> {
+        label
+            .chars()
+            .map(|c| u8::try_from(u32::from(c)).ok())
+            .collect()
     };
-    Name::from_ascii(joined).ok()
+    let labels: Vec<Vec<u8>> = labels.map(bytes).collect::<Option<_>>()?;
+    let labels = labels.iter().map(Vec::as_slice);
+    let mut name = Name::from_labels(labels).ok()?;
+    name.set_fqdn(true);
+    Some(name)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::candidates;
+    use super::{Candidate, candidates};
     use crate::dns::ResolvConf;
 
-    fn names(name: &str, ndots: u32, search: &[&str]) -> Vec<String> {
-        let conf = ResolvConf {
-            nameservers: Vec::new(),
+    fn conf(ndots: u32, search: &[&str]) -> ResolvConf {
+        ResolvConf {
             search: search.iter().map(ToString::to_string).collect(),
             ndots,
-            attempts: 2,
-            edns: false,
-            use_tcp: false,
-        };
-        candidates(name, &conf)
-            .iter()
-            .map(|candidate| candidate.name.to_ascii())
-            .collect()
+            ..ResolvConf::new()
+        }
+    }
+
+    fn text(candidate: &Candidate) -> String {
+        let name = candidate.name.as_ref();
+        name.map_or("invalid".to_owned(), |name| name.to_ascii())
+    }
+
+    fn names(name: &str, ndots: u32, search: &[&str]) -> Vec<String> {
+        let names = candidates(name, &conf(ndots, search));
+        names.iter().map(text).collect()
     }
 
     #[test]
@@ -104,55 +125,77 @@ mod tests {
     }
 
     #[test]
-    fn a_trailing_dot_ends_the_matter() {
+    fn a_trailing_dot_disables_the_search_list() {
         assert_eq!(names("b.x.", 5, &["y"]), ["b.x."]);
     }
 
     #[test]
-    fn nothing_is_asked_twice_and_nothing_too_long_at_all() {
-        assert_eq!(names("b", 5, &[".", "y", "Y."]), ["b.", "b.y."]);
-        let long = "l".repeat(64);
-        assert_eq!(names("b", 5, &[&long]), ["b."]);
-        assert!(names(&long, 5, &["y"]).is_empty());
+    fn a_dot_in_front_of_a_domain_is_none() {
+        assert_eq!(names("b", 5, &[".", "Y."]), ["b.", "b.Y.", "b."]);
+        assert_eq!(names("b", 5, &[".y"]), ["b.y.", "b."]);
     }
 
     #[test]
-    fn a_short_name_after_a_search_is_a_last_resort() {
-        let conf = |search: &[&str]| ResolvConf {
-            nameservers: Vec::new(),
-            search: search.iter().map(ToString::to_string).collect(),
-            ndots: 5,
-            attempts: 2,
-            edns: false,
-            use_tcp: false,
+    fn a_name_that_dns_cannot_have_is_marked() {
+        let long = "l".repeat(64);
+        assert_eq!(names("b", 5, &[&long]), ["invalid", "b."]);
+        assert_eq!(names(&long, 5, &["y"]), ["invalid", "invalid"]);
+        assert_eq!(names("a..b", 1, &[]), ["invalid"]);
+    }
+
+    #[test]
+    fn bytes_of_latin_1_are_asked_for_as_they_are() {
+        assert_eq!(names("b", 5, &["f\u{fc}r"]), ["b.f\\374r.", "b."]);
+    }
+
+    #[test]
+    fn no_tld_query_leaves_out_a_bare_name_after_a_search() {
+        let no_tld = |search: &[&str], name| {
+            let conf = ResolvConf {
+                no_tld_query: true,
+                ..conf(5, search)
+            };
+            candidates(name, &conf).iter().map(text).collect::<Vec<_>>()
         };
-        let last = |name: &str, search: &[&str]| {
-            let names = candidates(name, &conf(search));
-            names.last().expect("there is one").last_resort
+        assert_eq!(no_tld(&["y"], "b"), ["b.y."]);
+        assert_eq!(no_tld(&[], "b"), ["b."]);
+        assert_eq!(no_tld(&["y"], "b.x"), ["b.x.y.", "b.x."]);
+    }
+
+    #[test]
+    fn a_service_is_looked_for_in_the_clusters_zone() {
+        let search = ["n.svc.cluster.local", "cluster.local", "corp.example"];
+        let of_service = |name: &str| {
+            let names = candidates(name, &conf(5, &search));
+            let names = names.iter().filter(|candidate| candidate.is_of_service);
+            names.map(text).collect::<Vec<_>>()
         };
-        assert!(last("b", &["y"]));
-        assert!(!last("b", &[]));
-        assert!(!last("b.x", &["y"]));
-        assert!(last("b.x", &["n.svc.cluster.local"]));
-        assert!(last("b.x.svc", &["n.svc.cluster.local"]));
-        assert!(!last("www.example.com", &["n.svc.cluster.local"]));
-        assert!(!last("b.x.svc.cluster.local", &["n.svc.cluster.local"]));
+        assert_eq!(
+            of_service("b"),
+            ["b.n.svc.cluster.local.", "b.cluster.local."]
+        );
+        assert_eq!(of_service("b.x").len(), 2);
+        assert_eq!(of_service("p.b.x.svc").len(), 2);
+        assert_eq!(
+            of_service("b.x.svc.cluster.local.").len(),
+            1,
+            "it is there as it is"
+        );
+        assert!(of_service("www.example.com").is_empty());
+        assert!(of_service("b.").is_empty());
     }
 
     proptest! {
         #[test]
-        fn every_name_asked_for_is_absolute_and_none_is_asked_for_twice(
+        fn every_name_asked_for_is_absolute(
             name: String,
             ndots in 0_u32..20,
             search: Vec<String>,
         ) {
-            let search: Vec<&str> = search.iter().map(String::as_str).collect();
-            let names = names(&name, ndots, &search);
-            prop_assert!(names.iter().all(|name| name.ends_with('.')));
+            let names = candidates(&name, &ResolvConf { search: search.clone(), ndots, ..ResolvConf::new() });
             prop_assert!(names.len() <= search.len() + 1);
-            for (n, name) in names.iter().enumerate() {
-                prop_assert!(!names[..n].iter().any(|other| other.eq_ignore_ascii_case(name)));
-            }
+            let names: Vec<_> = names.iter().filter_map(|candidate| candidate.name.as_ref()).collect();
+            prop_assert!(names.iter().all(|name| name.is_fqdn()));
         }
     }
 }

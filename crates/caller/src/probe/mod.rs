@@ -7,7 +7,7 @@ mod proxy;
 mod tap;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use self::connect::{ConnectError, connect};
 use self::http::{Connection, Exchange, ExchangeError};
 pub use self::http::{HttpConfig, Keep};
-use crate::dns::{Families, Lookup, Resolver};
+use crate::dns::{Host, Lookup, Resolver};
 use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
 use crate::report::{Outcome, Phase, Report, Timings};
-use crate::target::{Host, Target};
+use crate::target::Target;
 
 /// How many addresses are called at once: enough that a few dead ones do not hold up the rest, and few
 /// enough to bound memory.
@@ -162,22 +162,22 @@ impl Probe {
     ) {
         let Target { host, port, .. } = &*self.0.target;
         let resolver = &self.0.resolver;
-        let (lookup, ips) = match host {
-            Host::Address(address) => (None, Ok(vec![*address])),
-            Host::Localhost => (None, Ok(loopback(resolver.families))),
-            Host::Name(name) => {
-                let lookup = resolver.lookup(name, deadline).await;
-                let ips = match &lookup.outcome {
-                    Ok(ips) => Ok(ips.clone()),
-                    Err(failure) => Err(failed(
-                        Stage::Dns,
-                        failure.kind(),
-                        Cause::Lookup,
-                        lookup.duration,
-                    )),
-                };
-                (Some(Arc::new(lookup)), ips)
+        let name = match host {
+            Host::Address { ip, scope_id } => {
+                let address = with_scope(SocketAddr::new(*ip, *port), *scope_id);
+                return (None, Ok((address, Vec::new())));
             }
+            Host::Name(name) => name,
+        };
+        let lookup = resolver.lookup(name, deadline).await;
+        let ips = match &lookup.outcome {
+            Ok(ips) => Ok(ips.clone()),
+            Err(failure) => Err(failed(
+                Stage::Dns,
+                failure.kind(),
+                Cause::Lookup,
+                lookup.duration,
+            )),
         };
         let addresses = ips.and_then(|ips| {
             let mut addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, *port));
@@ -190,7 +190,7 @@ impl Probe {
             let first = addresses.next().ok_or(nothing)?;
             Ok((first, addresses.collect()))
         });
-        (lookup, addresses)
+        (Some(Arc::new(lookup)), addresses)
     }
 
     /// Calls the first of the addresses that takes a connection. A failure before that says nothing
@@ -401,11 +401,10 @@ fn failed(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Fai
     }
 }
 
-fn loopback(families: Families) -> Vec<IpAddr> {
-    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
-    match families {
-        Families::Auto => vec![v4, v6],
-        Families::V4 => vec![v4],
-        Families::V6 => vec![v6],
+/// A link-local address is of use only with its interface.
+fn with_scope(mut address: SocketAddr, scope_id: u32) -> SocketAddr {
+    if let SocketAddr::V6(address) = &mut address {
+        address.set_scope_id(scope_id);
     }
+    address
 }

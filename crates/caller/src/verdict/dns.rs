@@ -1,18 +1,28 @@
-//! Words for lookups that failed.
+//! Words for lookups: what was seen, what is likely behind a failure, and what is worth saying of a
+//! success.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::SocketAddr;
 
-use crate::dns::{Lookup, LookupFailure, Query, QueryOutcome};
+use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Source};
+use crate::failure::FailureKind;
 use crate::views::text::Millis;
+
+/// Evidence is cut here: names come from the network.
+const MAX_EVIDENCE: usize = 512;
 
 /// What was seen: the names that were asked for, the servers and their answers.
 pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
     let Lookup { name, queries, .. } = lookup;
     let outcome = match failure {
-        LookupFailure::Conf(error) => return error.to_string(),
-        LookupFailure::InvalidName => return format!("{name}: not a valid DNS name"),
-        LookupFailure::OutOfTime => return format!("{name}: no time left to ask"),
-        LookupFailure::Answered(outcome) => outcome,
+        LookupFailure::Conf(error) => return cut(error.to_string()),
+        LookupFailure::InvalidName => return cut(format!("{name}: not a valid DNS name")),
+        LookupFailure::Forbidden { .. } => {
+            return cut(format!("{name}: AAAA is not asked for: options no-aaaa"));
+        }
+        LookupFailure::OutOfTime => return cut(format!("{name}: no time left to ask")),
+        LookupFailure::Answered { outcome, .. } => outcome,
     };
     let mut evidence = format!("{name}: {}", Outcome(outcome, queries));
     // What did not decide is not hidden, either.
@@ -27,10 +37,189 @@ pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
             evidence += &format!("; {}", Outcome(outcome, queries));
         }
     }
-    evidence + &format!(" after {}", Millis(Some(lookup.duration)))
+    if let Some((query, target)) = dangling(lookup) {
+        evidence += &format!("; CNAME of {} is {target}", query.name);
+    }
+    let strays: u32 = queries.iter().map(|query| query.strays).sum();
+    if strays > 0 {
+        evidence += &format!("; {strays} datagrams that were no answer");
+    }
+    cut(evidence) + &format!(" after {}", Millis(Some(lookup.duration)))
 }
 
-/// An outcome, the names that were asked for and the servers that gave it.
+/// What is likely behind the failure: refined by what was seen, where it tells more than its kind.
+pub fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, str> {
+    let usual = || super::usual_cause(failure.kind()).into();
+    let outcome = match failure {
+        LookupFailure::Forbidden { .. } => {
+            return "options no-aaaa in resolv.conf forbids IPv6".into();
+        }
+        LookupFailure::InvalidName => return "no name in DNS can be that long or look so".into(),
+        LookupFailure::Answered { outcome, .. } => outcome,
+        LookupFailure::Conf(_) | LookupFailure::OutOfTime => return usual(),
+    };
+    let is_of_service = lookup.service_zone().is_some();
+    match outcome {
+        QueryOutcome::NxDomain | QueryOutcome::NoData => {
+            if let Some((query, target)) = dangling(lookup) {
+                let what = match lookup
+                    .service_zone()
+                    .is_some_and(|zone| zone.zone_of(&query.name))
+                {
+                    true => "the Service is an ExternalName".to_owned(),
+                    false => format!("{} is an alias", query.name),
+                };
+                let fate = match query.outcome {
+                    QueryOutcome::NxDomain => "does not exist",
+                    _ => "does not exist or has no address",
+                };
+                return cut(format!("{what} for {target}, which {fate}")).into();
+            }
+            match outcome {
+                QueryOutcome::NxDomain => no_such_name(lookup).unwrap_or_else(usual),
+                _ => usual(),
+            }
+        }
+        QueryOutcome::Timeout if silent_server_answered(lookup) => {
+            "DNS is up, as it answered another query just now: packets get lost (the race of A and \
+             AAAA, caller resolve --repeat), or its upstream is silent"
+                .into()
+        }
+        QueryOutcome::Referral => "the nameserver does not resolve names for its clients".into(),
+        QueryOutcome::ServFail if !is_of_service && lookup.is_in_a_cluster() => {
+            "cluster DNS is up but its upstream cannot answer".into()
+        }
+        _ => usual(),
+    }
+}
+
+/// What it means that the name does not exist, where that is more than a missing Service.
+fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
+    if lookup.service_zone().is_none() {
+        return Some(match lookup.is_in_a_cluster() {
+            true => "it is not in the cluster's domain, and DNS outside of it does not know the name",
+            false => "DNS does not know the name",
+        }
+        .into());
+    }
+    // One dot: it may be meant either way.
+    let (service, namespace) = lookup.name.split_once('.')?;
+    let as_is = lookup.queries.last()?;
+    let is_unknown = as_is.outcome == QueryOutcome::NxDomain && as_is.name.num_labels() == 2;
+    (!namespace.contains('.') && is_unknown).then(|| {
+        let what = "nor such a name outside of the cluster";
+        format!("no Service {service} in the namespace {namespace}, {what}").into()
+    })
+}
+
+/// The command that tells most about the failure, where that differs from what its kind suggests.
+pub fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> {
+    let config = || "kubectl get configmap -n kube-system coredns -o yaml".to_owned();
+    let (query, target) = dangling(lookup).unzip();
+    match (failure.kind(), lookup.service_zone(), query) {
+        (FailureKind::DnsNxdomain | FailureKind::DnsNodata, Some(_), Some(_)) => {
+            Some(format!("caller resolve {}", target?))
+        }
+        (FailureKind::DnsNxdomain | FailureKind::DnsNodata, None, _) => Some(config()),
+        _ => None,
+    }
+}
+
+/// What is worth saying of a lookup that succeeded, if anything.
+pub fn note(lookup: &Lookup) -> Option<String> {
+    let addresses = lookup.outcome.as_ref().ok()?;
+    if let Some(name) = lookup.answered_elsewhere() {
+        return Some(cut(format!(
+            "{name} answered, which is not where {} was to be found: a wildcard in a search domain, or a resolver that makes names up",
+            lookup.name
+        )));
+    }
+    let unspecified = addresses.iter().find(|ip| ip.is_unspecified())?;
+    Some(format!(
+        "{unspecified} is no address of another machine: a blocklist or a placeholder answered, and a call ends at this pod"
+    ))
+}
+
+/// What `resolv.conf` says that has no effect here, a line each.
+pub fn passed_over(lookup: &Lookup) -> Vec<String> {
+    let Some(conf) = &lookup.conf else {
+        return Vec::new();
+    };
+    let lines = conf.passed_over.iter();
+    lines
+        .map(|(line, text)| format!("line {line}: {text}"))
+        .collect()
+}
+
+/// The error as glibc's `gai_strerror` words it: what other programs in this pod write into their logs.
+pub fn as_glibc_says(error: GaiError) -> &'static str {
+    match error {
+        GaiError::NoName => "Name or service not known",
+        GaiError::NoData => "No address associated with hostname",
+        GaiError::Again => "Temporary failure in name resolution",
+    }
+}
+
+/// What the losses of many rounds tell, if there were any.
+pub fn race_verdict(race: &Race) -> Option<&'static str> {
+    let (one, two) = (&race.one_socket, &race.two_sockets);
+    match (one.lost, two.lost) {
+        (0, 0) => None,
+        (one, two) if one > two.saturating_mul(2) => Some(
+            "two packets from one socket race each other (conntrack), and programs with glibc wait five seconds for the one that is lost: a DNS cache on each node, or options single-request-reopen, prevents it",
+        ),
+        _ => Some(
+            "packets get lost whatever socket they are from: the network, or DNS is overloaded",
+        ),
+    }
+}
+
+/// Where the addresses are from.
+pub fn source(lookup: &Lookup) -> String {
+    match &lookup.source {
+        Source::Hosts(path) => format!("in {}", path.display()),
+        Source::Loopback => "this machine by definition".to_owned(),
+        Source::Dns => lookup
+            .answered
+            .as_ref()
+            .map_or("in DNS".to_owned(), |name| format!("as {name}")),
+    }
+}
+
+/// An alias that leads nowhere, and its last target.
+fn dangling(lookup: &Lookup) -> Option<(&Query, String)> {
+    let mut queries = lookup.queries.iter();
+    queries.find_map(|query| {
+        let is_nothing = matches!(query.outcome, QueryOutcome::NxDomain | QueryOutcome::NoData);
+        let target = query.cnames.last().filter(|_| is_nothing)?;
+        Some((query, target.to_ascii()))
+    })
+}
+
+/// Whether a server that was silent has answered another query of the same lookup.
+fn silent_server_answered(lookup: &Lookup) -> bool {
+    let is_silent = |query: &&Query| query.outcome == QueryOutcome::Timeout;
+    let silent: Vec<SocketAddr> = lookup
+        .queries
+        .iter()
+        .filter(is_silent)
+        .map(|q| q.server)
+        .collect();
+    let mut queries = lookup.queries.iter();
+    queries.any(|query| {
+        let is_failure = matches!(
+            query.outcome,
+            QueryOutcome::Timeout
+                | QueryOutcome::Malformed(_)
+                | QueryOutcome::Unreachable(_)
+                | QueryOutcome::Local(_)
+                | QueryOutcome::Truncated
+        );
+        !is_failure && silent.contains(&query.server)
+    })
+}
+
+/// An outcome, the names that were asked for, the servers that gave it and the record types.
 struct Outcome<'a>(&'a QueryOutcome, &'a [Query]);
 
 impl fmt::Display for Outcome<'_> {
@@ -39,7 +228,12 @@ impl fmt::Display for Outcome<'_> {
         let alike = || queries.iter().filter(|query| query.outcome == **outcome);
         let names = distinct(alike().map(|query| query.name.to_ascii()));
         let servers = distinct(alike().map(|query| query.server.to_string()));
-        write!(f, "{outcome} for {names} from {servers}")
+        let types = distinct(alike().map(|query| query.family.to_string()));
+        let shown: fn(&QueryOutcome) -> String = |outcome| match outcome {
+            QueryOutcome::Addresses { addresses, .. } => format!("{} addresses", addresses.len()),
+            outcome => outcome.to_string(),
+        };
+        write!(f, "{} for {names} from {servers} ({types})", shown(outcome))
     }
 }
 
@@ -52,4 +246,13 @@ fn distinct(items: impl Iterator<Item = String>) -> String {
         }
     }
     list.join(", ")
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_EVIDENCE {
+        let fits = |at: &usize| text.is_char_boundary(*at);
+        text.truncate((0..=MAX_EVIDENCE).rev().find(fits).unwrap_or_default());
+        text.push_str("...");
+    }
+    text
 }

@@ -9,12 +9,11 @@ use std::borrow::Cow;
 
 use runtime::escape::Escaped;
 
-pub use self::next::{how_to_read, next_command};
-use crate::dns::{Lookup, LookupFailure};
+pub use self::next::{after_lookup, how_to_read, next_command};
+use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, OsError, Stage};
 use crate::report::Report;
 use crate::stats::NotSeen;
-use crate::target::Host;
 use crate::views::text::Millis;
 
 /// What was seen: names, addresses, errors, sizes, times.
@@ -52,7 +51,9 @@ pub fn what(failure: &Failure) -> &'static str {
 /// What is most likely behind it, as far as the evidence tells.
 pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     let refined = match failure.stage {
-        Stage::Dns => None,
+        Stage::Dns => {
+            failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
+        }
         Stage::Connect => connect_cause(report, failure),
         Stage::Http => http::likely(report, failure),
     };
@@ -76,7 +77,7 @@ fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
 
 fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
     if failure.kind == FailureKind::ConnectRefused
-        && matches!(report.target.host, Host::Address(_) | Host::Localhost)
+        && matches!(report.target.host, Host::Address { .. })
     {
         return Some("nothing listens at that port; a Service's address without a ready endpoint refuses as well".into());
     }

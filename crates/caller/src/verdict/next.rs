@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use crate::dns::Lookup;
+use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::FailureKind;
 use crate::report::Report;
-use crate::target::Host;
 
 /// Whom the call was for, as far as kubectl can be asked about it.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +20,9 @@ enum Subject {
 
 /// The command that tells most about a failure of this kind.
 pub fn next_command(report: &Report, kind: FailureKind) -> String {
+    if let Some((lookup, failure)) = super::failed_lookup(report) {
+        return after_lookup(lookup, failure);
+    }
     let own_namespace = report.lookup.as_deref().and_then(own_namespace);
     let subject = subject(&report.target.host, own_namespace);
     let subject = match (subject, report.address) {
@@ -39,6 +41,20 @@ pub fn next_command(report: &Report, kind: FailureKind) -> String {
         }
         _ => command(kind, &subject, own_namespace),
     }
+}
+
+/// The command that tells most about a lookup that failed.
+pub fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
+    let usual = || {
+        let host = Host::Name(lookup.name.clone());
+        let own_namespace = own_namespace(lookup);
+        command(
+            failure.kind(),
+            &subject(&host, own_namespace),
+            own_namespace,
+        )
+    };
+    super::dns::next_command(lookup, failure).unwrap_or_else(usual)
 }
 
 /// How to read what the next command prints, where it tells several causes apart.
@@ -157,9 +173,9 @@ fn own_namespace(lookup: &Lookup) -> Option<&str> {
 /// From the host of a URL, `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
 fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
     let name = match host {
+        Host::Name(name) if is_localhost(name) => return Subject::Outside,
         Host::Name(name) => name,
-        Host::Address(address) => return Subject::Address(*address),
-        Host::Localhost => return Subject::Outside,
+        Host::Address { ip, .. } => return Subject::Address(*ip),
     };
     let labels: Vec<&str> = name.split('.').filter(|label| !label.is_empty()).collect();
     let (name, namespace) = match labels.iter().position(|label| *label == "svc") {
@@ -174,6 +190,11 @@ fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
         true => Subject::Service(name.to_owned(), namespace.map(str::to_owned)),
         false => Subject::Outside,
     }
+}
+
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// Whether the text is a name that Kubernetes gives to a Service or a namespace (RFC 1123, a label).

@@ -128,14 +128,21 @@ impl Diagnosis<'_> {
             Ok(addresses) => {
                 let addresses: Vec<String> = addresses.iter().map(|ip| ip.to_string()).collect();
                 let text = format!(
-                    "{} is {} in {}, {} questions",
+                    "{} is {} in {}, {} questions, {}",
                     lookup.name,
                     addresses.join(", "),
                     Millis(Some(lookup.duration)),
-                    lookup.queries.len()
+                    lookup.queries.len(),
+                    verdict::dns::source(lookup),
                 );
                 let mark = Mark::of(Some(lookup.duration), SLOW_LOOKUP);
-                self.step(f, mark, "DNS", Escaped::new(text.as_bytes()))
+                self.step(f, mark, "DNS", Escaped::new(text.as_bytes()))?;
+                match verdict::dns::note(lookup) {
+                    Some(note) => {
+                        writeln!(f, "      note         {}", Escaped::new(note.as_bytes()))
+                    }
+                    None => Ok(()),
+                }
             }
             Err(failure) => {
                 let step = match lookup.conf {
@@ -234,10 +241,13 @@ fn explain(
     writeln!(f, "      what         {}", verdict::what(failure))?;
     match likely {
         Some(likely) => writeln!(f, "      likely       {likely}")?,
-        None => writeln!(f, "      likely       {}", verdict::likely(report, failure))?,
+        None => {
+            let likely = verdict::likely(report, failure);
+            writeln!(f, "      likely       {}", Escaped::new(likely.as_bytes()))?;
+        }
     }
     let next = verdict::next_command(report, failure.kind);
-    writeln!(f, "      next         {next}")?;
+    writeln!(f, "      next         {}", Escaped::new(next.as_bytes()))?;
     match verdict::how_to_read(report, failure.kind) {
         Some(reading) => writeln!(f, "      read         {reading}"),
         None => Ok(()),

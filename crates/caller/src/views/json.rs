@@ -139,6 +139,11 @@ struct Detail {
 #[derive(Serialize)]
 struct Dns<'a> {
     name: &'a str,
+    /// The absolute name that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     questions: Vec<QueryView>,
 }
 
@@ -153,6 +158,8 @@ struct QueryView {
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<u32>,
     addresses: Vec<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cnames: Vec<String>,
     ms: f64,
 }
 
@@ -207,6 +214,8 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
 fn dns(lookup: &Lookup) -> Dns<'_> {
     Dns {
         name: &lookup.name,
+        answered: lookup.answered.as_ref().map(|name| name.to_ascii()),
+        note: verdict::dns::note(lookup),
         questions: lookup.queries.iter().map(query).collect(),
     }
 }
@@ -224,6 +233,7 @@ fn query(query: &Query) -> QueryView {
         rcode: query.outcome.to_string(),
         ttl,
         addresses,
+        cnames: query.cnames.iter().map(|name| name.to_ascii()).collect(),
         ms: millis(query.duration),
     }
 }

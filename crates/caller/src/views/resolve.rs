@@ -1,77 +1,199 @@
-//! `caller resolve`: a lookup, query by query, for a person.
+//! What `caller resolve` prints of a lookup: the configuration, every query, the verdict, and what the
+//! search list cost.
+//!
+//! ```text
+//! nameserver 10.96.0.10:53
+//! search     demo.svc.cluster.local svc.cluster.local cluster.local
+//! options    ndots:5 attempts:2
+//!
+//! backend.demo.svc.cluster.local.  A     10.96.0.10:53  udp      0.4ms  NOERROR  ttl 30  10.96.3.4
+//! backend.demo.svc.cluster.local.  AAAA  10.96.0.10:53  udp      0.4ms  NODATA
+//!
+//! backend is 10.96.3.4, found in 0.5ms as backend.demo.svc.cluster.local.
+//! asked      2 queries, none of them in vain
+//! ```
 
 use std::fmt;
 
 use runtime::escape::Escaped;
 
 use super::text::Millis;
-use crate::dns::{Lookup, Query, QueryOutcome, ResolvConf};
-use crate::verdict;
+use crate::dns::{Lookup, LookupFailure, Query, QueryOutcome, Race, ResolvConf, Tally};
+use crate::verdict::{self, dns};
 
-/// Displays a lookup: the configuration, every question, the verdict.
+/// Displays a lookup.
 #[derive(Debug)]
-pub struct Transcript<'a>(pub &'a Lookup);
+pub struct Transcript<'a> {
+    /// The lookup.
+    pub lookup: &'a Lookup,
+    /// What to run next, where it failed.
+    pub next: Option<String>,
+}
 
 impl fmt::Display for Transcript<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lookup = self.0;
+        let lookup = self.lookup;
         if let Some(conf) = &lookup.conf {
             for server in &conf.nameservers {
                 writeln!(f, "nameserver {server}")?;
             }
-            writeln!(f, "search     {}", conf.search.join(" "))?;
-            writeln!(f, "options    {}", Options(conf))?;
-            writeln!(f)?;
-        }
-        let width = |column: fn(&Query) -> String| {
-            lookup
-                .queries
-                .iter()
-                .map(|q| column(q).len())
-                .max()
-                .unwrap_or(0)
-        };
-        let name_width = width(|question| question.name.to_ascii());
-        let server_width = width(|question| question.server.to_string());
-        for question in &lookup.queries {
-            write!(
+            writeln!(
                 f,
-                "{name:name_width$}  {family:<4}  {server:server_width$}  {transport}  {took:>9}  {answer}",
-                name = question.name.to_ascii(),
-                family = question.family.to_string(),
-                server = question.server.to_string(),
-                transport = question.transport,
-                took = Millis(Some(question.duration)),
-                answer = question.outcome,
+                "search     {}",
+                Escaped::new(conf.search.join(" ").as_bytes())
             )?;
-            if let QueryOutcome::Addresses { addresses, ttl } = &question.outcome {
-                write!(f, "  ttl {ttl}  ")?;
-                join(f, addresses)?;
+            writeln!(f, "options    {}", Options(conf))?;
+            for line in dns::passed_over(lookup) {
+                writeln!(f, "passed over {}", Escaped::new(line.as_bytes()))?;
             }
             writeln!(f)?;
         }
+        self.queries(f)?;
         match &lookup.outcome {
             Ok(addresses) => {
-                write!(f, "\n{} is ", lookup.name)?;
+                if !lookup.queries.is_empty() {
+                    writeln!(f)?;
+                }
+                write!(f, "{} is ", lookup.name)?;
                 join(f, addresses)?;
-                writeln!(f, ", found in {}", Millis(Some(lookup.duration)))
-            }
-            Err(failure) => {
-                let kind = failure.kind();
                 writeln!(
                     f,
-                    "\n{}",
-                    Escaped::new(verdict::dns::evidence(lookup, failure).as_bytes())
+                    ", found in {} {}",
+                    Millis(Some(lookup.duration)),
+                    dns::source(lookup)
                 )?;
-                let (words, cause) = (verdict::words(kind), verdict::usual_cause(kind));
-                writeln!(f, "Lookup failed: {words}; likely {cause}")
+                if let Some(note) = dns::note(lookup) {
+                    writeln!(f, "note       {}", Escaped::new(note.as_bytes()))?;
+                }
             }
+            Err(failure) => self.failure(f, failure)?,
+        }
+        match lookup.queries.is_empty() {
+            true => Ok(()),
+            false => writeln!(f, "asked      {}", Cost(lookup)),
         }
     }
 }
 
+impl Transcript<'_> {
+    fn queries(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queries = &self.lookup.queries;
+        let width = |column: fn(&Query) -> String| {
+            let widths = queries.iter().map(|query| column(query).len());
+            widths.max().unwrap_or(0)
+        };
+        let name_width = width(|query| query.name.to_ascii());
+        let server_width = width(|query| query.server.to_string());
+        for query in queries {
+            write!(
+                f,
+                "{name:name_width$}  {family:<4}  {server:server_width$}  {transport}  {took:>9}  {answer}",
+                name = query.name.to_ascii(),
+                family = query.family.to_string(),
+                server = query.server.to_string(),
+                transport = query.transport,
+                took = Millis(Some(query.duration)),
+                answer = Escaped::new(query.outcome.to_string().as_bytes()),
+            )?;
+            if let QueryOutcome::Addresses { addresses, ttl } = &query.outcome {
+                write!(f, "  ttl {ttl}  ")?;
+                join(f, addresses)?;
+            }
+            for target in &query.cnames {
+                write!(f, "  CNAME {target}")?;
+            }
+            if query.strays > 0 {
+                write!(f, "  ({} datagrams that were no answer)", query.strays)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+
+    fn failure(&self, f: &mut fmt::Formatter<'_>, failure: &LookupFailure) -> fmt::Result {
+        let evidence = dns::evidence(self.lookup, failure);
+        let cause = dns::likely_cause(self.lookup, failure);
+        writeln!(f, "\n{}", Escaped::new(evidence.as_bytes()))?;
+        writeln!(
+            f,
+            "Lookup failed: {}; likely {}",
+            verdict::words(failure.kind()),
+            Escaped::new(cause.as_bytes())
+        )?;
+        if let LookupFailure::Answered { glibc, .. } | LookupFailure::Forbidden { glibc } = failure
+        {
+            writeln!(f, "glibc says {}", dns::as_glibc_says(*glibc))?;
+        }
+        match &self.next {
+            Some(next) => writeln!(f, "next       {}", Escaped::new(next.as_bytes())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many queries there were, and how many of them the search list was to blame for.
+struct Cost<'a>(&'a Lookup);
+
+impl fmt::Display for Cost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lookup = self.0;
+        write!(f, "{} queries", lookup.queries.len())?;
+        // The search list is not to blame for what it is there for.
+        let Some(name) = lookup.expected_name() else {
+            return Ok(());
+        };
+        let in_vain = lookup.queries.iter().filter(|query| query.name != name);
+        match in_vain.count() {
+            0 => f.write_str(", none of them in vain"),
+            in_vain => write!(
+                f,
+                ", {in_vain} of them in vain, for the search list (ndots:{}): {name}, with its final dot, saves them",
+                lookup.conf.as_ref().map_or(0, |conf| conf.ndots)
+            ),
+        }
+    }
+}
+
+/// Displays what got lost in many rounds of the same queries.
+#[derive(Debug)]
+pub struct RaceView<'a>(pub &'a Race);
+
+impl fmt::Display for RaceView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let race = self.0;
+        writeln!(
+            f,
+            "\nA and AAAA of {} from {}, {} times each way",
+            race.name, race.server, race.rounds
+        )?;
+        writeln!(f, "one socket   {}", Counts(&race.one_socket))?;
+        writeln!(f, "two sockets  {}", Counts(&race.two_sockets))?;
+        let total = race.one_socket.and(&race.two_sockets);
+        writeln!(f, "total        {}", Counts(&total))?;
+        match dns::race_verdict(race) {
+            Some(verdict) => writeln!(f, "likely       {verdict}"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Counts<'a>(&'a Tally);
+
+impl fmt::Display for Counts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally {
+            asked, lost, slow, ..
+        } = self.0;
+        let [p50, p99] = [50, 99].map(|percent| Millis(self.0.percentile(percent)));
+        write!(
+            f,
+            "{asked} asked, {lost} lost, {slow} slow, p50 {p50}, p99 {p99}"
+        )
+    }
+}
+
 /// The options that decide what is asked.
-pub(super) struct Options<'a>(pub(super) &'a ResolvConf);
+pub(crate) struct Options<'a>(pub(crate) &'a ResolvConf);
 
 impl fmt::Display for Options<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,15 +202,32 @@ impl fmt::Display for Options<'_> {
             search: _,
             ndots,
             attempts,
+            timeout,
+            rotate,
             edns,
             use_tcp,
+            single_request,
+            single_request_reopen,
+            no_aaaa,
+            no_tld_query,
+            passed_over: _,
         } = self.0;
         write!(f, "ndots:{ndots} attempts:{attempts}")?;
-        if *edns {
-            f.write_str(" edns0")?;
+        if let Some(timeout) = timeout {
+            write!(f, " timeout:{}", timeout.as_secs())?;
         }
-        if *use_tcp {
-            f.write_str(" use-vc")?;
+        for (is_set, name) in [
+            (*rotate, "rotate"),
+            (*edns, "edns0"),
+            (*use_tcp, "use-vc"),
+            (*single_request && !*single_request_reopen, "single-request"),
+            (*single_request_reopen, "single-request-reopen"),
+            (*no_aaaa, "no-aaaa"),
+            (*no_tld_query, "no-tld-query"),
+        ] {
+            if is_set {
+                write!(f, " {name}")?;
+            }
         }
         Ok(())
     }

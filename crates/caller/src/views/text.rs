@@ -48,6 +48,7 @@ impl fmt::Display for Block<'_> {
                 let what = verdict::what(failure);
                 let likely = verdict::likely(report, failure);
                 writeln!(f, "{}", Evidence { report, failure })?;
+                let likely = Escaped::new(likely.as_bytes());
                 writeln!(f, "Call failed: {what}; likely {likely}")?;
             }
         }
@@ -131,6 +132,10 @@ impl fmt::Display for Wide<'_> {
         }
         for (phase, duration) in report.timings.iter() {
             write!(f, " {}={}", phase.label(), Millis(duration))?;
+        }
+        let lookup = report.lookup.as_ref();
+        if let Some(name) = lookup.and_then(|lookup| lookup.answered_elsewhere()) {
+            write!(f, " answered={name}")?;
         }
         write!(f, " id={}", report.request_id)
     }

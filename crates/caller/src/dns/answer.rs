@@ -1,0 +1,259 @@
+//! Reads what a name server answered, in one pass over its records, in their order.
+//!
+//! Only the header, the question and the answer section are decoded. A message holds thousands of
+//! records and each name in it may take many steps to decode, so reading gives way to other tasks now
+//! and then, and ends at the deadline.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hickory_resolver::proto::op::{Header, MessageType, OpCode, Query as Question, ResponseCode};
+use hickory_resolver::proto::rr::{DNSClass, Name, RecordType};
+use hickory_resolver::proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError};
+use tokio::time::Instant;
+
+use super::query::{Family, QueryOutcome, Transport};
+
+/// Records that are read before other tasks get their turn.
+const RECORDS_AT_ONCE: usize = 32;
+
+/// CNAMEs that are kept to be shown.
+const MAX_CNAMES: usize = 8;
+
+/// A query whose answer is awaited.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) id: u16,
+    pub(super) name: &'a Name,
+    pub(super) family: Family,
+}
+
+/// An answer to a query.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) outcome: QueryOutcome,
+    pub(super) cnames: Vec<Name>,
+    /// It is a success that has records, so the search ends here, whatever they are.
+    pub(super) has_records: bool,
+    /// `None` where what came is no answer.
+    pub(super) code: Option<ResponseCode>,
+}
+
+impl Answer {
+    pub(super) fn malformed(why: &str) -> Self {
+        Self {
+            outcome: QueryOutcome::Malformed(why.to_owned()),
+            cnames: Vec::new(),
+            has_records: false,
+            code: None,
+        }
+    }
+}
+
+/// What a datagram or message is to a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// It answers the query.
+    Answer,
+    /// It has the query's id by chance, or by guessing.
+    AnotherQuestion,
+    /// It has the query's id, but is no answer to it.
+    Malformed(&'static str),
+    /// It has nothing to do with the query.
+    Stray,
+}
+
+impl Asked<'_> {
+    /// Whether `message` answers this query, as glibc's `__libc_res_queriesmatch` decides it: same id,
+    /// same question. A refusal may come as a bare header.
+    pub(super) fn matches(&self, message: &[u8]) -> Match {
+        if message.get(..2) != Some(&self.id.to_be_bytes()[..]) {
+            return Match::Stray;
+        }
+        let mut decoder = BinDecoder::new(message);
+        let Ok(header) = Header::read(&mut decoder) else {
+            return Match::Malformed("it is too short");
+        };
+        if header.message_type != MessageType::Response || header.op_code != OpCode::Query {
+            return Match::Malformed("it is not a response to a query");
+        }
+        match header.counts.queries {
+            0 if is_refusal(header.response_code) => Match::Answer,
+            1 => match Question::read(&mut decoder) {
+                Ok(question) if self.is_question(&question) => Match::Answer,
+                Ok(_) => Match::AnotherQuestion,
+                Err(_) => Match::Malformed("its question cannot be decoded"),
+            },
+            _ => Match::Malformed("it has no question"),
+        }
+    }
+
+    fn is_question(&self, question: &Question) -> bool {
+        question.name() == self.name
+            && question.query_type() == self.family.record_type()
+            && question.query_class() == DNSClass::IN
+    }
+
+    /// Reads a message that matches, until `deadline` at the latest.
+    /// As there, no answer is taken for a name that no host can have (`__res_binary_hnok`), which a
+    /// search domain can make of any.
+    pub(super) async fn read(
+        &self,
+        message: &[u8],
+        transport: Transport,
+        deadline: Instant,
+    ) -> Answer {
+        let mut decoder = BinDecoder::new(message);
+        let header = match Header::read(&mut decoder) {
+            Ok(header) => header,
+            Err(error) => return Answer::malformed(&error.to_string()),
+        };
+        let count = header.counts.answers;
+        let is_success = header.response_code == ResponseCode::NoError;
+        let mut answer = Answer {
+            outcome: QueryOutcome::NoData,
+            cnames: Vec::new(),
+            has_records: is_success && count > 0,
+            code: Some(header.response_code),
+        };
+        if transport == Transport::Udp {
+            // As glibc's `send_dg`: neither an answer nor a server that would ask for one.
+            let is_referral = is_success
+                && count == 0
+                && header.counts.additionals == 0
+                && !header.authoritative
+                && !header.recursion_available;
+            if is_referral {
+                answer.outcome = QueryOutcome::Referral;
+                return answer;
+            }
+            if header.truncation && !is_refusal(header.response_code) {
+                answer.outcome = QueryOutcome::Truncated;
+                return answer;
+            }
+        }
+        let read = match Question::read(&mut decoder) {
+            Ok(_) => {
+                self.records(&mut decoder, count, &mut answer, deadline)
+                    .await
+            }
+            Err(_) => Ok(None),
+        };
+        answer.outcome = match (header.response_code, read) {
+            (ResponseCode::NoError, Ok(_)) if answer.has_records && !is_host(self.name) => {
+                QueryOutcome::Malformed("no host can have that name".into())
+            }
+            (ResponseCode::NoError, Ok(outcome)) => outcome.unwrap_or(QueryOutcome::NoData),
+            (ResponseCode::NoError, Err(error)) => QueryOutcome::Malformed(error.to_string()),
+            (ResponseCode::NXDomain, _) => QueryOutcome::NxDomain,
+            (ResponseCode::ServFail, _) => QueryOutcome::ServFail,
+            (ResponseCode::Refused, _) => QueryOutcome::Refused,
+            (code, _) => QueryOutcome::OtherCode(code.into()),
+        };
+        answer
+    }
+
+    /// Follows the CNAMEs to addresses, as glibc's `gaih_getanswer_slice`: every CNAME changes the
+    /// name whose addresses count from there on, and a chain out of order leads nowhere.
+    async fn records(
+        &self,
+        decoder: &mut BinDecoder<'_>,
+        count: u16,
+        answer: &mut Answer,
+        deadline: Instant,
+    ) -> Result<Option<QueryOutcome>, DecodeError> {
+        let mut wanted = self.name.clone();
+        let mut ttl = u32::MAX;
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        let mut is_loop = false;
+        for n in 0..usize::from(count) {
+            if n % RECORDS_AT_ONCE == RECORDS_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+                if Instant::now() >= deadline {
+                    return Ok(Some(QueryOutcome::Timeout));
+                }
+            }
+            let record = Record::read(decoder)?;
+            if record.class != DNSClass::IN {
+                continue;
+            }
+            if record.rtype == RecordType::CNAME {
+                ttl = ttl.min(record.ttl);
+                wanted = Name::read(&mut decoder.clone(record.data_at))?;
+                is_loop |= wanted == *self.name || wanted == record.owner;
+                if answer.cnames.len() == MAX_CNAMES {
+                    answer.cnames.pop();
+                }
+                answer.cnames.push(wanted.clone());
+            } else if record.rtype == self.family.record_type() && record.owner == wanted {
+                let Some(address) = address(record.data) else {
+                    continue;
+                };
+                ttl = ttl.min(record.ttl);
+                addresses.push(address);
+            }
+        }
+        Ok(match addresses.is_empty() {
+            false => Some(QueryOutcome::Addresses { addresses, ttl }),
+            true if is_loop => Some(QueryOutcome::Malformed("a CNAME loop".into())),
+            true => None,
+        })
+    }
+}
+
+/// The server does not answer the query at all; glibc's `send_dg` asks the next one.
+pub(super) fn is_refusal(code: ResponseCode) -> bool {
+    matches!(
+        code,
+        ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused
+    )
+}
+
+fn is_host(name: &Name) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.iter()
+        .all(|label| !label.starts_with(b"-") && label.iter().all(is_plain))
+}
+
+/// A record whose data is not decoded yet.
+struct Record<'a> {
+    owner: Name,
+    rtype: RecordType,
+    class: DNSClass,
+    ttl: u32,
+    data: &'a [u8],
+    data_at: u16,
+}
+
+impl<'a> Record<'a> {
+    fn read(decoder: &mut BinDecoder<'a>) -> Result<Self, DecodeError> {
+        let owner = Name::read(decoder)?;
+        // These are names for any number.
+        let rtype = decoder.read_u16()?.unverified().into();
+        let class = decoder.read_u16()?.unverified().into();
+        let ttl = decoder.read_u32()?.unverified();
+        let len = decoder.read_u16()?.unverified();
+        // A message over TCP has a length of 16 bits, and a datagram is shorter.
+        let data_at = u16::try_from(decoder.index()).unwrap_or(u16::MAX);
+        let data = decoder.read_slice(len.into())?.unverified();
+        Ok(Self {
+            owner,
+            rtype,
+            class,
+            ttl,
+            data,
+            data_at,
+        })
+    }
+}
+
+fn address(data: &[u8]) -> Option<IpAddr> {
+    match data.len() {
+        4 => <[u8; 4]>::try_from(data)
+            .ok()
+            .map(|v4| Ipv4Addr::from(v4).into()),
+        16 => <[u8; 16]>::try_from(data)
+            .ok()
+            .map(|v6| Ipv6Addr::from(v6).into()),
+        _ => None,
+    }
+}

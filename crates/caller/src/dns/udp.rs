@@ -1,0 +1,136 @@
+//! Queries to one name server over UDP, from one connected socket.
+//!
+//! Connected, because only then the kernel tells of an ICMP "port unreachable", which says at once
+//! what would else be a timeout.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Asked, Match};
+use super::query::{Family, Query, QueryOutcome, Transport, encode};
+use super::session::{Reply, Round};
+
+/// The largest datagram. A server may send more than the query allows, and it is read all the same.
+pub(super) const MAX_DATAGRAM: usize = 65_535;
+
+/// Datagrams of no use that are read before other tasks get their turn.
+const STRAYS_AT_ONCE: u32 = 64;
+
+pub(super) async fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    Ok(socket)
+}
+
+/// Sends a query for each family at once and waits until all are answered, or `until`.
+pub(super) async fn ask(
+    socket: &UdpSocket,
+    round: &Round<'_>,
+    until: Instant,
+    buffer: &mut Vec<u8>,
+) -> Vec<Reply> {
+    let start = Instant::now();
+    let mut waiting = Vec::with_capacity(2);
+    let mut replies = Vec::with_capacity(2);
+    let reply = |family, outcome, strays| reply(round, family, outcome, strays, start.elapsed());
+    for &family in round.families {
+        let sent = match encode(round.name, family, round.edns) {
+            Ok((id, packet)) => socket.send(&packet).await.map(|_| id),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        let name = round.name;
+        match sent {
+            Ok(id) => waiting.push(Asked { id, name, family }),
+            // Of the first query's fate, too, where that is already known.
+            Err(error) => return unsent(round, &error),
+        }
+    }
+    let mut strays = 0;
+    let mut malformed = None;
+    while !waiting.is_empty() {
+        buffer.clear();
+        let received = match Instant::now() < until {
+            true => timeout_at(until, socket.recv_buf(buffer)).await,
+            false => timeout_at(until, std::future::pending()).await,
+        };
+        let failure = match received {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(QueryOutcome::failed(&error)),
+            Err(_) => Some(malformed.map_or(QueryOutcome::Timeout, |why: &str| {
+                QueryOutcome::Malformed(why.to_owned())
+            })),
+        };
+        if let Some(failure) = failure {
+            let left = waiting.drain(..);
+            replies.extend(left.map(|asked| reply(asked.family, failure.clone(), strays)));
+            break;
+        }
+        let matches = waiting.iter().map(|asked| asked.matches(buffer));
+        let best = matches.enumerate().find(|(_, m)| *m != Match::Stray);
+        match best {
+            Some((n, Match::Answer)) => {
+                let asked = waiting.remove(n);
+                let answer = asked.read(buffer, Transport::Udp, until).await;
+                let mut reply = reply(asked.family, answer.outcome, strays);
+                reply.query.cnames = answer.cnames;
+                reply.has_records = answer.has_records;
+                reply.code = answer.code;
+                let is_truncated = reply.is_truncated();
+                replies.push(reply);
+                if is_truncated {
+                    break;
+                }
+            }
+            other => {
+                if let Some((_, Match::Malformed(why))) = other {
+                    malformed = Some(why);
+                }
+                strays += 1;
+                if strays % STRAYS_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+    replies
+}
+
+/// The replies where no query could be sent.
+pub(super) fn unsent(round: &Round<'_>, error: &io::Error) -> Vec<Reply> {
+    let outcome = || QueryOutcome::failed(error);
+    let families = round.families.iter();
+    families
+        .map(|&family| reply(round, family, outcome(), 0, Duration::ZERO))
+        .collect()
+}
+
+fn reply(
+    round: &Round<'_>,
+    family: Family,
+    outcome: QueryOutcome,
+    strays: u32,
+    duration: Duration,
+) -> Reply {
+    Reply {
+        query: Query {
+            name: round.name.clone(),
+            family,
+            server: round.server,
+            transport: Transport::Udp,
+            outcome,
+            cnames: Vec::new(),
+            strays,
+            duration,
+        },
+        has_records: false,
+        code: None,
+    }
+}

@@ -1,0 +1,111 @@
+//! Environment variables beside flags, as Kubernetes hands them over: a Secret or a ConfigMap made from a
+//! file ends with a newline, and an optional key that is missing leaves the variable empty.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::error::ContextKind;
+use clap::error::ContextValue;
+use clap::{Arg, ArgMatches, Command};
+
+/// Parses a command line whose flags have variables beside them: a newline at the end of a variable is
+/// nothing, and one that is empty or blank is no variable. Prints help, the version or an error, which names
+/// the variable where a bad value is from one, and exits, where there is nothing to run.
+pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
+    let mut command = with_variables(command);
+    command.build();
+    match command.clone().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let code = error.exit_code();
+            match variable_of(&error, &command, args) {
+                Some((flag, variable)) => {
+                    let text = error.render().to_string();
+                    let named = format!("'{flag}', from the variable {variable}");
+                    crate::log::fatal(text.replacen(&format!("'{flag}'"), &named, 1).trim_end());
+                }
+                // Where stdout or stderr is gone, nobody can be told.
+                None => drop(error.print()),
+            }
+            std::process::exit(code);
+        }
+    }
+}
+
+/// Gives each flag the value that its variable stands for. The values are never shown in help: they may be
+/// credentials.
+fn with_variables(command: Command) -> Command {
+    command
+        .mut_args(|arg| {
+            let arg = arg.hide_env_values(true);
+            let variable = arg.get_env().and_then(std::env::var_os);
+            let Some(text) = variable.as_deref().and_then(OsStr::to_str) else {
+                return arg;
+            };
+            match value(text) {
+                Some(same) if same == text => arg,
+                // clap reads variables itself, and as they are; so this one becomes the default.
+                Some(value) => {
+                    let value: &'static str = value.to_owned().leak();
+                    arg.env(None::<&str>)
+                        .default_value(value)
+                        .hide_default_value(true)
+                }
+                None => arg.env(None::<&str>),
+            }
+        })
+        .mut_subcommands(with_variables)
+}
+
+/// The value without one newline at its end; `None` where nothing but blanks is left.
+fn value(text: &str) -> Option<&str> {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    (!text.trim().is_empty()).then_some(text)
+}
+
+/// The flag whose value is bad, and its variable, if the value is from there.
+fn variable_of(
+    error: &clap::Error,
+    command: &Command,
+    args: &[OsString],
+) -> Option<(String, String)> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let Some(ContextValue::String(bad)) = error.get(ContextKind::InvalidValue) else {
+        return None;
+    };
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let is_named = |arg: &&Arg| arg.to_string() == *flag;
+    let mut named = commands.flat_map(Command::get_arguments).filter(is_named);
+    let variable = named.find_map(|arg| {
+        // One that was taken as a default has lost its name; it is the flag's, in capitals.
+        let long = arg.get_long()?.replace('-', "_").to_uppercase();
+        let prefix = command.get_name().split('-').next()?.to_uppercase();
+        let by_name = format!("{prefix}_{long}");
+        let name = arg.get_env().map_or(by_name.into(), OsStr::to_owned);
+        let value = std::env::var(&name).ok()?;
+        value.trim().contains(bad.trim()).then_some(name)
+    })?;
+    let is_given = args.iter().any(|arg| {
+        let arg = arg.to_string_lossy();
+        arg.ends_with(bad.as_str())
+    });
+    (!is_given).then(|| (flag.clone(), variable.to_string_lossy().into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value;
+
+    #[test]
+    fn a_newline_at_the_end_is_nothing_and_an_empty_value_is_no_value() {
+        assert_eq!(value("10s\n"), Some("10s"));
+        assert_eq!(value("10s\r\n"), Some("10s"));
+        assert_eq!(value("a\nb\n\n"), Some("a\nb\n"));
+        assert_eq!(value(" a "), Some(" a "));
+        for empty in ["", "\n", " ", " \n"] {
+            assert_eq!(value(empty), None);
+        }
+    }
+}
