@@ -71,23 +71,45 @@ fn a_server_that_never_stops_sending_does_not_hold_a_call_past_its_timeout() {
 
 #[test]
 fn probes_are_answered_while_an_answer_of_many_long_names_is_read() {
+    assert_probes_are_answered(long_chain);
+}
+
+#[test]
+fn probes_are_answered_while_names_of_thousands_of_pointers_are_followed() {
+    assert_probes_are_answered(pointers);
+}
+
+/// A caller whose name server answers with this message over TCP answers its probes.
+fn assert_probes_are_answered(message: fn(&Asked) -> Vec<u8>) {
     let conf = file("");
-    let server = server(|asked, over_tcp| match over_tcp {
+    let server = server(move |asked, over_tcp| match over_tcp {
         false => vec![asked.answer(TRUNCATED, &[])],
-        true => vec![long_chain(asked)],
+        true => vec![message(asked)],
     });
     let mut command = caller(server, conf.path());
     command.args([
         "--admin-listen=127.0.0.1:0",
         "--interval=0s",
         "--timeout=1s",
-        "http://backend:9/",
     ]);
-    let (caller, admin) = process::caller(&mut command);
+    let (caller, admin) = process::caller(command.arg("http://backend:9/"));
     caller.wait_for_stdout("Call failed: ");
     for _ in 0..20 {
         assert_eq!(get(admin, "/livez").status(), 200);
     }
+}
+
+/// 2,500 records whose names are each a chain of 7,000 pointers.
+fn pointers(asked: &Asked) -> Vec<u8> {
+    const TXT: u16 = 16;
+    let first = 12 + asked.question.len() + 12;
+    let offset = |n: usize| u16::try_from(0xc000 + first + 2 * n).expect("it is near");
+    let chain = (0..7000).map(|n: usize| n.checked_sub(1).map_or(0xc00c, offset));
+    let chain: Vec<u8> = chain.flat_map(u16::to_be_bytes).collect();
+    let last = offset(6999).to_be_bytes();
+    let mut records = vec![record(OWN, TXT, &chain)];
+    records.resize(2500, record(&last, TXT, &[0; 4]));
+    asked.answer(NOERROR, &records)
 }
 
 /// A CNAME chain of 2,500 names, each of 230 bytes, in 64 KB.

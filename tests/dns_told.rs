@@ -205,6 +205,45 @@ fn a_dead_first_server_costs_a_timeout_once_and_not_for_each_name() {
 }
 
 #[test]
+fn a_server_that_never_answers_aaaa_does_not_cost_the_whole_call() {
+    let output = told(
+        POD,
+        &[
+            "resolve",
+            "--timeout=4s",
+            "--dns-timeout=1s",
+            "www.example.com",
+        ],
+        |asked, _| match (asked.qtype, asked.name.as_str()) {
+            (A, "www.example.com.") => found(asked),
+            (A, _) => code(asked, NXDOMAIN),
+            _ => Vec::new(),
+        },
+    );
+    assert_says(&output, 0, &["www.example.com is 10.0.0.7"]);
+}
+
+#[test]
+fn a_walk_that_the_timeout_ends_does_not_say_that_the_name_does_not_exist() {
+    let args = [
+        "resolve",
+        "--timeout=400ms",
+        "--dns-timeout=300ms",
+        "www.example.com",
+    ];
+    let output = told(POD, &args, |asked, _| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        code(asked, NXDOMAIN)
+    });
+    assert_says(&output, 6, &["Lookup failed: DNS did not answer in time"]);
+    assert!(
+        !output.stdout.contains("does not exist"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
 fn a_service_that_is_found_where_it_belongs_needs_no_note() {
     let output = resolve("backend.demo", |asked, _| match asked.name.as_str() {
         SERVICE => found(asked),

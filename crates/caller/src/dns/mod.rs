@@ -16,6 +16,7 @@ mod search;
 mod session;
 mod tcp;
 mod udp;
+mod walk;
 
 pub use self::conf::{ConfError, ConfSource, ResolvConf};
 pub use self::lookup::{Families, GaiError, Lookup, LookupFailure, Resolver, Source};

@@ -11,6 +11,10 @@ use super::answer::is_refusal;
 use super::query::{Family, Query, QueryOutcome, Transport};
 use super::{ResolvConf, tcp, udp};
 
+/// Where a server does not take two queries at once, the time that the second one may take, as a share
+/// of the usual one: it is known to be silent, and each name of the search list waits for it.
+const SHARE_OF_THE_SECOND: u32 = 4;
+
 /// After one family's answer, how often the other is asked for again.
 const RETRIES_OF_ONE_FAMILY: u32 = 2;
 
@@ -198,7 +202,11 @@ impl<'a> Session<'a> {
         };
         let mut replies: Vec<Reply> = Vec::with_capacity(2);
         let mut socket = None;
-        for families in steps {
+        for (n, families) in steps.into_iter().enumerate() {
+            let timeout = match n > 0 && !self.conf.single_request {
+                true => self.timeout / SHARE_OF_THE_SECOND,
+                false => self.timeout,
+            };
             if self.conf.single_request_reopen {
                 socket = None;
             }
@@ -214,8 +222,7 @@ impl<'a> Session<'a> {
                     return replies;
                 }
             };
-            let mut asked =
-                udp::ask(&connected, &round, until(self.timeout), &mut self.buffer).await;
+            let mut asked = udp::ask(&connected, &round, until(timeout), &mut self.buffer).await;
             let goes_on = asked.iter().all(Reply::is_accepted);
             replies.append(&mut asked);
             // As there, a second query waits for an answer to the first for ever.

@@ -12,6 +12,9 @@ use crate::views::text::Millis;
 /// Evidence is cut here: names come from the network.
 const MAX_EVIDENCE: usize = 512;
 
+/// Names that are listed: no more would fit.
+const MAX_LISTED: usize = 64;
+
 /// What was seen: the names that were asked for, the servers and their answers.
 pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
     let Lookup { name, queries, .. } = lookup;
@@ -21,12 +24,15 @@ pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
         LookupFailure::Forbidden { .. } => {
             return cut(format!("{name}: AAAA is not asked for: options no-aaaa"));
         }
-        LookupFailure::OutOfTime => return cut(format!("{name}: no time left to ask")),
-        LookupFailure::Answered { outcome, .. } => outcome,
+        LookupFailure::OutOfTime => None,
+        LookupFailure::Answered { outcome, .. } => Some(outcome),
     };
-    let mut evidence = format!("{name}: {}", Outcome(outcome, queries));
+    let mut evidence = match outcome {
+        Some(outcome) => format!("{name}: {}", Outcome(outcome, queries)),
+        None => format!("{name}: no time left to ask for every name that it may stand for"),
+    };
     // What did not decide is not hidden, either.
-    let mut told = vec![outcome];
+    let mut told: Vec<&QueryOutcome> = outcome.into_iter().collect();
     for Query { outcome, .. } in queries {
         let is_plain = matches!(
             outcome,
@@ -241,7 +247,7 @@ impl fmt::Display for Outcome<'_> {
 fn distinct(items: impl Iterator<Item = String>) -> String {
     let mut list = Vec::new();
     for item in items {
-        if !list.contains(&item) {
+        if list.len() < MAX_LISTED && !list.contains(&item) {
             list.push(item);
         }
     }

@@ -1,0 +1,251 @@
+//! Walks the search list, in order, and comes to one verdict.
+
+use std::net::IpAddr;
+
+use tokio::time::Instant;
+
+use super::ResolvConf;
+use super::lookup::{Families, GaiError, Lookup, LookupFailure, Resolver};
+use super::query::{Family, QueryOutcome};
+use super::search::{Candidate, candidates};
+use super::session::{Resolved, Session};
+
+impl Resolver {
+    /// Walks the search list as glibc's `__res_context_search`: NXDOMAIN, NODATA and SERVFAIL go on to
+    /// the next name; anything else ends the search, and only the name as it is is asked for yet.
+    pub(super) async fn walk(
+        &self,
+        conf: &ResolvConf,
+        deadline: Instant,
+        lookup: &mut Lookup,
+    ) -> Result<Vec<IpAddr>, LookupFailure> {
+        let is_asked = |family: &&Family| **family == Family::V4 || !conf.no_aaaa;
+        let families = self.families.list().iter().filter(is_asked);
+        let mut families: Vec<Family> = families.copied().collect();
+        // As glibc, which asks for A then, to tell a name without addresses from none.
+        let is_forbidden = families.is_empty();
+        if is_forbidden {
+            families.push(Family::V4);
+        }
+        let mut session = Session::new(conf, &families, self.timeout(conf), deadline);
+        let mut tried: Vec<Tried> = Vec::new();
+        let (mut search_ended, mut is_there) = (false, false);
+        let mut is_cut_short = false;
+        let candidates = candidates(&lookup.name, conf);
+        let of_service = candidates
+            .iter()
+            .filter(|candidate| candidate.is_of_service)
+            .count();
+        for candidate in candidates {
+            let is_searched = candidate.is_searched;
+            if search_ended && is_searched {
+                continue;
+            }
+            // `search .` and repeated domains: nothing is learnt from asking twice.
+            let mut before = tried.iter().filter(|tried| tried.candidate.name.is_some());
+            if let Some(before) = before.find(|tried| tried.candidate.name == candidate.name) {
+                if is_searched {
+                    let ends = before.ends;
+                    search_ended |= ends != Ends::Nothing;
+                    tried.push(Tried {
+                        candidate,
+                        ..before.clone()
+                    });
+                    if ends == Ends::Unreachable {
+                        break;
+                    }
+                }
+                continue;
+            }
+            let mut resolved = match &candidate.name {
+                Some(name) => Some(session.resolve(name).await),
+                None => None,
+            };
+            match resolved {
+                Some(Resolved::Found(addresses)) if !is_forbidden => {
+                    lookup.answered = candidate.name;
+                    lookup.queries = session.queries;
+                    return Ok(addresses);
+                }
+                // There it takes the records away and goes on.
+                Some(
+                    Resolved::Found(_)
+                    | Resolved::Answered {
+                        ends_lookup: true, ..
+                    },
+                ) if is_forbidden => {
+                    is_there = true;
+                    resolved = Some(Resolved::Answered {
+                        outcome: QueryOutcome::NoData,
+                        ends_lookup: false,
+                        is_servfail: false,
+                    });
+                }
+                _ => {}
+            }
+            let Some(this) = Tried::new(candidate, resolved) else {
+                is_cut_short = true;
+                break;
+            };
+            let ends = this.ends;
+            search_ended |= is_searched && ends == Ends::Search;
+            tried.push(this);
+            if ends == Ends::Lookup || is_searched && ends == Ends::Unreachable {
+                break;
+            }
+        }
+        lookup.queries = session.queries;
+        let tried_of_service = tried
+            .iter()
+            .filter(|tried| tried.candidate.is_of_service)
+            .count();
+        // A name that was not asked for may be the one that exists.
+        is_cut_short &= of_service == 0 || tried_of_service < of_service;
+        Err(match verdict(&tried, self.families) {
+            LookupFailure::Answered {
+                outcome: QueryOutcome::NoData,
+                glibc,
+            } if is_there => LookupFailure::Forbidden { glibc },
+            LookupFailure::Answered {
+                outcome: QueryOutcome::NxDomain | QueryOutcome::NoData,
+                ..
+            } if is_cut_short => LookupFailure::OutOfTime,
+            failure => failure,
+        })
+    }
+}
+
+/// A name that was tried in vain.
+#[derive(Clone)]
+struct Tried {
+    candidate: Candidate,
+    /// `None`: DNS cannot have the name.
+    outcome: Option<QueryOutcome>,
+    error: ResolverError,
+    ends: Ends,
+    /// No server answered, and glibc's `errno` says so.
+    is_unanswered: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    Nothing,
+    Search,
+    /// No server can be reached, and the search need not go on.
+    Unreachable,
+    Lookup,
+}
+
+/// glibc's `h_errno`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ResolverError {
+    HostNotFound,
+    NoData,
+    TryAgain,
+    /// The same, and of SERVFAIL.
+    ServFail,
+    NoRecovery,
+}
+
+impl Tried {
+    /// `None`: it was not tried at all, for want of time.
+    fn new(candidate: Candidate, resolved: Option<Resolved>) -> Option<Self> {
+        use ResolverError::*;
+        let mut is_unanswered = false;
+        let (outcome, error, ends) = match resolved {
+            Some(Resolved::Found(_) | Resolved::OutOfTime) => return None,
+            None => (None, NoRecovery, Ends::Search),
+            Some(Resolved::Answered {
+                outcome,
+                ends_lookup,
+                is_servfail,
+            }) => {
+                let (error, ends) = match outcome {
+                    _ if ends_lookup => (HostNotFound, Ends::Lookup),
+                    QueryOutcome::NxDomain => (HostNotFound, Ends::Nothing),
+                    QueryOutcome::NoData => (NoData, Ends::Nothing),
+                    QueryOutcome::ServFail if is_servfail => (ServFail, Ends::Nothing),
+                    QueryOutcome::ServFail => (TryAgain, Ends::Search),
+                    _ => (NoRecovery, Ends::Search),
+                };
+                (Some(outcome), error, ends)
+            }
+            Some(Resolved::Failed {
+                outcome,
+                is_servfail,
+                ends_lookup,
+                is_closed,
+            }) => {
+                is_unanswered = !is_closed;
+                let (error, ends) = match ends_lookup {
+                    true => (TryAgain, Ends::Unreachable),
+                    false if is_servfail => (ServFail, Ends::Nothing),
+                    false => (TryAgain, Ends::Search),
+                };
+                (Some(outcome), error, ends)
+            }
+        };
+        Some(Self {
+            candidate,
+            outcome,
+            error,
+            ends,
+            is_unanswered,
+        })
+    }
+}
+
+/// What decides. glibc's error is that of the whole walk; the outcome that is shown goes by the names
+/// that a Service would have, where the name looks like one: what the servers of the node's own
+/// domains say, or those outside of the cluster, tells nothing about a Service.
+fn verdict(tried: &[Tried], families: Families) -> LookupFailure {
+    let all: Vec<&Tried> = tried.iter().collect();
+    let Some(last_word) = decisive(&all) else {
+        return LookupFailure::OutOfTime;
+    };
+    let of_service: Vec<&Tried> = tried.iter().filter(|t| t.candidate.is_of_service).collect();
+    let decides = match last_word.ends {
+        Ends::Lookup | Ends::Unreachable => last_word,
+        _ => decisive(&of_service).unwrap_or(last_word),
+    };
+    // For IPv4 alone, `getaddrinfo` asks `gethostbyname2_r`, which says "try again" only where the last
+    // query went unanswered.
+    let is_forgotten =
+        families == Families::V4 && !tried.last().is_some_and(|last| last.is_unanswered);
+    let outcomes = [decides, last_word].into_iter().chain(all);
+    let mut outcomes = outcomes.filter_map(|tried| tried.outcome.clone());
+    match outcomes.next() {
+        Some(outcome) => LookupFailure::Answered {
+            outcome,
+            glibc: match last_word.error {
+                ResolverError::HostNotFound | ResolverError::NoRecovery => GaiError::NoName,
+                ResolverError::TryAgain | ResolverError::ServFail if is_forgotten => {
+                    GaiError::NoName
+                }
+                ResolverError::NoData => GaiError::NoData,
+                ResolverError::TryAgain | ResolverError::ServFail => GaiError::Again,
+            },
+        },
+        None => LookupFailure::InvalidName,
+    }
+}
+
+/// Which of several names decides, as at the end of glibc's `__res_context_search`: one that ended the
+/// lookup; the name as it is, where that was the first; the first without data; the first SERVFAIL;
+/// else the last.
+fn decisive<'a>(tried: &[&'a Tried]) -> Option<&'a Tried> {
+    let (first, last) = (tried.first()?, tried.last()?);
+    let of_search = |error| {
+        let mut tried = tried.iter();
+        tried.find(|tried| tried.candidate.is_searched && tried.error == error)
+    };
+    let is_unreachable = last.candidate.is_searched && last.ends == Ends::Unreachable;
+    if last.ends == Ends::Lookup || is_unreachable {
+        return Some(last);
+    }
+    if !first.candidate.is_searched {
+        return Some(first);
+    }
+    let decides = of_search(ResolverError::NoData).or_else(|| of_search(ResolverError::ServFail));
+    Some(decides.unwrap_or(last))
+}
