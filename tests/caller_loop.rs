@@ -293,3 +293,44 @@ fn a_clock_that_jumps_changes_dates_and_nothing_else() {
         .find_map(|line| line.strip_prefix("longest gap without a success: "));
     assert!(gap.is_some_and(|gap| gap.ends_with("ms")), "{summary}");
 }
+
+#[test]
+fn variables_are_read_as_kubernetes_hands_them_over_and_named_when_they_are_bad() {
+    let bed = Bed::start(&["backend-1"]);
+    let with = |variables: &[(&str, &str)]| {
+        let mut command = bed.caller(CALLER);
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        run(command.arg("--count=1"))
+    };
+    // From a Secret made of a file, and from an optional key that is not there.
+    let url = format!("{}\n", bed.url("backend"));
+    let odd = [
+        ("CALLER_URL", url.as_str()),
+        ("CALLER_INTERVAL", "5ms\n"),
+        ("CALLER_KEEP_ALIVE", "false\n"),
+        ("CALLER_TIMEOUT", ""),
+        ("CALLER_DURATION", " "),
+        ("CALLER_FORMAT", "json\r\n"),
+    ];
+    let output = with(&odd);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(output.stdout.starts_with('{'), "{}", output.stdout);
+    for (name, value) in [
+        ("CALLER_TIMEOUT", "soon"),
+        ("CALLER_INTERVAL", "5 parsecs\n"),
+        ("CALLER_NAMESERVER", "dns"),
+        ("CALLER_URL", "ftp://backend/"),
+    ] {
+        let output = with(&[(name, value)]);
+        assert_eq!(output.code, Some(2), "{name}");
+        let named = format!("from the variable {name}: ");
+        assert!(output.stderr.contains(&named), "{}", output.stderr);
+    }
+    // One that is given is to blame itself.
+    let mut command = bed.caller(CALLER);
+    command.env("CALLER_TIMEOUT", "5s").arg("--timeout=soon");
+    let output = run(&mut command);
+    assert!(!output.stderr.contains("the variable"), "{}", output.stderr);
+}

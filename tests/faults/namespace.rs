@@ -271,3 +271,45 @@ fn a_socket_that_no_other_pod_can_reach_is_told_from_one_that_all_can() {
          LISTEN  [::]:9090       every pod that policies let through\n"
     );
 }
+
+/// As `kubectl debug` puts the image into somebody else's pod: its network, its resolv.conf, its hosts file.
+#[test]
+fn in_another_pods_place_it_sees_what_that_pod_sees() {
+    let Some(namespace) = Namespace::new("debug") else {
+        return;
+    };
+    let Some(_) = tool("unshare") else { return };
+    let _backend = namespace.backend();
+    let files = tempfile::tempdir().expect("a directory");
+    for (name, text) in [
+        (
+            "resolv.conf",
+            "search shop.svc.cluster.local\nnameserver 127.0.0.1\noptions ndots:5\n",
+        ),
+        ("hosts", "127.0.0.1 localhost\n127.0.0.1 payments.prod\n"),
+    ] {
+        std::fs::write(files.path().join(name), text).expect("it can be written");
+    }
+    let in_place = |arguments: &str| {
+        let script = format!(
+            "mount --bind resolv.conf /etc/resolv.conf && mount --bind hosts /etc/hosts && \
+             exec {CALLER} {arguments}"
+        );
+        let mut command = namespace.command("unshare");
+        command
+            .args(["--mount", "sh", "-c", &script])
+            .current_dir(files.path());
+        run(&mut command)
+    };
+    let found = in_place("diagnose http://payments.prod:8080/");
+    assert_eq!(found.code, Some(0), "{}{}", found.stdout, found.stderr);
+    let hosts = "payments.prod is 127.0.0.1 in ";
+    assert!(found.stdout.contains(hosts), "{}", found.stdout);
+    assert!(found.stdout.contains("in /etc/hosts\n"), "{}", found.stdout);
+
+    // No name server listens in this pod's network.
+    let missing = in_place("diagnose http://orders:8080/");
+    assert_eq!(missing.code, Some(6), "{}", missing.stdout);
+    let asked = "for orders.shop.svc.cluster.local. from 127.0.0.1:53";
+    assert!(missing.stdout.contains(asked), "{}", missing.stdout);
+}

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::error::ContextKind;
 use clap::error::ContextValue;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// Parses a command line whose flags have variables beside them: a newline at the end of a variable is
 /// nothing, and one that is empty or blank is no variable. Prints help, the version or an error, which names
@@ -31,6 +31,9 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
     }
 }
 
+/// What clap takes for "no" where a flag has no value (`FalseyValueParser`).
+const FALSE: [&str; 6] = ["n", "no", "f", "false", "off", "0"];
+
 /// Gives each flag the value that its variable stands for. The values are never shown in help: they may be
 /// credentials.
 fn with_variables(command: Command) -> Command {
@@ -41,8 +44,13 @@ fn with_variables(command: Command) -> Command {
             let Some(text) = variable.as_deref().and_then(OsStr::to_str) else {
                 return arg;
             };
+            let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
             match value(text) {
                 Some(same) if same == text => arg,
+                Some(value) if is_switch => match FALSE.contains(&value) {
+                    true => arg.env(None::<&str>),
+                    false => arg.env(None::<&str>).default_value("true"),
+                },
                 // clap reads variables itself, and as they are; so this one becomes the default.
                 Some(value) => {
                     let value: &'static str = value.to_owned().leak();
@@ -79,10 +87,9 @@ fn variable_of(
     let is_named = |arg: &&Arg| arg.to_string() == *flag;
     let mut named = commands.flat_map(Command::get_arguments).filter(is_named);
     let variable = named.find_map(|arg| {
-        // One that was taken as a default has lost its name; it is the flag's, in capitals.
-        let long = arg.get_long()?.replace('-', "_").to_uppercase();
-        let prefix = command.get_name().split('-').next()?.to_uppercase();
-        let by_name = format!("{prefix}_{long}");
+        // One that was taken as a default has lost its name; it is the argument's, in capitals.
+        let prefix = command.get_name().split('-').next()?;
+        let by_name = format!("{prefix}_{}", arg.get_id()).to_uppercase();
         let name = arg.get_env().map_or(by_name.into(), OsStr::to_owned);
         let value = std::env::var(&name).ok()?;
         value.trim().contains(bad.trim()).then_some(name)
