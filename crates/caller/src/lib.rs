@@ -25,10 +25,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::admin::{self, Admin};
+use runtime::admin::{self, Admin, Readiness};
 use runtime::listen::{BindError, ListenAddr};
-use runtime::server::{Phase, Server};
-use tokio::sync::watch;
+use runtime::server::Server;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::info;
 
@@ -62,7 +61,7 @@ pub struct Config {
 pub struct Caller {
     config: Config,
     admin: Option<Server>,
-    phase: watch::Sender<Phase>,
+    readiness: Readiness,
     live: Arc<Live>,
     metrics: Metrics,
 }
@@ -73,7 +72,7 @@ pub struct Caller {
 ///
 /// When the port cannot be opened; the error names it.
 pub fn bind(config: Config) -> Result<Caller, BindError> {
-    let phase = watch::Sender::new(Phase::Serving);
+    let readiness = Readiness::ready();
     let listener = config.admin.map(ListenAddr::bind).transpose()?;
     let live = Arc::new(Live::new(About {
         name: config.name.clone(),
@@ -82,12 +81,12 @@ pub fn bind(config: Config) -> Result<Caller, BindError> {
         interval: config.interval,
     }));
     let (metrics, registry) = Metrics::new();
-    let routes = Routes::new(Arc::clone(&live), Admin::new(phase.subscribe(), registry));
+    let routes = Routes::new(Arc::clone(&live), Admin::new(readiness.clone(), registry));
     let admin = listener.map(|listener| admin::server(listener, routes));
     Ok(Caller {
         config,
         admin,
-        phase,
+        readiness,
         live,
         metrics,
     })
@@ -115,7 +114,7 @@ impl Caller {
         let Self {
             config,
             admin,
-            phase,
+            readiness,
             live,
             metrics,
         } = self;
@@ -168,7 +167,7 @@ impl Caller {
                     () = &mut round => {}
                     () = &mut stop => {
                         stopping = true;
-                        phase.send_replace(Phase::LameDuck);
+                        readiness.set(false);
                         round.await;
                     }
                 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use prometheus_client::registry::Registry;
-use runtime::admin::{self, Admin};
+use runtime::admin::{self, Admin, Readiness};
 use runtime::listen::{BindError, ListenAddr};
 use runtime::metrics::register_build_info;
 use runtime::server::{Drain, Limits, Server};
@@ -87,6 +87,7 @@ pub struct Pod {
 pub struct EchoServer {
     server: Server,
     admin: Option<Server>,
+    readiness: Readiness,
     access_log: AccessLog,
 }
 
@@ -112,16 +113,18 @@ pub fn bind(config: Config) -> Result<EchoServer, BindError> {
     let admin_listener = admin.map(ListenAddr::bind).transpose()?;
     let access_log = AccessLog::start(access_log);
     let echo = Echo::new(text, status, content_type, pod, faults, access_log.lines());
-    let server = Server::new(listener, echo, limits, drain);
+    let server = Server::new(listener, echo, limits, drain).with_http2();
     let mut registry = Registry::with_prefix("echo_server");
     server.register_metrics(&mut registry);
     access_log.register_metrics(&mut registry);
     register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
-    let admin = Admin::new(server.phase(), registry);
+    let readiness = Readiness::ready();
+    let admin = Admin::new(readiness.clone(), registry);
     let admin = admin_listener.map(|listener| admin::server(listener, admin));
     Ok(EchoServer {
         server,
         admin,
+        readiness,
         access_log,
     })
 }
@@ -150,6 +153,7 @@ impl EchoServer {
         let Self {
             server,
             admin,
+            readiness,
             access_log,
         } = self;
         info!(address = %server.local_addr()?, "server is listening");
@@ -158,6 +162,10 @@ impl EchoServer {
             // It goes on through the drain, and ends with the process.
             tokio::spawn(admin.run(std::future::pending()));
         }
+        let shutdown = async {
+            shutdown.await;
+            readiness.set(false);
+        };
         server.run(shutdown).await;
         access_log.finish();
         Ok(())

@@ -1,10 +1,9 @@
 //! What both binaries need and neither is about: diagnostics, signals, listening
 //! addresses, and an HTTP server that knows how to leave without dropping a request.
 
-mod activity;
 pub mod admin;
 pub mod body;
-mod connection;
+pub mod cached;
 pub mod duration;
 pub mod escape;
 pub mod listen;
@@ -13,4 +12,3 @@ pub mod metrics;
 pub mod output;
 pub mod server;
 pub mod signals;
-mod socket;
