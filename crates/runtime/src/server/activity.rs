@@ -38,6 +38,8 @@ pub(super) struct Activity {
     served: AtomicBool,
     /// Bytes read since the connection last came to rest.
     read: AtomicUsize,
+    /// What it counts as among those in the middle of a request.
+    weight: AtomicUsize,
     /// Bytes kept of heads and of values in answers.
     kept: AtomicUsize,
 }
@@ -86,6 +88,10 @@ impl Activity {
         if !self.blocked.swap(true, Relaxed) {
             self.wait_from(Instant::now());
         }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
     }
 
     /// A head is complete; its body is waited for, until the guard is dropped.
@@ -196,6 +202,14 @@ impl Activity {
     pub(super) fn check_at(&self, limits: &Limits, pause: Duration) -> Instant {
         let soonest = Instant::now() + pause;
         self.due(limits).map_or(soonest, |due| due.min(soonest))
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.weight.load(Relaxed)
+    }
+
+    pub(super) fn set_weight(&self, weight: usize) {
+        self.weight.store(weight, Relaxed);
     }
 
     /// Counts bytes that are kept for the client, unless there would be more than `max`.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::yield_now;
 use tracing::warn;
 
 use super::activity::Activity;
@@ -13,6 +14,9 @@ use super::lifecycle::Phase;
 use super::limits::Limits;
 use super::metrics::{OpenConnection, ServerMetrics};
 use crate::log::Repeated;
+
+/// How often to let others go first. Once or twice will do, unless none of them can be evicted.
+const MAX_YIELDS: usize = 16;
 
 /// What all connections of a server share.
 pub(super) struct Shared {
@@ -61,9 +65,22 @@ impl Drop for Open {
 impl Client {
     /// Counts the client as in the middle of a request, which may cost others their connections.
     pub(super) fn enter(&self, weight: usize) -> Pending<'_> {
-        let (pending, evicted) = self.shared.crowd.enter(weight);
+        let (pending, evicted) = self.shared.crowd.enter(&self.activity, weight);
         self.shared
             .evicted(evicted, "too many requests are under way");
+        pending
+    }
+
+    /// The same, before the client is given any memory: waits until those who were evicted for him have
+    /// let go of theirs. They are behind him in the queue of tasks, and may be many.
+    pub(super) async fn admit(&self, weight: usize) -> Pending<'_> {
+        let pending = self.enter(weight);
+        for _ in 0..MAX_YIELDS {
+            if !self.shared.crowd.is_over() {
+                break;
+            }
+            yield_now().await;
+        }
         pending
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Place {
 /// A connection's share of those that may be in the middle of a request.
 pub(super) struct Pending<'a> {
     crowd: &'a Crowd,
-    weight: usize,
+    activity: &'a Activity,
 }
 
 impl Crowd {
@@ -94,36 +94,49 @@ impl Crowd {
     /// have only just begun to.
     pub(super) fn evict(&self) -> bool {
         let Members { all, longest, .. } = &mut *self.lock();
-        evict(all, longest, |activity| activity.waits_for(FRESH))
+        evict(all, longest, |activity| activity.waits_for(FRESH)).is_some()
+    }
+
+    /// Too many are in the middle of a request: some are evicted, but not gone yet.
+    pub(super) fn is_over(&self) -> bool {
+        self.pending.load(Relaxed) > self.max_pending
     }
 
     /// Counts a connection as in the middle of a request, and evicts those who have been there longest
     /// where there are too many. Gives how many were evicted.
-    pub(super) fn enter(&self, weight: usize) -> (Pending<'_>, u64) {
-        let mut over = (self.pending.fetch_add(weight, Relaxed) + weight)
-            .saturating_sub(self.max_pending)
-            .min(weight);
-        let mut evicted = 0;
-        while over > 0 {
+    pub(super) fn enter<'a>(&'a self, activity: &'a Activity, weight: usize) -> (Pending<'a>, u64) {
+        let pending = self.pending.fetch_add(weight, Relaxed) + weight;
+        let over = pending.saturating_sub(self.max_pending).min(weight);
+        let (mut freed, mut evicted) = (0, 0);
+        while freed < over {
             let Members {
                 all,
                 longest_pending,
                 ..
             } = &mut *self.lock();
-            if !evict(all, longest_pending, Activity::is_pending) {
+            let Some(victim) = evict(all, longest_pending, |activity| activity.weight() > 0) else {
                 break;
-            }
-            over -= 1;
+            };
+            freed += victim.weight();
             evicted += 1;
         }
-        let crowd = self;
-        (Pending { crowd, weight }, evicted)
+        activity.set_weight(weight);
+        (
+            Pending {
+                crowd: self,
+                activity,
+            },
+            evicted,
+        )
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.crowd.pending.fetch_sub(self.weight, Relaxed);
+        self.crowd
+            .pending
+            .fetch_sub(self.activity.weight(), Relaxed);
+        self.activity.set_weight(0);
     }
 }
 
@@ -131,7 +144,7 @@ fn evict(
     all: &mut Slab<Member>,
     longest: &mut Longest,
     eligible: impl Fn(&Activity) -> bool,
-) -> bool {
+) -> Option<Arc<Activity>> {
     let waits = |member: &Member| {
         let activity = &*member.activity;
         activity.waits_since().filter(|_| eligible(activity))
@@ -140,8 +153,9 @@ fn evict(
         while let Some((since, key)) = longest.pop() {
             // Nobody else has waited longer, unless this one is not waiting any more.
             if all.get(key).and_then(&waits) == Some(since) {
-                all.remove(key).task.abort();
-                return true;
+                let Member { activity, task } = all.remove(key);
+                task.abort();
+                return Some(activity);
             }
         }
         longest.extend(
@@ -149,7 +163,7 @@ fn evict(
                 .filter_map(|(key, member)| Some((waits(member)?, key))),
         );
         if longest.is_empty() {
-            return false;
+            return None;
         }
         let found = 1 + longest.len() / SHARE_PER_LOOK;
         longest.select_nth_unstable(found - 1);

@@ -16,7 +16,7 @@ use super::socket::Socket;
 
 /// Serves a connection whose first bytes said that it is HTTP/2.
 pub(super) async fn serve(socket: Socket, client: Arc<Client>, phase: &mut watch::Receiver<Phase>) {
-    let _pending = client.enter(HTTP2_WEIGHT);
+    let _pending = client.admit(HTTP2_WEIGHT).await;
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(WINDOW)

@@ -48,11 +48,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             return Answer::Now(Some(client.finish(refusal, origin, !is_complete)));
         }
         if !is_complete {
-            let (head, bytes) = request::keep(&head);
+            let Some(kept) = Kept::new(client, request::size_to_keep(&head)) else {
+                let refusal = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
+                return Answer::Now(Some(client.finish(refusal, origin, true)));
+            };
+            let head = request::keep(&head);
             let client = Arc::clone(client);
-            return Answer::Later(Box::pin(
-                client.answer_after_body(head, bytes, body, origin),
-            ));
+            return Answer::Later(Box::pin(client.answer_after_body(head, kept, body, origin)));
         }
         match client.shared.handler.answer(&head, origin.arrival) {
             Reply::Now(response) => Answer::Now(Some(client.finish(response, origin, false))),
@@ -115,17 +117,10 @@ impl Client {
     async fn answer_after_body(
         self: Arc<Self>,
         head: Parts,
-        bytes: usize,
+        kept: Kept,
         body: Incoming,
         origin: Origin,
     ) -> Response<Body> {
-        let Some(kept) = Kept::new(&self, bytes) else {
-            return self.finish(
-                origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1),
-                origin,
-                true,
-            );
-        };
         let limits = &self.shared.limits;
         let discarded = {
             let _awaited = self.activity.await_body();
@@ -182,10 +177,15 @@ impl Client {
     }
 
     /// The client decides when an answer is sent, and with X-Request-Id how large it is: what waits is
-    /// counted. `None`: it would be too much.
+    /// counted. `None`: it would be too much, or the client takes no answers. (What h2 has encoded for him
+    /// has no bound but this: its buffer counts as full only where it happens to be, and large fields
+    /// make it grow past that.)
     fn count_large_values(self: &Arc<Self>, response: &mut Response<Body>) -> Option<()> {
         for value in response.headers_mut().values_mut() {
             if value.len() > LARGE_VALUE {
+                if self.activity.is_blocked() {
+                    return None;
+                }
                 let counted = KeptValue {
                     value: value.as_bytes().into(),
                     _kept: Kept::new(self, value.len())?,

@@ -80,6 +80,10 @@ pub(super) async fn first_bytes(
             deadline = earlier(deadline, Instant::now().checked_add(limits.header_timeout));
         }
         if let Some(protocol) = protocol(&mut first, client) {
+            if protocol == Protocol::Http1 && pending.is_none() && !first.ends_with(b"\r\n\r\n") {
+                // A long head, or a body, is to follow.
+                drop(client.admit(1).await);
+            }
             return Some((first.into(), protocol));
         }
         if !first.is_empty() && pending.is_none() {
@@ -163,9 +167,8 @@ fn poll_discard(stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result
 pub(super) struct Socket {
     stream: TcpStream,
     first: Bytes,
-    /// `None` for HTTP/2, which has bytes of its own (SETTINGS, PING): they are no sign of a request or
-    /// an answer.
-    activity: Option<Arc<Activity>>,
+    activity: Arc<Activity>,
+    protocol: Protocol,
     /// There was something to read when the connection was shut down.
     has_unread: bool,
 }
@@ -177,11 +180,11 @@ impl Socket {
         protocol: Protocol,
         client: &Client,
     ) -> Self {
-        let activity = Arc::clone(&client.activity);
         Self {
             stream,
             first,
-            activity: (protocol == Protocol::Http1).then_some(activity),
+            activity: Arc::clone(&client.activity),
+            protocol,
             has_unread: false,
         }
     }
@@ -208,8 +211,8 @@ impl Socket {
     /// Whether the client has said that it sends no more, and has not: closing discards what is not
     /// sent yet where there is something unread.
     fn is_last(&self, cx: &mut Context<'_>) -> bool {
-        let activity = self.activity.as_ref();
-        activity.is_some_and(|activity| activity.is_last())
+        self.protocol == Protocol::Http1
+            && self.activity.is_last()
             && self.stream.poll_read_ready(cx).is_pending()
     }
 
@@ -226,11 +229,9 @@ impl Socket {
     }
 
     fn written(&self, polled: &Poll<io::Result<usize>>) {
-        if let Some(activity) = &self.activity {
-            match polled {
-                Poll::Ready(_) => activity.bytes_written(),
-                Poll::Pending => activity.on_write_pending(),
-            }
+        match polled {
+            Poll::Ready(_) => self.activity.bytes_written(),
+            Poll::Pending => self.activity.on_write_pending(),
         }
     }
 }
@@ -250,10 +251,9 @@ impl AsyncRead for Socket {
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
         let came = buf.filled().len() - before;
-        if let Some(activity) = &this.activity
-            && came > 0
-        {
-            activity.bytes_came(came);
+        // HTTP/2 has bytes of its own (SETTINGS, PING), which are no sign of a request.
+        if came > 0 && this.protocol == Protocol::Http1 {
+            this.activity.bytes_came(came);
         }
         polled
     }
