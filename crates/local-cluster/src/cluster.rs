@@ -14,7 +14,7 @@ use caller::http::HttpConfig;
 use caller::probe::ProbeConfig;
 use caller::status::ExpectedStatus;
 use caller::view::Format;
-use echo_server::{AccessLogFormat, EchoServer, Faults, Pod};
+use echo_server::{AccessLogFormat, AdminListen, EchoServer, Faults, Pod};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use runtime::listen::ListenAddr;
 use runtime::server::{Drain, Limits};
@@ -219,7 +219,7 @@ pub fn backend(name: &str, listen: ListenAddr, drain: Drain) -> anyhow::Result<E
         listen,
         status: StatusCode::OK,
         content_type: None,
-        admin: Some(any_port()),
+        admin: AdminListen::At(any_port()),
         access_log: AccessLogFormat::Off,
         limits: Limits {
             header_timeout: Duration::from_secs(10),

@@ -25,11 +25,14 @@ use crate::cached::Cached;
 use crate::metrics;
 use crate::server::{Arrival, Drain, Handler, Limits, Reply, Server};
 
+/// Connections of an admin port that are open at once.
+pub const MAX_CONNECTIONS: usize = 64;
+
 /// Probes and scrapers are few and quick.
 const LIMITS: Limits = Limits {
     header_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(10),
-    max_connections: 64,
+    max_connections: MAX_CONNECTIONS,
     max_body: 0,
 };
 

@@ -4,11 +4,13 @@
 pub mod admin;
 pub mod body;
 pub mod cached;
+pub mod descriptors;
 pub mod duration;
 pub mod escape;
 pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod output;
+mod repeated;
 pub mod server;
 pub mod signals;

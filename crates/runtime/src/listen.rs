@@ -43,6 +43,13 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// Whether it is only that somebody else listens there.
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 impl FromStr for ListenAddr {
     type Err = ParseListenAddrError;
 

@@ -5,8 +5,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
 
 pub use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -56,28 +55,6 @@ pub fn fatal(message: impl Display) {
         debug_assert!(written.is_ok(), "a Vec takes everything");
     });
     stderr.flush();
-}
-
-/// An event that clients, or a fault that lasts, can bring about again and again: it is logged once in
-/// a while, with the number of those that were not.
-#[derive(Debug, Default)]
-pub struct Repeated(Mutex<(Option<Instant>, u64)>);
-
-/// Time between two lines that say the same.
-const REPEAT: Duration = Duration::from_secs(10);
-
-impl Repeated {
-    /// Counts the event. `Some`, if it is to be logged: how many were not, since the last that was.
-    pub fn next(&self) -> Option<u64> {
-        let (last, silent) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if last.is_some_and(|last| now - last < REPEAT) {
-            *silent += 1;
-            return None;
-        }
-        *last = Some(now);
-        Some(std::mem::take(silent))
-    }
 }
 
 fn stderr() -> &'static Output {

@@ -16,7 +16,7 @@ use super::activity::Activity;
 use super::client::{Client, Open, Shared};
 use super::connection;
 use super::lifecycle::Phase;
-use crate::log::Repeated;
+use crate::repeated::Repeated;
 
 /// First and longest pause after a failed accept, such as one for want of file descriptors.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));

@@ -13,7 +13,7 @@ use super::handler::Handler;
 use super::lifecycle::Phase;
 use super::limits::Limits;
 use super::metrics::{OpenConnection, ServerMetrics};
-use crate::log::Repeated;
+use crate::repeated::Repeated;
 
 /// How often to let others go first. Once or twice will do, unless none of them can be evicted.
 const MAX_YIELDS: usize = 16;

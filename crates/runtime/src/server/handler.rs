@@ -33,6 +33,6 @@ pub struct Arrival {
 pub enum Reply {
     /// As nearly all are.
     Now(Response<Body>),
-    /// One that has to be waited for. It should keep of the head only what it needs.
+    /// One that has to be waited for. [`keep_head`](super::keep_head) copies what it may need of the head.
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }

@@ -41,6 +41,7 @@ pub use self::handler::{Arrival, Handler, Reply};
 use self::lifecycle::Phase;
 pub use self::limits::{Drain, Limits};
 use self::metrics::ServerMetrics;
+pub use self::request::keep_head;
 
 /// A server on an open port. Dropping it closes the port.
 pub struct Server {

@@ -101,9 +101,11 @@ fn is_port(port: &[u8]) -> bool {
     }
 }
 
-/// Copies what is kept of a head while its body comes. A copy, as the parts of a head share one buffer,
-/// which the smallest of them keeps alive.
-pub(super) fn keep(head: &Parts) -> Parts {
+/// Copies what is kept of a head while its body comes, or its answer is not ready: see [`Handler`]. A
+/// copy, as the parts of a head share one buffer, which the smallest of them keeps alive.
+///
+/// [`Handler`]: super::Handler::answer
+pub fn keep_head(head: &Parts) -> Parts {
     let (mut kept, ()) = Request::new(()).into_parts();
     kept.method = head.method.clone();
     kept.version = head.version;
@@ -118,7 +120,7 @@ pub(super) fn keep(head: &Parts) -> Parts {
     kept
 }
 
-/// How many bytes [`keep`] would copy, more or less.
+/// How many bytes [`keep_head`] would copy, more or less.
 pub(super) fn size_to_keep(head: &Parts) -> usize {
     let fields = KEPT.into_iter();
     let fields = fields.filter_map(|name| head.headers.get(name));
@@ -226,10 +228,10 @@ mod tests {
     fn of_a_long_head_little_is_kept() {
         let long = "x".repeat(5000);
         let fields = [("host", "b"), ("x-other", &long), ("user-agent", "t/1")];
-        let kept = keep(&head("POST", &format!("/{long}?{long}"), &fields));
+        let kept = keep_head(&head("POST", &format!("/{long}?{long}"), &fields));
         assert_eq!(kept.headers.len(), 2);
         assert_eq!(kept.uri.path().len(), CUT_PATH);
-        let kept = keep(&head("POST", "http://b/a?q=1", &fields));
+        let kept = keep_head(&head("POST", "http://b/a?q=1", &fields));
         assert_eq!(kept.uri, "http://b/a?q=1");
     }
 }

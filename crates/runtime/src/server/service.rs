@@ -52,7 +52,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 let refusal = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
                 return Answer::Now(Some(client.finish(refusal, origin, true)));
             };
-            let head = request::keep(&head);
+            let head = request::keep_head(&head);
             let client = Arc::clone(client);
             return Answer::Later(Box::pin(client.answer_after_body(head, kept, body, origin)));
         }
