@@ -19,7 +19,7 @@
 //! |---|---|
 //! | frames being read and written | 48 KB |
 //! | a header block that is not complete: 16 KB of fields as a map | 84 KB |
-//! | 16 requests, each with what is kept of its head | 16 × 4 KB |
+//! | 32 requests, each with what is kept of its head | 32 × 4 KB |
 //! | of all of them, larger values in heads that are kept and in answers ([`MAX_KEPT`]) | 32 KB, and 64 KB encoded |
 //! | a table of fields: each of 97 entries keeps the frame that it came in | 97 × 8 to 16 KB |
 //! | bytes in the kernel, each way | 32 + 32 KB |
@@ -41,7 +41,7 @@ pub(super) const LARGE: usize = 8 * 1024;
 
 /// HTTP/2: requests at once for each connection.
 #[cfg(feature = "http2")]
-pub(super) const MAX_STREAMS: u32 = 16;
+pub(super) const MAX_STREAMS: u32 = 32;
 
 /// HTTP/2: bytes of one head, with 32 more for each field.
 #[cfg(feature = "http2")]
