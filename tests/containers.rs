@@ -6,10 +6,15 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
 
+use test_support::http::get;
 use test_support::process::{Output, run};
 use test_support::{PATIENCE, tool, wait_until};
 
@@ -404,4 +409,185 @@ fn the_text_may_come_from_the_environment() {
     let no_text = network.start("no-text", &[], ECHO_SERVER, &[]);
     wait_for_log(&no_text, "Missing -text option or ECHO_TEXT env var!");
     assert_eq!(docker(&["wait", &no_text]), "127");
+}
+
+/// What the manifest gives a backend: its `--max-connections`, and its memory as Docker writes it.
+fn backend_limits() -> (String, String) {
+    let manifest = root().join("kustomize/base/backend/deployment.yaml");
+    let manifest = fs::read_to_string(manifest).expect("it is there");
+    let after = |what: &str| {
+        let (_, rest) = manifest.split_once(what).expect("it is in the manifest");
+        rest.lines().next().expect("a value").trim().to_owned()
+    };
+    let connections = format!("--max-connections={}", after("--max-connections="));
+    let (_, limits) = manifest.split_once("limits:").expect("limits");
+    let (_, memory) = limits.split_once("memory:").expect("a limit");
+    let memory = memory.lines().next().expect("a value").trim();
+    (connections, memory.replace("Mi", "m"))
+}
+
+/// A field that HTTP/2 neither compresses nor remembers (RFC 7541, section 6.2.2).
+fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut field = vec![0, u8::try_from(name.len()).expect("a short name")];
+    field.extend_from_slice(name);
+    match u8::try_from(value.len()) {
+        Ok(length) if length < 127 => field.push(length),
+        _ => {
+            field.push(127);
+            let mut rest = value.len() - 127;
+            while rest >= 128 {
+                field.push((rest % 128 + 128) as u8);
+                rest /= 128;
+            }
+            field.push(rest as u8);
+        }
+    }
+    field.extend_from_slice(value);
+    field
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// What a client may send to make a server hold much, by what it is.
+fn mixes() -> Vec<(&'static str, Vec<u8>)> {
+    const HEADERS: u8 = 1;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    let fields: String = (0..94)
+        .map(|n| format!("h{n:02}: {}\r\n", "v".repeat(230)))
+        .collect();
+    let id = |length| format!("X-Request-Id: {}\r\n", "i".repeat(length));
+    let http1 = |text: String| text.into_bytes();
+    let http2 = |frames: Vec<u8>| {
+        let preface = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..];
+        [preface, &frame(4, 0, 0, &[]), &frames].concat()
+    };
+    let get = [0x82, 0x86, 0x84, 0x41, 1, b'b'];
+    let post = [0x83, 0x86, 0x84, 0x41, 1, b'b'];
+    let tiny: Vec<u8> = (0..400)
+        .flat_map(|n| literal(format!("{n:03x}").as_bytes(), b""))
+        .collect();
+    let long = literal(b"x-request-id", &[b'i'; 15_000]);
+    let streams = |n: u32, flags: u8, head: &[u8]| -> Vec<u8> {
+        (0..n)
+            .flat_map(|k| frame(HEADERS, flags | END_HEADERS, 2 * k + 1, head))
+            .collect()
+    };
+    vec![
+        (
+            "full heads, answered",
+            http1(format!("GET / HTTP/1.1\r\nHost: b\r\n{fields}\r\n")),
+        ),
+        (
+            "full heads without an end",
+            http1(format!("GET / HTTP/1.1\r\nHost: b\r\n{fields}X: ")),
+        ),
+        (
+            "full heads, and bodies without an end",
+            http1(format!(
+                "POST / HTTP/1.1\r\nHost: b\r\n{}Content-Length: 9\r\n\r\nx",
+                id(23_000)
+            )),
+        ),
+        (
+            "trailers without an end",
+            http1(format!(
+                "POST / HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n{}\r\n1\r\nx\r\n0\r\nt: {}",
+                id(22_000),
+                "x".repeat(15_000)
+            )),
+        ),
+        (
+            "pipelined requests whose answers nobody reads",
+            http1(format!("GET / HTTP/1.1\r\nHost: b\r\n{}\r\n", id(8_000)).repeat(200)),
+        ),
+        (
+            "streams of tiny fields",
+            http2(streams(32, 0, &[&post[..], &tiny].concat())),
+        ),
+        (
+            "a block of tiny fields without an end",
+            http2(frame(HEADERS, 0, 1, &[&get[..], &tiny].concat())),
+        ),
+        (
+            "streams of large fields",
+            http2(streams(16, 0, &[&post[..], &long].concat())),
+        ),
+        (
+            "large answers that nobody reads",
+            http2(streams(300, END_STREAM, &[&get[..], &long].concat())),
+        ),
+    ]
+}
+
+/// Sends the same on many connections at once, as much of it as is taken.
+fn flood(addr: SocketAddr, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    const SENDERS: usize = 32;
+    let send = |_| {
+        let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).ok()?;
+        stream
+            .set_write_timeout(Some(Duration::from_millis(200)))
+            .ok()?;
+        // It stops taking them, or hangs up: both are well.
+        let _ = stream.write_all(bytes);
+        Some(stream)
+    };
+    thread::scope(|scope| {
+        let senders = (0..SENDERS).map(|_| {
+            scope.spawn(|| {
+                (0..connections / SENDERS)
+                    .filter_map(send)
+                    .collect::<Vec<_>>()
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        senders
+            .into_iter()
+            .flat_map(|sender| sender.join().expect("it does not panic"))
+            .collect()
+    })
+}
+
+#[test]
+fn a_backend_lives_within_its_memory_whatever_is_sent() {
+    if !images() {
+        return;
+    }
+    let (connections, memory) = backend_limits();
+    for (name, bytes) in mixes() {
+        let mut network = Network::new("memory");
+        let options = ["--memory", &memory, "--memory-swap", &memory];
+        let args = ["-text=x", &connections, "--access-log=off"];
+        let backend = network.start("backend-1", &options, ECHO_SERVER, &args);
+        wait_for_log(&backend, "server is listening");
+        let ip = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let ip: IpAddr = inspect(&backend, ip).parse().expect("an address");
+        let (addr, admin) = (SocketAddr::new(ip, 8080), SocketAddr::new(ip, 8081));
+        let held = flood(addr, 1100, &bytes);
+        assert_eq!(get(addr, "/").status(), 200, "{name}");
+        assert_eq!(get(admin, "/livez").status(), 200, "{name}");
+        let usage = [
+            "stats",
+            "--no-stream",
+            "--format",
+            "{{.MemUsage}}",
+            &backend,
+        ];
+        eprintln!(
+            "{name}: {} of {} connections, {}",
+            docker(&usage),
+            held.len(),
+            connections
+        );
+        drop(held);
+        assert_eq!(get(addr, "/").status(), 200, "{name}");
+        let state = inspect(
+            &backend,
+            "{{.State.Running}} {{.State.OOMKilled}} {{.RestartCount}}",
+        );
+        assert_eq!(state, "true false 0", "{name}: {}", logs(&backend));
+    }
 }

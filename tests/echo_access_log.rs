@@ -84,6 +84,25 @@ fn json_has_an_object_a_line() {
 }
 
 #[test]
+fn long_fields_are_cut() {
+    for format in ["text", "json"] {
+        let format = format!("--access-log={format}");
+        let (server, addr) = echo_server(&mut command(&[&format]));
+        let long = "x".repeat(6000);
+        let request = format!(
+            "GET /{long} HTTP/1.1\r\nHost: b\r\nUser-Agent: {long}\r\nX-Request-Id: {long}\r\n\r\n"
+        );
+        let reply = exchange(addr, request);
+        assert_eq!(reply.header("x-request-id"), Some(&*long));
+        let log = stdout(server);
+        assert!(
+            log.contains(&long[..1024]) && !log.contains(&long[..1025]),
+            "{log}"
+        );
+    }
+}
+
+#[test]
 fn off_is_silent() {
     let (server, addr) = echo_server(&mut command(&["--access-log=off"]));
     get(addr, "/");

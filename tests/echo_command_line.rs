@@ -190,3 +190,39 @@ fn no_address_means_all_of_ipv4_and_ipv6() {
         assert_eq!(get((Ipv6Addr::LOCALHOST, port).into(), "/").body, "x\n");
     }
 }
+
+#[test]
+fn a_default_admin_port_that_is_in_use_is_a_warning_and_one_asked_for_an_error() {
+    // If this fails, somebody else has it, which is as good.
+    let _held = TcpListener::bind("[::]:8081");
+    let (server, addr) = echo_server(command(&["-text=x"]).env_remove("ECHO_ADMIN_LISTEN"));
+    let line = server.wait_for_stderr("the default admin port is in use");
+    assert!(line.contains("WARN") && line.contains(":8081"), "{line}");
+    assert_eq!(get(addr, "/").status(), 200);
+    for asked in ["-admin-listen=:8081", "--admin-listen=0.0.0.0:8081"] {
+        let output = run(&mut command(&["-text=x", "-listen=127.0.0.1:0", asked]));
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.stderr.contains(":8081"), "{output:?}");
+    }
+}
+
+#[test]
+fn durations_that_the_clock_cannot_add_exit_2_and_name_the_flag() {
+    for flag in [
+        "drain-delay",
+        "drain-timeout",
+        "header-timeout",
+        "idle-timeout",
+        "fault-delay",
+    ] {
+        for value in ["584542046090y", "18446744073709551615s"] {
+            let output = run(&mut command(&["-text=x", &format!("-{flag}={value}")]));
+            assert_eq!(output.code, Some(2), "{output:?}");
+            assert!(output.stderr.contains(flag), "{output:?}");
+        }
+    }
+    // The longest that is taken does no harm.
+    let longest = "--header-timeout=1000000000y";
+    let (_server, addr) = echo_server(&mut command(&["-text=x", longest]));
+    assert_eq!(get(addr, "/").status(), 200);
+}

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::http::{Connection, get, metric};
+use test_support::process::echo_server;
 use test_support::{PATIENCE, wait_until};
 
 /// An echo-server that cannot tell where it listens.
@@ -151,4 +152,28 @@ fn a_stdout_that_is_read_again_is_written_to_again() {
     assert!(line.contains("\"GET / HTTP/1.1\" 200"), "{line}");
     assert_eq!(server.lines_lost(), 1.0);
     server.assert_ends_cleanly();
+}
+
+#[test]
+fn a_client_cannot_make_it_log_a_line_for_each_packet() {
+    let (server, addr) = echo_server(Command::new(env!("CARGO_BIN_EXE_echo-server")).args([
+        "-text=x",
+        "-admin-listen=off",
+        "-access-log=off",
+        "--drain-delay=0s",
+    ]));
+    // An answer to no PING, which h2 warns of.
+    let mut frames =
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00".to_vec();
+    for _ in 0..2000 {
+        frames.extend_from_slice(b"\x00\x00\x08\x06\x01\x00\x00\x00\x0012345678");
+    }
+    let mut flood = Connection::open(addr);
+    flood.send(&frames);
+    let mut garbage = Connection::open(addr);
+    garbage.send(b"\x00\x01\x02\r\n\r\n");
+    assert_eq!(get(addr, "/").status(), 200);
+    server.signal(Signal::TERM);
+    let stderr = server.finish().stderr;
+    assert!(stderr.lines().count() < 10, "{stderr}");
 }

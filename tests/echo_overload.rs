@@ -5,9 +5,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use test_support::http::{Connection, get};
-use test_support::process::{Process, echo_server};
+use test_support::process::{Process, Signal, echo_server, run};
 use test_support::tool;
 
 /// How many connections wait between two requests.
@@ -64,8 +64,8 @@ fn thousands_of_idle_connections_leave_room_for_good_clients() {
     }
     let each = (server.memory() - before) * 1024 / IDLE as u64;
     println!("{each} bytes for each idle connection");
-    // Twice what it is: this is to notice a second buffer, not to measure.
-    assert!(each < 26 * 1024, "{each} bytes for each idle connection");
+    // More than what it is: this is to notice a buffer that is kept, not to measure.
+    assert!(each < 6 * 1024, "{each} bytes for each idle connection");
     for _ in 0..200 {
         assert_eq!(get(addr, "/").status(), 200);
     }
@@ -124,28 +124,139 @@ fn clients_over_the_limit_wait_their_turn_and_are_served() {
     }
 }
 
-#[test]
-fn without_file_descriptors_it_backs_off_and_goes_on_when_there_are_some() {
+/// Starts an echo-server that may have so many files open.
+fn start_limited(open_files: u32, args: &str) -> Command {
     let server = env!("CARGO_BIN_EXE_echo-server");
-    let limited = format!("ulimit -n 40; exec {server} -text=x -admin-listen=off -access-log=off");
-    let start = || echo_server(Command::new("sh").args(["-c", &limited]));
-    let (server, addr) = start();
+    let limited = format!("ulimit -n {open_files}; exec {server} -text=x -access-log=off {args}");
+    let mut command = Command::new("sh");
+    command.args(["-c", &limited]);
+    command
+}
+
+#[test]
+fn fewer_open_files_mean_fewer_connections_and_clients_are_served_all_the_same() {
+    let (server, addr) = echo_server(&mut start_limited(40, "-admin-listen=off"));
+    let line = server.wait_for_stderr("lowering --max-connections");
+    assert!(line.contains("possible=24"), "{line}");
     let connections: Vec<Connection> = (0..100).map(|_| Connection::open(addr)).collect();
-    assert!(
-        server
-            .wait_for_stderr("failed to accept")
-            .contains("Too many open files")
-    );
+    assert_eq!(get(addr, "/").status(), 200);
     drop(connections);
     assert_eq!(get(addr, "/").status(), 200);
-    drop(server);
-    // A busy loop would have said so thousands of times.
-    let (server, addr) = start();
-    let _connections: Vec<Connection> = (0..100).map(|_| Connection::open(addr)).collect();
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    server.signal(test_support::process::Signal::KILL);
-    let attempts = server.finish().stderr.matches("failed to accept").count();
-    assert!((1..50).contains(&attempts), "{attempts} attempts");
+    server.signal(Signal::KILL);
+    assert!(!server.finish().stderr.contains("failed to accept"));
+}
+
+#[test]
+fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let enough = hard.is_none_or(|hard| hard >= 256);
+    assert!(enough, "{hard:?} open files are too few for this test");
+    let mut command = start_limited(40, "-admin-listen=off --max-connections=100");
+    let args = command.get_args().nth(1).expect("a script").to_owned();
+    let script = args.to_str().expect("text").replace("ulimit", "ulimit -S");
+    command = Command::new("sh");
+    let (server, addr) = echo_server(command.args(["-c", &script]));
+    let mut held: Vec<Connection> = (0..90).map(|_| Connection::open(addr)).collect();
+    for connection in &mut held {
+        assert_eq!(request(connection), 200);
+    }
+    server.signal(Signal::KILL);
+    assert!(!server.finish().stderr.contains("lowering"));
+}
+
+#[test]
+fn too_few_open_files_for_anything_are_a_clear_error() {
+    for open_files in [10, 16, 50] {
+        let output = run(&mut start_limited(
+            open_files,
+            "-listen=127.0.0.1:0 -admin-listen=127.0.0.1:0",
+        ));
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let why = format!("echo-server: needs 81 open files at least, and is allowed {open_files}");
+        assert!(output.stderr.starts_with(&why), "{output:?}");
+    }
+}
+
+#[test]
+fn without_file_descriptors_it_backs_off_and_says_so_once() {
+    let (server, addr) = start(&[]);
+    assert_eq!(get(addr, "/").status(), 200);
+    // Taken away while it runs, by whatever else shares a limit.
+    let few = Rlimit {
+        current: Some(20),
+        maximum: Some(20),
+    };
+    prlimit(Some(server.pid()), Resource::Nofile, few).expect("it is ours");
+    let connections: Vec<Connection> = (0..100).map(|_| Connection::open(addr)).collect();
+    let line = server.wait_for_stderr("failed to accept");
+    assert!(line.contains("Too many open files"), "{line}");
+    drop(connections);
+    assert_eq!(get(addr, "/").status(), 200);
+    server.signal(Signal::KILL);
+    let stderr = server.finish().stderr;
+    assert!(stderr.matches("failed to accept").count() < 5, "{stderr}");
+}
+
+#[test]
+fn silent_clients_make_room_for_others() {
+    let (_server, addr) = start(&["--max-connections=50", "--header-timeout=1h"]);
+    let _silent: Vec<Connection> = (0..200).map(|_| Connection::open(addr)).collect();
+    for _ in 0..20 {
+        assert_eq!(get(addr, "/").status(), 200);
+    }
+}
+
+#[test]
+fn who_has_waited_longest_makes_room_and_nobody_else() {
+    let (_server, addr) = start(&["--max-connections=10"]);
+    let mut held: Vec<Connection> = (0..10).map(|_| Connection::open(addr)).collect();
+    for connection in &mut held {
+        assert_eq!(request(connection), 200);
+        std::thread::sleep(std::time::Duration::from_millis(15));
+    }
+    // The first has asked last.
+    assert_eq!(request(&mut held[0]), 200);
+    std::thread::sleep(std::time::Duration::from_millis(15));
+    let mut other = Connection::open(addr);
+    assert_eq!(request(&mut other), 200);
+    assert!(held.remove(1).is_closed());
+    for connection in &mut held {
+        assert_eq!(request(connection), 200);
+    }
+}
+
+#[test]
+fn a_connection_that_says_nothing_has_the_header_timeout() {
+    let (_server, addr) = start(&["--header-timeout=100ms", "--idle-timeout=1h"]);
+    let mut kept = Connection::open(addr);
+    assert_eq!(request(&mut kept), 200);
+    assert!(Connection::open(addr).is_closed());
+    assert_eq!(request(&mut kept), 200);
+}
+
+#[test]
+fn too_many_in_the_middle_of_a_request_make_room_for_one_another() {
+    let (_server, addr) = start(&["--max-connections=400", "--header-timeout=1h"]);
+    let mut idle = Connection::open(addr);
+    assert_eq!(request(&mut idle), 200);
+    // A quarter of them may be.
+    let mut slow: Vec<Connection> = (0..150).map(|_| Connection::open(addr)).collect();
+    for (n, connection) in slow.iter_mut().enumerate() {
+        connection.send(match n % 2 {
+            0 => "GET / HTTP/1.1\r\nHost: b\r\nX-Slow: ",
+            _ => "POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 10\r\n\r\n",
+        });
+        // So that they are in this order.
+        get(addr, "/");
+    }
+    for connection in &mut slow[..45] {
+        assert!(connection.is_closed());
+    }
+    for connection in slow[60..].iter_mut().skip(1).step_by(2) {
+        connection.send("0123456789");
+        assert_eq!(connection.reply().status(), 200);
+    }
+    assert_eq!(request(&mut idle), 200);
 }
 
 #[test]

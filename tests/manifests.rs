@@ -285,3 +285,64 @@ fn network_policies_name_ports_that_pods_have() {
         }
     }
 }
+
+#[test]
+fn network_policies_let_nobody_in_or_out_by_default_and_name_all_others() {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for policy in of_kind(manifests, "NetworkPolicy") {
+            let text = policy["spec"].to_string();
+            assert!(
+                !text.contains("\"namespaceSelector\":{}"),
+                "{folder}: {text}"
+            );
+            for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+                for rule in policy["spec"][rules].as_array().into_iter().flatten() {
+                    assert!(rule[peers].is_array(), "{folder}: anybody, by {rule}");
+                    assert!(rule["ports"].is_array(), "{folder}: any port, by {rule}");
+                }
+            }
+        }
+    }
+}
+
+/// The patches that the comment of a component shows, as they stand there.
+fn patches_in_comment(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).expect("it is there");
+    let mut patches = Vec::new();
+    for line in text.lines().take_while(|line| line.starts_with('#')) {
+        let line = line.strip_prefix("#   ").unwrap_or_default();
+        match (line, patches.last_mut()) {
+            ("patches:", _) => patches.push("patches:\n".to_owned()),
+            ("", _) | (_, None) => {}
+            (line, Some(patch)) => *patch += &format!("{line}\n"),
+        }
+    }
+    patches
+}
+
+#[test]
+fn the_patches_that_the_network_policies_suggest_work() {
+    let Some(kubectl) = tool("kubectl") else {
+        return;
+    };
+    let kustomize = root().join("kustomize");
+    let patches =
+        patches_in_comment(&kustomize.join("components/network-policy/kustomization.yaml"));
+    assert_eq!(patches.len(), 2, "{patches:?}");
+    for (patch, expected) in patches.iter().zip(["observability", "10.96.0.10/32"]) {
+        let copy = tempfile::tempdir().expect("a directory");
+        let copied = Command::new("cp")
+            .arg("-r")
+            .arg(&kustomize)
+            .arg(copy.path())
+            .status();
+        assert!(copied.expect("coreutils").success());
+        let overlay = copy.path().join("kustomize/overlays/patched");
+        fs::create_dir(&overlay).expect("it is a copy");
+        let text = format!("resources: [../hardened]\n{patch}");
+        fs::write(overlay.join("kustomization.yaml"), text).expect("it is a copy");
+        let output = run(Command::new(&kubectl).arg("kustomize").arg(overlay));
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert!(output.stdout.contains(expected), "{}", output.stdout);
+    }
+}

@@ -36,10 +36,8 @@ fn pods_are_restricted_and_more() {
             resources["requests"]["cpu"].is_string() && resources["requests"]["memory"].is_string()
         );
         assert!(resources["limits"]["memory"].is_string());
-        if container(template)["name"] == "caller" {
-            for bound in ["requests", "limits"] {
-                assert!(resources[bound]["ephemeral-storage"].is_string(), "{bound}");
-            }
+        for bound in ["requests", "limits"] {
+            assert!(resources[bound]["ephemeral-storage"].is_string(), "{bound}");
         }
     });
 }
@@ -205,6 +203,20 @@ fn the_grace_period_is_longer_than_the_way_out() {
                 !container(template)["args"].to_string().contains("drain"),
                 "the defaults count"
             );
+        }
+    });
+}
+
+#[test]
+fn frontends_wait_for_the_backend_before_their_first_call() {
+    for_each_deployment(|_, template| {
+        let container = container(template);
+        if container["name"] == "caller" {
+            let variables = container["env"].as_array().expect("a list");
+            let wait = variables
+                .iter()
+                .find(|variable| variable["name"] == "CALLER_WAIT");
+            assert_eq!(wait.expect("it waits")["value"], "30s");
         }
     });
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use http::{HeaderValue, StatusCode};
-use runtime::duration::parse_positive_duration;
+use runtime::duration::{parse_duration, parse_positive_duration};
+use runtime::environment;
 use runtime::listen::{ListenAddr, OptionalListenAddr};
 use runtime::log::LevelFilter;
 use runtime::server::{Drain, Limits};
 
-use crate::{AccessLogFormat, Config, Faults, Pod};
+use crate::{AccessLogFormat, AdminListen, Config, Faults, Pod};
 
 /// Answers every request with a fixed text. A drop-in for hashicorp/http-echo.
 ///
@@ -48,14 +49,10 @@ pub struct Args {
     #[arg(long, env = "ECHO_CONTENT_TYPE", value_name = "TYPE")]
     content_type: Option<HeaderValue>,
 
-    /// Where to serve /livez, /readyz and /metrics: [IP]:PORT, or off
-    #[arg(
-        long,
-        env = "ECHO_ADMIN_LISTEN",
-        default_value = ":8081",
-        value_name = "LISTEN"
-    )]
-    admin_listen: OptionalListenAddr,
+    /// Where to serve /livez, /readyz and /metrics: [IP]:PORT, or off [default: :8081, or off where
+    /// that is in use]
+    #[arg(long, env = "ECHO_ADMIN_LISTEN", value_name = "LISTEN")]
+    admin_listen: Option<OptionalListenAddr>,
 
     /// Log of answers, on stdout: text (http-echo's own lines), json or off
     #[arg(
@@ -69,15 +66,16 @@ pub struct Args {
     /// After SIGTERM, how long requests are still taken: as long as the cluster may take to hear
     /// that this pod is leaving
     #[arg(long, env = "ECHO_DRAIN_DELAY", default_value = "5s", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     drain_delay: Duration,
 
     /// After the drain delay, how long requests under way may take
     #[arg(long, env = "ECHO_DRAIN_TIMEOUT", default_value = "15s", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     drain_timeout: Duration,
 
-    /// Longest time for a request's head to arrive, and again for its body
+    /// Longest time for a connection's first byte, for a request's head to arrive, and again for its
+    /// body
     #[arg(long, env = "ECHO_HEADER_TIMEOUT", default_value = "10s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     header_timeout: Duration,
@@ -87,7 +85,9 @@ pub struct Args {
           value_parser = parse_positive_duration)]
     idle_timeout: Duration,
 
-    /// Connections served at once; more wait their turn in the kernel
+    /// Connections open at once; another one replaces the one that has kept the server waiting longest.
+    /// A quarter of them may be in the middle of a request. An HTTP/2 connection counts as ten of those.
+    /// Lowered where fewer open files are allowed
     #[arg(long, env = "ECHO_MAX_CONNECTIONS", default_value = "4096", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
@@ -113,7 +113,7 @@ pub struct Args {
 
     /// How late a sick answer comes
     #[arg(long, env = "ECHO_FAULT_DELAY", default_value = "0s", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     fault_delay: Duration,
 
     /// Worker threads [default: the CPUs that the cgroup allows]
@@ -134,6 +134,12 @@ pub struct Args {
     rest: Vec<OsString>,
 }
 
+/// Nobody who comes from http-echo has asked for it, so it gives way.
+const DEFAULT_ADMIN: ListenAddr = ListenAddr {
+    ip: None,
+    port: 8081,
+};
+
 /// The arguments are well formed, but say too little or too much. http-echo's own words.
 #[derive(Debug, thiserror::Error)]
 pub enum NoConfig {
@@ -149,20 +155,11 @@ impl Args {
     /// Reads this process's arguments and environment; prints help, the version or an error, and
     /// exits, where there is nothing to run.
     pub fn from_env() -> Self {
-        // --help is often pasted somewhere; what the environment holds is nobody's business.
-        let mut command = Self::command().mut_args(|arg| arg.hide_env_values(true));
+        let mut command = Self::command();
         command.build();
         let args = from_go_style(&command, std::env::args_os());
-        command
-            .try_get_matches_from(args)
-            .and_then(|mut matches| Self::from_arg_matches_mut(&mut matches))
-            .unwrap_or_else(|error| {
-                if !error.use_stderr() {
-                    error.exit();
-                }
-                runtime::log::fatal(error.render().to_string().trim_end());
-                std::process::exit(error.exit_code())
-            })
+        let mut matches = environment::matches(command, &args);
+        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
     }
 
     /// The least severe diagnostics to show.
@@ -215,7 +212,11 @@ impl TryFrom<Args> for Config {
             listen,
             status: status_code,
             content_type,
-            admin: admin_listen.0,
+            admin: match admin_listen {
+                None => AdminListen::IfFree(DEFAULT_ADMIN),
+                Some(OptionalListenAddr(None)) => AdminListen::Off,
+                Some(OptionalListenAddr(Some(addr))) => AdminListen::At(addr),
+            },
             access_log,
             limits: Limits {
                 header_timeout,

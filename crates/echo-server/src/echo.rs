@@ -2,7 +2,7 @@
 //!
 //! - every path and method -- the text, with the status asked for
 //! - `/health` -- 200 and `{"status":"ok"}`, whatever the status asked for, and not in the log
-//! - a share of them, with [`Faults`] -- late, or another status, as a sick backend would answer
+//! - a share of them, with [`Faults`] -- late, or another status
 //! - `CONNECT` -- 405 with the text: a 2xx would promise a tunnel, and could carry no text
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderVa
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use runtime::body::Body;
-use runtime::server::{Arrival, Handler, Reply};
+use runtime::server::{Arrival, Handler, Reply, keep_head};
 
 use crate::access_log::{Entry, Lines};
 use crate::{Faults, Pod, sniff};
@@ -159,7 +159,7 @@ impl Handler for Echo {
             return Reply::Now(answers.give(&answers.connect, head, arrival));
         }
         if answers.faults.strike(&answers.turn) {
-            let (answers, head) = (Arc::clone(&self.0), head.clone());
+            let (answers, head) = (Arc::clone(&self.0), keep_head(head));
             return Reply::Later(Box::pin(async move {
                 tokio::time::sleep(answers.faults.delay).await;
                 answers.give(&answers.faulty, &head, arrival)

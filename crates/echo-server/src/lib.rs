@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use prometheus_client::registry::Registry;
-use runtime::admin::{self, Admin};
+use runtime::admin::{self, Admin, Readiness};
+use runtime::descriptors;
 use runtime::listen::{BindError, ListenAddr};
 use runtime::metrics::register_build_info;
 use runtime::server::{Drain, Limits, Server};
-use tracing::info;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
 pub use crate::access_log::Format as AccessLogFormat;
@@ -36,18 +38,88 @@ pub struct Config {
     pub status: StatusCode,
     /// `None`: as Go would guess it from the text.
     pub content_type: Option<HeaderValue>,
-    /// Where probes and scrapers come in. `None`: nowhere.
-    pub admin: Option<ListenAddr>,
+    /// Where probes and scrapers come in.
+    pub admin: AdminListen,
     /// How answers are logged on stdout.
     pub access_log: AccessLogFormat,
-    /// What one client may take.
+    /// Limits for each client, and for all of them.
     pub limits: Limits,
-    /// How long leaving may take.
+    /// Graceful-shutdown timing.
     pub drain: Drain,
     /// Who answers, for the answer's headers.
     pub pod: Pod,
-    /// How to be sick.
+    /// Fault injection.
     pub faults: Faults,
+}
+
+/// The admin port.
+#[derive(Clone, Copy, Debug)]
+pub enum AdminListen {
+    /// There is none.
+    Off,
+    /// This one.
+    At(ListenAddr),
+    /// This one, unless somebody else has it: another container of the pod, or this server itself.
+    IfFree(ListenAddr),
+}
+
+impl AdminListen {
+    fn bind(self) -> Result<Option<TcpListener>, BindError> {
+        match self {
+            Self::Off => Ok(None),
+            Self::At(addr) => addr.bind().map(Some),
+            Self::IfFree(addr) => match addr.bind() {
+                Err(error) if error.is_in_use() => {
+                    let error = error.to_string();
+                    warn!(
+                        error,
+                        "the default admin port is in use: there are no probes and no metrics"
+                    );
+                    Ok(None)
+                }
+                bound => bound.map(Some),
+            },
+        }
+    }
+}
+
+/// There are not enough file descriptors for even one connection.
+#[derive(Debug, thiserror::Error)]
+#[error("needs {needed} open files at least, and is allowed {allowed} (see `ulimit -n`)")]
+pub struct TooFewDescriptors {
+    needed: usize,
+    allowed: usize,
+}
+
+impl Config {
+    /// Lowers the limit on connections to what the limit on open files allows, and says so.
+    ///
+    /// # Errors
+    ///
+    /// When there would be no connection at all.
+    pub fn within(mut self, open_files: usize) -> Result<Self, TooFewDescriptors> {
+        let admin = match self.admin {
+            AdminListen::Off => 0,
+            AdminListen::At(_) | AdminListen::IfFree(_) => admin::MAX_CONNECTIONS,
+        };
+        let others = descriptors::OWN + admin;
+        if open_files <= others {
+            return Err(TooFewDescriptors {
+                needed: others + 1,
+                allowed: open_files,
+            });
+        }
+        let possible = open_files - others;
+        let wanted = &mut self.limits.max_connections;
+        if *wanted > possible {
+            warn!(
+                wanted = *wanted,
+                possible, open_files, "lowering --max-connections: too few open files are allowed"
+            );
+            *wanted = possible;
+        }
+        Ok(self)
+    }
 }
 
 /// Which answers are to be those of a sick backend; `/health` and the probes never are.
@@ -87,6 +159,7 @@ pub struct Pod {
 pub struct EchoServer {
     server: Server,
     admin: Option<Server>,
+    readiness: Readiness,
     access_log: AccessLog,
 }
 
@@ -109,19 +182,21 @@ pub fn bind(config: Config) -> Result<EchoServer, BindError> {
         faults,
     } = config;
     let listener = listen.bind()?;
-    let admin_listener = admin.map(ListenAddr::bind).transpose()?;
+    let admin_listener = admin.bind()?;
     let access_log = AccessLog::start(access_log);
     let echo = Echo::new(text, status, content_type, pod, faults, access_log.lines());
-    let server = Server::new(listener, echo, limits, drain);
+    let server = Server::new(listener, echo, limits, drain).with_http2();
     let mut registry = Registry::with_prefix("echo_server");
     server.register_metrics(&mut registry);
     access_log.register_metrics(&mut registry);
     register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
-    let admin = Admin::new(server.phase(), registry);
+    let readiness = Readiness::ready();
+    let admin = Admin::new(readiness.clone(), registry);
     let admin = admin_listener.map(|listener| admin::server(listener, admin));
     Ok(EchoServer {
         server,
         admin,
+        readiness,
         access_log,
     })
 }
@@ -150,6 +225,7 @@ impl EchoServer {
         let Self {
             server,
             admin,
+            readiness,
             access_log,
         } = self;
         info!(address = %server.local_addr()?, "server is listening");
@@ -158,6 +234,10 @@ impl EchoServer {
             // It goes on through the drain, and ends with the process.
             tokio::spawn(admin.run(std::future::pending()));
         }
+        let shutdown = async {
+            shutdown.await;
+            readiness.set(false);
+        };
         server.run(shutdown).await;
         access_log.finish();
         Ok(())

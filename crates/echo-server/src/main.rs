@@ -1,11 +1,13 @@
 //! echo-server: see `echo-server --help`.
 //!
-//! Exit codes: 0 after a clean shutdown; 1 when it cannot start, such as on a port in use; 2 for an
+//! Exit codes: 0 after a clean shutdown; 1 when it cannot start, such as on a port in use or
+//! with too few open files allowed; 2 for an
 //! unknown flag or a bad value; 127 without a text or with arguments left over, as http-echo has it.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
+use echo_server::Config;
 use echo_server::cli::{Args, NoConfig};
 
 fn main() -> ExitCode {
@@ -37,7 +39,7 @@ fn run(args: Args) -> anyhow::Result<()> {
             builder
         }
     };
-    let config = args.try_into()?;
+    let config = Config::try_from(args)?.within(runtime::descriptors::raise_limit())?;
     let tokio = builder.enable_all().build().context("cannot start")?;
     tokio.block_on(async {
         let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;

@@ -15,7 +15,7 @@ use caller::dns::{ConfSource, Families, Resolver};
 use caller::expected_status::ExpectedStatus;
 use caller::probe::{HttpConfig, Keep, ProbeConfig};
 use caller::views::Format;
-use echo_server::{AccessLogFormat, EchoServer, Faults, Pod};
+use echo_server::{AccessLogFormat, AdminListen, EchoServer, Faults, Pod};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use runtime::listen::ListenAddr;
 use runtime::output::{Lines, Output};
@@ -315,7 +315,7 @@ fn faulty_backend(
         listen,
         status: StatusCode::OK,
         content_type: None,
-        admin: Some(any_port()),
+        admin: AdminListen::At(any_port()),
         access_log: AccessLogFormat::Off,
         limits: Limits {
             header_timeout: Duration::from_secs(10),

@@ -13,22 +13,21 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
     let mut command = with_variables(command);
     command.build();
-    match command.clone().try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(error) => {
-            let code = error.exit_code();
-            match variable_of(&error, &command, args) {
-                Some((flag, variable)) => {
-                    let text = error.render().to_string();
-                    let named = format!("'{flag}', from the variable {variable}");
-                    crate::log::fatal(text.replacen(&format!("'{flag}'"), &named, 1).trim_end());
-                }
-                // Where stdout or stderr is gone, nobody can be told.
-                None => drop(error.print()),
-            }
-            std::process::exit(code);
-        }
+    let error = match command.clone().try_get_matches_from(args) {
+        Ok(matches) => return matches,
+        Err(error) => error,
+    };
+    if !error.use_stderr() {
+        // Help or the version.
+        error.exit();
     }
+    let mut text = error.render().to_string();
+    if let Some((flag, variable)) = variable_of(&error, &command, args) {
+        let named = format!("'{flag}', from the variable {variable}");
+        text = text.replacen(&format!("'{flag}'"), &named, 1);
+    }
+    crate::log::fatal(text.trim_end());
+    std::process::exit(error.exit_code())
 }
 
 /// What clap takes for "no" where a flag has no value (`FalseyValueParser`).

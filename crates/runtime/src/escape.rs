@@ -95,11 +95,16 @@ impl fmt::Display for EscapedJson<'_> {
     }
 }
 
-/// Zero-width and bidirectional format characters, and line separators: they make a line look like
-/// another (see Unicode Technical Report 36 and CVE-2021-42574).
+/// Characters that show as nothing, or that change how others show: what std does not print as it is
+/// (format, private and unassigned characters, separators, combining marks), and the letters and the
+/// symbol that are blank. They make a line look like another (see Unicode Technical Report 36 and
+/// CVE-2021-42574).
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    let is_blank = matches!(
+        c,
+        '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}'
+    );
+    is_blank || (!c.is_ascii() && c.escape_debug().len() > 1)
 }
 
 #[cfg(test)]
@@ -121,6 +126,19 @@ mod tests {
             Escaped::new(bytes).to_string(),
             "a\\x1b[31m\\r\\n\\tb\\x7f\\xff\\u{85}\\u{202e}"
         );
+    }
+
+    #[test]
+    fn what_shows_as_nothing_is_spelled_out() {
+        // Of each range of Default_Ignorable_Code_Point, and blanks.
+        for c in "\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{180b}\u{180e}\u{200b}\u{202e}\u{2060}\u{2065}\
+                  \u{206f}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{fff0}\u{1bca0}\u{1d173}\u{e0000}\u{e01ef}\u{e0fff}\
+                  \u{a0}\u{2003}\u{2028}\u{2800}\u{3000}\u{e000}"
+            .chars()
+        {
+            let shown = Escaped::new(c.to_string().as_bytes()).to_string();
+            assert_eq!(shown, format!("\\u{{{:x}}}", c as u32));
+        }
     }
 
     #[test]

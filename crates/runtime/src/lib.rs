@@ -1,10 +1,10 @@
 //! What both binaries need and neither is about: diagnostics, signals, listening
 //! addresses, and an HTTP server that knows how to leave without dropping a request.
 
-mod activity;
 pub mod admin;
 pub mod body;
-mod connection;
+pub mod cached;
+pub mod descriptors;
 pub mod duration;
 pub mod environment;
 pub mod escape;
@@ -12,6 +12,6 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod output;
+mod repeated;
 pub mod server;
 pub mod signals;
-mod socket;

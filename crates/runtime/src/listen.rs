@@ -11,6 +11,9 @@ use tokio::net::TcpListener;
 /// Connections the kernel may hold for us before we accept them; it caps this at `somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that the kernel may hold for a connection, each way; it doubles this for its own bookkeeping.
+const KERNEL_BUFFER: usize = 16 * 1024;
+
 /// Where to listen. `:PORT` means every address of the machine, IPv6 and IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddr {
@@ -38,6 +41,13 @@ pub struct ParseListenAddrError;
 pub struct BindError {
     addr: ListenAddr,
     source: io::Error,
+}
+
+impl BindError {
+    /// Whether it is only that somebody else listens there.
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
 }
 
 impl FromStr for ListenAddr {
@@ -125,6 +135,10 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit this, which saves a system call for each connection.
     socket.set_tcp_nodelay(true)?;
+    // As do they these: what the kernel holds for a client who does not read, or who is not read, counts
+    // as this process's memory in a container, and would be megabytes.
+    socket.set_recv_buffer_size(KERNEL_BUFFER)?;
+    socket.set_send_buffer_size(KERNEL_BUFFER)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -1,43 +1,45 @@
 //! `GET /metrics` -- everything in a registry, as OpenMetrics to those who ask for it, and otherwise in
-//! the Prometheus text format, which every scraper reads; and what a [`Server`](crate::server::Server)
-//! counts.
-
-use std::time::Duration;
+//! the Prometheus text format, which every scraper reads.
 
 use http::header::HeaderValue;
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// Seconds. An answer takes microseconds unless something is wrong, and then it takes long.
-const DURATION_BUCKETS: [f64; 12] = [
-    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    OpenMetrics,
+    Prometheus,
+}
 
-/// Metrics in a form that `accept`, a request's header, asks for; and the form's content type.
-pub(crate) fn exposition(
-    registry: &Registry,
-    accept: Option<&HeaderValue>,
-) -> (&'static str, String) {
+impl Format {
+    /// The form that a request's Accept header asks for.
+    pub(crate) fn asked_for(accept: Option<&HeaderValue>) -> Self {
+        match wants_open_metrics(accept) {
+            true => Self::OpenMetrics,
+            false => Self::Prometheus,
+        }
+    }
+
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// Writes all metrics.
+pub(crate) fn render(registry: &Registry, format: Format) -> String {
     let mut text = String::new();
     // Writing to a String does not fail, and no metric of ours does.
     let _ = text::encode(&mut text, registry);
-    if wants_open_metrics(accept) {
-        (
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            text,
-        )
-    } else {
-        (
-            "text/plain; version=0.0.4; charset=utf-8",
-            to_prometheus(&text),
-        )
+    match format {
+        Format::OpenMetrics => text,
+        Format::Prometheus => to_prometheus(&text),
     }
 }
 
@@ -93,84 +95,6 @@ pub fn register_build_info(registry: &mut Registry, version: &'static str) {
         "The version that runs",
         Info::new([("version", version)]),
     );
-}
-
-/// What a server counts.
-#[derive(Clone, Debug)]
-pub(crate) struct ServerMetrics {
-    requests: Family<Code, Counter>,
-    duration: Histogram,
-    connections: Counter,
-    open: Gauge,
-    pub(crate) while_draining: Counter,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Code {
-    code: u16,
-}
-
-impl Default for ServerMetrics {
-    fn default() -> Self {
-        Self {
-            requests: Family::default(),
-            duration: Histogram::new(DURATION_BUCKETS),
-            connections: Counter::default(),
-            open: Gauge::default(),
-            while_draining: Counter::default(),
-        }
-    }
-}
-
-impl ServerMetrics {
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        let Self {
-            requests,
-            duration,
-            connections,
-            open,
-            while_draining,
-        } = self.clone();
-        registry.register(
-            "requests",
-            "Requests answered, by status; not those whose head is not HTTP, or too large",
-            requests,
-        );
-        registry.register_with_unit(
-            "request_duration",
-            "From the head of a request to that of its answer",
-            Unit::Seconds,
-            duration,
-        );
-        registry.register("connections", "Connections accepted", connections);
-        registry.register("open_connections", "Connections that are open", open);
-        registry.register(
-            "connections_while_draining",
-            "Connections accepted after the request to stop",
-            while_draining,
-        );
-    }
-
-    pub(crate) fn answered(&self, code: u16, took: Duration) {
-        self.requests.get_or_create(&Code { code }).inc();
-        self.duration.observe(took.as_secs_f64());
-    }
-
-    /// Counts a connection, as open until the guard is dropped.
-    pub(crate) fn connection(&self) -> OpenConnection {
-        self.connections.inc();
-        self.open.inc();
-        OpenConnection(self.open.clone())
-    }
-}
-
-/// An open connection, until dropped.
-pub(crate) struct OpenConnection(Gauge);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 #[cfg(test)]

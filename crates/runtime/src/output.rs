@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout_at;
 use tracing::warn;
 
+use crate::repeated::Repeated;
+
 /// Most bytes that wait to be written, but for the block that exceeds it: some thousand lines.
 const MAX_WAITING: usize = 256 * 1024;
 
@@ -67,7 +69,7 @@ struct State {
     writing: bool,
     /// When the output last took something, or was first asked to.
     progress: Instant,
-    /// Of the lines dropped, those that nothing was said of yet.
+    /// Lines dropped since the writer last looked.
     dropped: u64,
     /// No more lines are taken.
     closed: bool,
@@ -246,6 +248,9 @@ impl Queue {
         let mut lines = Vec::new();
         // The output is broken; and what it took last was no whole line.
         let (mut broken, mut cut) = (false, false);
+        // Of the lines dropped, those that nothing was said of yet.
+        let mut unsaid = 0;
+        let repeated = <(Repeated, Repeated)>::default();
         loop {
             let mut state = self
                 .came
@@ -269,12 +274,14 @@ impl Queue {
             drop(state);
             self.taken.notify_waiters();
 
-            if dropped > 0 {
+            unsaid += dropped;
+            if unsaid > 0 && repeated.0.next().is_some() {
                 warn!(
                     output = self.name,
-                    lines = dropped,
+                    lines = unsaid,
                     "output lines dropped: it was stuck"
                 );
+                unsaid = 0;
             }
             // Half a line must not become one with the next.
             let mut newline: &[u8] = if cut { b"\n" } else { b"" };
@@ -289,6 +296,7 @@ impl Queue {
             self.dropped.inc_by(count_lines(rest));
             if let Err(error) = &written
                 && !broken
+                && repeated.1.next().is_some()
             {
                 warn!(output = self.name, %error, "cannot write output");
             }

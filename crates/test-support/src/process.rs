@@ -169,10 +169,14 @@ impl Process {
         state.text.clone()
     }
 
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it still runs");
+        kill_process(self.pid(), signal).expect("it still runs");
     }
 
     /// Whether it has ended.

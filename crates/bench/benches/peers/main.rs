@@ -166,8 +166,8 @@ fn requests(servers: &[Server]) {
     let costs = medians(servers, |server| cost(server, load));
     let what = "CPU per request, a new connection for each";
     rows(what, "µs", servers, &costs, |server| match server {
-        Server::Nginx { log: true, .. } => Some(1.1),
-        Server::HttpEcho { .. } => Some(0.7),
+        Server::Nginx { log: true, .. } => Some(1.0),
+        Server::HttpEcho { .. } => Some(0.6),
         _ => None,
     });
 }
@@ -254,9 +254,9 @@ fn memory(servers: &[Server]) {
         idle.push(before as f64 / 1e6);
         each.push((after - before) as f64 / 1e3 / IDLE as f64);
     }
-    rows("memory, idle (bar: 3.5 MB)", "MB", servers, &idle, |_| None);
+    rows("memory, idle (bar: 3.0 MB)", "MB", servers, &idle, |_| None);
     rows(
-        "memory per idle connection, 9,500 of them (bar: 12 KB)",
+        "memory per idle connection, 9,500 of them (bar: 2.5 KB)",
         "KB",
         servers,
         &each,

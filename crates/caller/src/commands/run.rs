@@ -6,11 +6,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::admin;
+use runtime::admin::{self, Readiness};
 use runtime::listen::{BindError, ListenAddr};
 use runtime::output::Lines;
-use runtime::server::{Phase, Server};
-use tokio::sync::watch;
+use runtime::server::Server;
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
@@ -66,7 +65,7 @@ const DEFAULT_ADMIN: ListenAddr = ListenAddr {
 pub struct Caller {
     config: Config,
     admin: Option<(Server, SocketAddr)>,
-    phase: watch::Sender<Phase>,
+    readiness: Readiness,
     stats: Arc<Stats>,
     metrics: Metrics,
     probe: Probe,
@@ -79,7 +78,7 @@ pub struct Caller {
 ///
 /// When the port cannot be opened; the error names it.
 pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
-    let phase = watch::Sender::new(Phase::Serving);
+    let readiness = Readiness::ready();
     let listener = match config.admin {
         None => None,
         Some(Admin::Given(address)) => Some(address.bind()?),
@@ -102,7 +101,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let (metrics, registry) = Metrics::new(lines.dropped());
     let routes = Routes::new(
         Arc::new(page),
-        admin::Admin::new(phase.subscribe(), registry),
+        admin::Admin::new(readiness.clone(), registry),
     );
     let admin = listener.and_then(|listener| {
         let server = admin::server(listener, routes);
@@ -112,7 +111,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     Ok(Caller {
         config,
         admin,
-        phase,
+        readiness,
         stats,
         metrics,
         probe,
@@ -139,7 +138,7 @@ impl Caller {
         let Self {
             config,
             admin,
-            phase,
+            readiness,
             stats,
             metrics,
             probe,
@@ -188,7 +187,7 @@ impl Caller {
                 made = &mut round => made,
                 () = &mut stop => {
                     stopping = true;
-                    phase.send_replace(Phase::LameDuck);
+                    readiness.set(false);
                     round.await
                 }
             };

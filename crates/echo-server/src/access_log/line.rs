@@ -13,6 +13,9 @@ use runtime::escape::{Escaped, EscapedJson};
 use runtime::server::Arrival;
 use serde::Serialize;
 
+/// Most bytes of a path, a user agent, a request id: a line is not to be as long as a client likes.
+const MAX_FIELD: usize = 1024;
+
 /// An answer, as the log tells of it.
 pub(crate) struct Entry<'a> {
     pub(crate) head: &'a Parts,
@@ -33,7 +36,7 @@ pub(super) fn append_text(line: &mut Vec<u8>, entry: &Entry<'_>) {
     line.extend_from_slice(b" \"");
     line.extend_from_slice(head.method.as_str().as_bytes());
     line.push(b' ');
-    Escaped::quoted(head.uri.path().as_bytes()).append_to(line);
+    Escaped::quoted(cut(head.uri.path().as_bytes())).append_to(line);
     line.push(b' ');
     line.extend_from_slice(protocol(head).as_bytes());
     line.extend_from_slice(b"\" ");
@@ -41,7 +44,7 @@ pub(super) fn append_text(line: &mut Vec<u8>, entry: &Entry<'_>) {
     line.push(b' ');
     append_number(line, entry.bytes);
     line.extend_from_slice(b" \"");
-    Escaped::quoted(header(head, USER_AGENT)).append_to(line);
+    Escaped::quoted(cut(header(head, USER_AGENT))).append_to(line);
     line.extend_from_slice(b"\" ");
     append_duration(line, entry.arrival.at.elapsed());
     line.push(b'\n');
@@ -103,7 +106,7 @@ struct JsonLine<'a> {
     host: String,
     client: SocketAddr,
     method: &'a str,
-    path: &'a str,
+    path: String,
     protocol: &'static str,
     status: u16,
     bytes: usize,
@@ -115,13 +118,13 @@ struct JsonLine<'a> {
 
 pub(super) fn append_json(line: &mut Vec<u8>, entry: &Entry<'_>) {
     let head = entry.head;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(cut(bytes)).into_owned();
     let json = serde_json::to_string(&JsonLine {
         time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         host: text(host(head)),
         client: entry.arrival.peer,
         method: head.method.as_str(),
-        path: head.uri.path(),
+        path: text(head.uri.path().as_bytes()),
         protocol: protocol(head),
         status: entry.status.as_u16(),
         bytes: entry.bytes,
@@ -143,6 +146,11 @@ fn host(head: &Parts) -> &[u8] {
 
 fn header(head: &Parts, name: http::HeaderName) -> &[u8] {
     head.headers.get(name).map_or(b"", HeaderValue::as_bytes)
+}
+
+/// As much of a field as is logged.
+fn cut(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(MAX_FIELD)]
 }
 
 fn protocol(head: &Parts) -> &'static str {

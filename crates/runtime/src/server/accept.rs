@@ -1,0 +1,189 @@
+//! Accepts connections, as many as may be open, and makes room where there are more.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::activity::Activity;
+use super::client::{Client, Open, Shared};
+use super::connection;
+use super::lifecycle::Phase;
+use crate::repeated::Repeated;
+
+/// First and longest pause after a failed accept, such as one for want of file descriptors.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How long to wait for a connection to end, before another one that is to end is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A server that accepts.
+pub(super) struct Acceptor {
+    listener: TcpListener,
+    /// Accepted, but there is no room for it yet.
+    waiting: Option<(TcpStream, SocketAddr)>,
+    failures: Repeated,
+    connections: Connections,
+}
+
+/// The connections of a server.
+pub(super) struct Connections {
+    shared: Arc<Shared>,
+    /// One for each connection that may be open.
+    permits: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: TcpListener, shared: Shared) -> Self {
+        let permits = Arc::new(Semaphore::new(shared.limits.max_connections));
+        Self {
+            listener,
+            waiting: None,
+            failures: Repeated::default(),
+            connections: Connections {
+                shared: Arc::new(shared),
+                permits,
+            },
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.connections.enter(phase);
+    }
+
+    pub(super) async fn accept_until(&mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                () = self.accept() => {}
+            }
+        }
+    }
+
+    /// Accepts and starts one connection. Nothing is lost where this is not waited for to the end.
+    async fn accept(&mut self) {
+        let mut pause = ACCEPT_BACKOFF.0;
+        while self.waiting.is_none() {
+            match self.listener.accept().await {
+                Ok(accepted) => self.waiting = Some(accepted),
+                // The client has gone before we came to it: no reason to wait.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if let Some(more) = self.failures.next() {
+                        warn!(%error, more, "failed to accept");
+                    }
+                    // There may be a descriptor to be had.
+                    self.connections.make_room("failed to accept");
+                    sleep(pause).await;
+                    pause = ACCEPT_BACKOFF.1.min(pause * 2);
+                }
+            }
+        }
+        let permit = self.connections.permit().await;
+        if let Some((stream, peer)) = self.waiting.take() {
+            self.connections.start(stream, peer, permit);
+        }
+    }
+
+    /// Closes the port, but not on those who have connected already and wait in the kernel's queue:
+    /// closing would reset them. Tokio may not have heard of them yet, so the kernel itself is asked.
+    pub(super) fn close(self) -> Connections {
+        let Self {
+            listener,
+            waiting,
+            connections,
+            ..
+        } = self;
+        let permit = || Arc::clone(&connections.permits).try_acquire_owned();
+        if let Some((stream, peer)) = waiting
+            && let Ok(permit) = permit()
+        {
+            connections.start(stream, peer, permit);
+        }
+        if let Ok(listener) = listener.into_std() {
+            while let Ok(permit) = permit()
+                && let Ok((stream, peer)) = listener.accept()
+            {
+                let stream = stream.set_nonblocking(true).map(|()| stream);
+                if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                    connections.start(stream, peer, permit);
+                }
+            }
+        }
+        connections.enter(Phase::Draining);
+        connections
+    }
+}
+
+impl Connections {
+    pub(super) fn enter(&self, phase: Phase) {
+        self.shared.phase.send_replace(phase);
+    }
+
+    /// Waits for room, and makes some.
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        loop {
+            let permits = Arc::clone(&self.permits);
+            if let Ok(permit) = permits.try_acquire_owned() {
+                return permit;
+            }
+            // Those who have just been accepted may have said what they want.
+            yield_now().await;
+            self.make_room("too many connections");
+            let ended = Arc::clone(&self.permits).acquire_owned();
+            if let Ok(Ok(permit)) = timeout(LOOK_AGAIN, ended).await {
+                return permit;
+            }
+        }
+    }
+
+    fn make_room(&self, why: &'static str) {
+        let evicted = self.shared.crowd.evict();
+        self.shared.evicted(evicted.into(), why);
+    }
+
+    fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let shared = &self.shared;
+        if *shared.phase.borrow() != Phase::Serving {
+            // How long the cluster keeps sending to a pod that is leaving is worth knowing.
+            shared.metrics.while_draining.inc();
+        }
+        let activity = Arc::new(Activity::new());
+        shared.crowd.add(Arc::clone(&activity), |place| {
+            let client = Arc::new(Client {
+                shared: Arc::clone(shared),
+                // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
+                peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+                activity,
+            });
+            let phase = shared.phase.subscribe();
+            let open = Open::new(shared, place, permit);
+            // Spawned as it is: a block around it would double its memory.
+            tokio::spawn(connection::serve(stream, client, phase, open)).abort_handle()
+        });
+    }
+
+    /// Waits until no connection is open.
+    pub(super) async fn all_ended(&self) {
+        let all = u32::try_from(self.shared.limits.max_connections).unwrap_or(u32::MAX);
+        // An error would mean that the semaphore is closed, which it never is.
+        let _ = self.permits.acquire_many(all).await;
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.shared.limits.max_connections - self.permits.available_permits()
+    }
+
+    pub(super) fn while_draining(&self) -> u64 {
+        self.shared.metrics.while_draining.get()
+    }
+}

@@ -1,0 +1,237 @@
+//! The head of a request: what is refused of it, and what is kept while its body comes.
+
+use std::net::Ipv6Addr;
+
+use http::header::{
+    ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT,
+};
+use http::request::Parts;
+use http::{Method, Request, Uri, Version};
+
+/// Fields that are kept while a body comes. See [`super::Handler::answer`].
+const KEPT: [HeaderName; 4] = [
+    HOST,
+    ACCEPT,
+    USER_AGENT,
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Longest target that is kept whole, and how much is kept of a longer one's path.
+const MAX_TARGET: usize = 2048;
+const CUT_PATH: usize = 1024;
+
+/// Longest host and port: a name in DNS has at most 253 bytes.
+const MAX_HOST: usize = 260;
+
+/// Refuses what RFC 9112 says must be, and hyper lets pass. The error is for the client.
+pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host.as_bytes()) => {}
+        // Section 3.2; in HTTP/2 it is the target that has it.
+        (None, None) if head.version != Version::HTTP_11 => {}
+        _ => return Err("400 Bad Request: exactly one valid Host header is required\n"),
+    }
+    if !is_target(head) {
+        return Err("400 Bad Request: the request target has a form that is not served\n");
+    }
+    // Section 6.1. Hyper has seen to it that the last one is `chunked`.
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err("400 Bad Request: no transfer coding but chunked is understood\n");
+    }
+    Ok(())
+}
+
+/// The four forms of a target (section 3.2): a path, an absolute URL, an authority for CONNECT alone, and
+/// `*` for OPTIONS alone.
+fn is_target(head: &Parts) -> bool {
+    let Parts { method, uri, .. } = head;
+    match (uri.scheme(), uri.authority()) {
+        (None, Some(authority)) => {
+            method == Method::CONNECT && is_host(authority.as_str().as_bytes())
+        }
+        (None, None) if uri.path() == "*" => method == Method::OPTIONS,
+        (None, None) => uri.path().starts_with('/') && method != Method::CONNECT,
+        (Some(_), Some(authority)) => {
+            !authority.host().is_empty() && is_host(authority.as_str().as_bytes())
+        }
+        (Some(_), None) => false,
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 3986, section 3.2.2). Nothing at all is valid, too.
+fn is_host(host: &[u8]) -> bool {
+    if host.len() > MAX_HOST {
+        return false;
+    }
+    if let Some(literal) = host.strip_prefix(b"[") {
+        let Some(end) = literal.iter().position(|&byte| byte == b']') else {
+            return false;
+        };
+        let ip = str::from_utf8(&literal[..end]).unwrap_or_default();
+        return ip.parse::<Ipv6Addr>().is_ok() && is_port(&literal[end + 1..]);
+    }
+    let end = host.iter().position(|&byte| !is_name_byte(byte));
+    let (mut name, port) = host.split_at(end.unwrap_or(host.len()));
+    while let Some(at) = name.iter().position(|&byte| byte == b'%') {
+        let [_, a, b, rest @ ..] = &name[at..] else {
+            return false;
+        };
+        if !a.is_ascii_hexdigit() || !b.is_ascii_hexdigit() {
+            return false;
+        }
+        name = rest;
+    }
+    is_port(port)
+}
+
+/// Unreserved, sub-delims, and `%`.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte)
+}
+
+fn is_port(port: &[u8]) -> bool {
+    match port.split_first() {
+        None => true,
+        Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
+        Some(_) => false,
+    }
+}
+
+/// Copies what is kept of a head while its body comes, or its answer is not ready: see [`Handler`]. A
+/// copy, as the parts of a head share one buffer, which the smallest of them keeps alive.
+///
+/// [`Handler`]: super::Handler::answer
+pub fn keep_head(head: &Parts) -> Parts {
+    let (mut kept, ()) = Request::new(()).into_parts();
+    kept.method = head.method.clone();
+    kept.version = head.version;
+    kept.uri = keep_target(&head.uri);
+    kept.headers = HeaderMap::with_capacity(KEPT.len());
+    for name in KEPT {
+        let value = head.headers.get(&name).map(HeaderValue::as_bytes);
+        if let Some(Ok(value)) = value.map(HeaderValue::from_bytes) {
+            kept.headers.insert(name, value);
+        }
+    }
+    kept
+}
+
+/// How many bytes [`keep_head`] would copy, more or less.
+pub(super) fn size_to_keep(head: &Parts) -> usize {
+    let fields = KEPT.into_iter();
+    let fields = fields.filter_map(|name| head.headers.get(name));
+    MAX_TARGET.min(head.uri.path().len()) + fields.map(HeaderValue::len).sum::<usize>()
+}
+
+fn keep_target(target: &Uri) -> Uri {
+    let mut text = target.to_string();
+    if text.len() > MAX_TARGET {
+        let path = target.path();
+        let mut end = path.len().min(CUT_PATH);
+        while !path.is_char_boundary(end) {
+            end -= 1;
+        }
+        text = path[..end].to_owned();
+    }
+    text.parse().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("it can be written").into_parts().0
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses_with_or_without_a_port() {
+        for host in [
+            "",
+            "b",
+            "b:8080",
+            "b:",
+            "b_1.demo.svc",
+            "10.0.0.1:80",
+            "[::1]",
+            "[fe80::1]:80",
+            "a%20b",
+            "a,b",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host:?}");
+        }
+        for host in [
+            "a b",
+            "a/b",
+            "u@b",
+            "b:port",
+            "b:80:80",
+            "a,b c",
+            "[::1",
+            "::1",
+            "[b]",
+            "[::1]x",
+            "a%2",
+            "a%zz",
+            "b\t",
+            "b#",
+            "b?",
+            "\u{e9}",
+            "[fe80::1%25eth0]",
+            "a\\b",
+            "\"b\"",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host:?}");
+        }
+        assert!(!is_host(&[b'a'; MAX_HOST + 1]));
+    }
+
+    #[test]
+    fn each_form_of_a_target_is_for_its_method() {
+        let host = &[("host", "b")];
+        for (method, target) in [
+            ("GET", "/"),
+            ("OPTIONS", "*"),
+            ("OPTIONS", "/"),
+            ("GET", "http://b/x"),
+            ("CONNECT", "b:80"),
+        ] {
+            assert_eq!(
+                check(&head(method, target, host)),
+                Ok(()),
+                "{method} {target}"
+            );
+        }
+        for (method, target) in [
+            ("GET", "*"),
+            ("GET", "b:80"),
+            ("GET", "b"),
+            ("CONNECT", "/"),
+            ("GET", "http://u:p@b/"),
+        ] {
+            assert!(
+                check(&head(method, target, host)).is_err(),
+                "{method} {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_a_long_head_little_is_kept() {
+        let long = "x".repeat(5000);
+        let fields = [("host", "b"), ("x-other", &long), ("user-agent", "t/1")];
+        let kept = keep_head(&head("POST", &format!("/{long}?{long}"), &fields));
+        assert_eq!(kept.headers.len(), 2);
+        assert_eq!(kept.uri.path().len(), CUT_PATH);
+        let kept = keep_head(&head("POST", "http://b/a?q=1", &fields));
+        assert_eq!(kept.uri, "http://b/a?q=1");
+    }
+}

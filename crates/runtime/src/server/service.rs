@@ -1,0 +1,274 @@
+//! Answers the requests of a connection: hyper's side of [`Handler`](super::Handler).
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout};
+
+use super::client::Client;
+use super::handler::{Arrival, Reply};
+use super::lifecycle::Phase;
+use super::limits::MAX_KEPT;
+use super::request;
+use crate::body::Body;
+
+/// Of the values in an answer for HTTP/2, the larger ones are counted while they wait to be sent.
+const LARGE_VALUE: usize = 1024;
+
+pub(super) struct Service(pub(super) Arc<Client>);
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let Self(client) = self;
+        let (head, body) = request.into_parts();
+        let origin = Origin {
+            version: head.version,
+            is_last: body.is_end_stream() && says_close(&head),
+            arrival: Arrival {
+                peer: client.peer,
+                at: Instant::now().into_std(),
+            },
+        };
+        let is_complete = body.is_end_stream() || head.method == Method::CONNECT;
+        if let Err(reason) = request::check(&head) {
+            let refusal = origin.refusal(StatusCode::BAD_REQUEST, reason);
+            return Answer::Now(Some(client.finish(refusal, origin, !is_complete)));
+        }
+        if !is_complete {
+            let Some(kept) = Kept::new(client, request::size_to_keep(&head)) else {
+                let refusal = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
+                return Answer::Now(Some(client.finish(refusal, origin, true)));
+            };
+            let head = request::keep_head(&head);
+            let client = Arc::clone(client);
+            return Answer::Later(Box::pin(client.answer_after_body(head, kept, body, origin)));
+        }
+        match client.shared.handler.answer(&head, origin.arrival) {
+            Reply::Now(response) => Answer::Now(Some(client.finish(response, origin, false))),
+            Reply::Later(response) => {
+                let client = Arc::clone(client);
+                Answer::Later(Box::pin(async move {
+                    let owed = client.activity.owe_answer();
+                    let response = response.await;
+                    drop(owed);
+                    client.finish(response, origin, false)
+                }))
+            }
+        }
+    }
+}
+
+/// An answer on its way. Connections keep room for one, so it is small: what has to be waited for is in
+/// a box.
+pub(super) enum Answer {
+    Now(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => {
+                let response = response.take().expect("it is not polled again");
+                Poll::Ready(Ok(response))
+            }
+            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+/// What an answer has to know of its request.
+#[derive(Clone, Copy)]
+struct Origin {
+    version: Version,
+    /// The client has said that it sends no other, and has sent all of this one.
+    is_last: bool,
+    arrival: Arrival,
+}
+
+impl Origin {
+    /// An answer to a request that is not to be answered; an HTTP/1 client has to connect anew.
+    fn refusal(self, status: StatusCode, reason: &'static str) -> Response<Body> {
+        let mut response = Response::new(reason.into());
+        *response.status_mut() = status;
+        if self.version <= Version::HTTP_11 {
+            close(&mut response);
+        }
+        response
+    }
+}
+
+impl Client {
+    async fn answer_after_body(
+        self: Arc<Self>,
+        head: Parts,
+        kept: Kept,
+        body: Incoming,
+        origin: Origin,
+    ) -> Response<Body> {
+        let limits = &self.shared.limits;
+        let discarded = {
+            let _awaited = self.activity.await_body();
+            timeout(limits.header_timeout, discard(body, limits.max_body)).await
+        };
+        let (status, reason) = match discarded {
+            Ok(Discarded::All) => {
+                let _owed = self.activity.owe_answer();
+                let response = match self.shared.handler.answer(&head, origin.arrival) {
+                    Reply::Now(response) => response,
+                    Reply::Later(response) => response.await,
+                };
+                drop(kept);
+                return self.finish(response, origin, false);
+            }
+            Ok(Discarded::TooLarge) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "413 Content Too Large: the request body is over the limit\n",
+            ),
+            Ok(Discarded::Broken) => (
+                StatusCode::BAD_REQUEST,
+                "400 Bad Request: the request body is broken\n",
+            ),
+            Err(_) => (
+                StatusCode::REQUEST_TIMEOUT,
+                "408 Request Timeout: the request body did not come in time\n",
+            ),
+        };
+        self.finish(origin.refusal(status, reason), origin, true)
+    }
+
+    /// Counts an answer and makes it ready to be sent. `cut_short`: the request had not ended.
+    fn finish(
+        self: &Arc<Self>,
+        mut response: Response<Body>,
+        origin: Origin,
+        cut_short: bool,
+    ) -> Response<Body> {
+        if origin.version == Version::HTTP_2 && self.count_large_values(&mut response).is_none() {
+            response = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
+        }
+        let now = Instant::now();
+        let took = now.into_std() - origin.arrival.at;
+        self.shared
+            .metrics
+            .answered(response.status().as_u16(), took);
+        if origin.version <= Version::HTTP_11 && *self.shared.phase.borrow() != Phase::Serving {
+            close(&mut response);
+        }
+        let streaming = matches!(response.body(), Body::Stream(_));
+        let is_last = origin.is_last && !cut_short;
+        self.activity.answered(now, streaming, is_last, cut_short);
+        response
+    }
+
+    /// The client decides when an answer is sent, and with X-Request-Id how large it is: what waits is
+    /// counted. `None`: it would be too much, or the client takes no answers. (What h2 has encoded for him
+    /// has no bound but this: its buffer counts as full only where it happens to be, and large fields
+    /// make it grow past that.)
+    fn count_large_values(self: &Arc<Self>, response: &mut Response<Body>) -> Option<()> {
+        for value in response.headers_mut().values_mut() {
+            if value.len() > LARGE_VALUE {
+                if self.activity.is_blocked() {
+                    return None;
+                }
+                let counted = KeptValue {
+                    value: value.as_bytes().into(),
+                    _kept: Kept::new(self, value.len())?,
+                };
+                *value = HeaderValue::from_maybe_shared(Bytes::from_owner(counted)).ok()?;
+            }
+        }
+        Some(())
+    }
+}
+
+const TOO_MUCH_KEPT: (StatusCode, &str) = (
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "431 Request Header Fields Too Large: with those of other requests that are not complete\n",
+);
+
+/// Bytes that are kept for a client, until dropped.
+struct Kept {
+    client: Arc<Client>,
+    bytes: usize,
+}
+
+/// A value in an answer that has not been sent.
+struct KeptValue {
+    value: Box<[u8]>,
+    _kept: Kept,
+}
+
+impl Kept {
+    fn new(client: &Arc<Client>, bytes: usize) -> Option<Self> {
+        client.activity.keep(bytes, MAX_KEPT).then(|| Self {
+            client: Arc::clone(client),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.client.activity.let_go(self.bytes);
+    }
+}
+
+impl AsRef<[u8]> for KeptValue {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+/// Whether the client says that this is its last request. Clients may say so in more elaborate ways,
+/// which hyper understands; then all that is lost is a packet.
+fn says_close(head: &Parts) -> bool {
+    let connection = head.headers.get(CONNECTION);
+    connection.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+fn close(response: &mut Response<Body>) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+enum Discarded {
+    All,
+    TooLarge,
+    Broken,
+}
+
+async fn discard(mut body: Incoming, max: u64) -> Discarded {
+    let mut left = max;
+    // A declared length is refused before any of it is asked for.
+    if body.size_hint().lower() > max {
+        return Discarded::TooLarge;
+    }
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Discarded::Broken;
+        };
+        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match left.checked_sub(len) {
+            Some(rest) => left = rest,
+            None => return Discarded::TooLarge,
+        }
+    }
+    Discarded::All
+}
