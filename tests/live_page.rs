@@ -524,6 +524,13 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
         gap.as_str()
             .is_some_and(|gap| gap.ends_with(" without a success"))
     });
+    let numbers = "return [/no success for (.*)/.exec(document.getElementById('since').innerText)?.[1], \
+        /(.*) ago/.exec(document.getElementById('last-success').innerText)?.[1], \
+        /(.*) without a success/.exec(document.querySelector('svg .gap')?.textContent)?.[1]]";
+    wait_until("one number for one outage", PATIENCE, || {
+        let numbers = browser.run(numbers);
+        numbers[0].is_string() && numbers[0] == numbers[1] && numbers[1] == numbers[2]
+    });
     let hatched = "const [fail, rest, plot] = ['.fail', '.rest', ''].map(part => \
         document.querySelector(`svg${part && ` path${part}`}`)); \
         return [fail.getBBox().height, plot.clientHeight - 36, \
@@ -573,4 +580,74 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     assert!(requests.contains(&format!("{url}events")), "{requests:?}");
     let elsewhere: Vec<&String> = requests.iter().filter(|asked| elsewhere(asked)).collect();
     assert_eq!(elsewhere, Vec::<&String>::new());
+}
+
+#[test]
+fn an_old_run_is_shown_by_what_matters_most() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&["backend-1"]);
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=1h"]);
+    browser.resize(320, 900, false);
+    browser.open(&format!("http://{admin}/"));
+    browser.wait_for_text("verdict", "✓ Working");
+
+    // A minute of calls, one a second: a pod that is gone, two that are not, and two outages, the longer
+    // one so soon after the other that there is room for one label.
+    let mut old = status(admin);
+    let call = |second: usize| {
+        let failed = (30..33).contains(&second) || (36..50).contains(&second);
+        let result = if failed { "connect_refused" } else { "ok" };
+        let pod = match second {
+            _ if failed => Value::Null,
+            0..5 => "backend-a".into(),
+            _ if second.is_multiple_of(2) => "backend-c".into(),
+            _ => "backend-b".into(),
+        };
+        serde_json::json!({
+            "time": format!("2025-12-10T16:20:{second:02}.000Z"),
+            "result": result,
+            "pod": pod,
+            "address": "10.96.3.4:8080",
+            "phases_ms": { "total": if failed { 5000.0 } else { second as f64 } },
+        })
+    };
+    old["calls"] = (0..60).map(call).collect();
+    old["first_call"] = 1000.into();
+    old["interval_ms"] = 1000.0.into();
+    old["time"] = "2025-12-10T16:21:00.000Z".into();
+    old["before"] = serde_json::json!({
+        "state": "failing",
+        "since": "2025-12-09T23:59:58.000Z",
+        "until": "2025-12-10T00:00:03.000Z",
+        "message": "the connection was refused",
+    });
+    // At one go, so that no event comes in between.
+    let shown = browser.run(&format!(
+        "receive({{ data: {} }}); \
+         return [[...document.querySelectorAll('svg .gap')].map(label => label.textContent), \
+             [...document.getElementById('pods').rows].map(row => row.cells[0].textContent), \
+             document.getElementById('before').textContent, \
+             document.getElementById('quantiles').textContent]",
+        Value::from(old.to_string())
+    ));
+    assert_eq!(shown[0], serde_json::json!(["15 s without a success"]));
+    assert_eq!(
+        shown[1],
+        serde_json::json!([
+            "backend-b",
+            "backend-c",
+            "nobody at 10.96.3.4:8080",
+            "backend-a"
+        ])
+    );
+    assert_eq!(
+        shown[2],
+        "Before that: failing 2025-12-09 23:59:58 to 00:00:03, the connection was refused"
+    );
+    assert_eq!(
+        shown[3],
+        "Of these calls, a success took 21.0 ms (median), 59.0 ms (99th percentile)."
+    );
 }
