@@ -230,6 +230,27 @@ fn a_pod_that_fails_now_and_then_is_named() {
 }
 
 #[test]
+fn one_address_of_two_that_refuses_is_named() {
+    let bed = Bed::start(&["backend-1"]);
+    let addresses = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
+    bed.records.set(SERVICE, addresses.map(IpAddr::from));
+    let args = ["--interval=20ms", "--each-address"];
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &args);
+    wait_until("ten rounds", PATIENCE, || {
+        status(admin)["recent"]["calls"] == 20
+    });
+    let status = status(admin);
+    assert_eq!(status["state"], "failing");
+    assert_eq!(status["recent"]["failed"], 10);
+    assert!(status["last_success"].as_str() > status["state_since"].as_str());
+    let failure = &status["recent"]["failures"][0];
+    let refused = format!("127.0.0.2:{}", bed.service.port());
+    assert_eq!(failure["address"], refused);
+    assert_eq!(failure["pod"], Value::Null);
+    assert_eq!(failure["calls"], 10);
+}
+
+#[test]
 fn a_cause_that_changes_within_an_outage_is_younger_than_the_outage() {
     let bed = Bed::start(&["backend-1"]);
     refuse(&bed);
