@@ -1,8 +1,12 @@
 //! The live page: what it is made of, over the wire; and in a real browser, what a person sees of
-//! calls that work, fail, work again, and come from a caller that was restarted.
+//! calls that are waited for, work, fail now and then, fail, work again, and come from a caller that was
+//! restarted. Each of these is looked at on a phone and on a desk, by day and by night; the pictures are
+//! in the target directory.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::thread;
 
 use local_cluster::cluster::SERVICE;
 use serde_json::Value;
@@ -15,6 +19,11 @@ use test_support::{PATIENCE, wait_until};
 /// Keys, as WebDriver numbers them.
 const ARROW_LEFT: char = '\u{e012}';
 const END: char = '\u{e010}';
+const ENTER: char = '\u{e007}';
+const TAB: char = '\u{e004}';
+
+/// What is wrong with the page as it is laid out and coloured now.
+const FAULTS: &str = include_str!("live_page_faults.js");
 
 /// A pod's name that would do harm if it were taken for markup.
 const HOSTILE: &str = "<img src=x onerror=console.error('injected')>\u{202e}";
@@ -35,6 +44,60 @@ fn status(admin: SocketAddr) -> Value {
 fn heal(bed: &Bed) {
     bed.records
         .set(SERVICE, [IpAddr::from(Ipv4Addr::LOCALHOST)]);
+}
+
+/// Lets the Service lead to where nothing listens.
+fn refuse(bed: &Bed) {
+    bed.records
+        .set(SERVICE, [IpAddr::from(Ipv4Addr::new(127, 0, 0, 2))]);
+}
+
+/// Two pods behind one address: of three requests, two are answered by `backend-1`, and the third by
+/// `backend-2` with an error.
+fn one_sick_pod() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let Ok(stream) = stream else { return };
+            let mut stream = BufReader::new(stream);
+            let (status, pod) = match number % 3 {
+                2 => ("503 Service Unavailable", "backend-2"),
+                _ => ("200 OK", "backend-1"),
+            };
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|length| length > 2) {
+                line.clear();
+            }
+            let head = format!("HTTP/1.1 {status}\r\nX-Pod-Name: {pod}\r\nContent-Length: 0\r\n");
+            let answer = format!("{head}Connection: close\r\n\r\n");
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    addr
+}
+
+/// Looks at the page in several sizes, by day and by night, and leaves pictures of it.
+fn look(browser: &Browser, name: &str) {
+    for width in [320, 375, 1280] {
+        for dark in [false, true] {
+            browser.resize(width, 900, dark);
+            let faults = browser.run(FAULTS);
+            let scheme = if dark { "dark" } else { "light" };
+            assert_eq!(faults, Value::Array(Vec::new()), "{name} {width} {scheme}");
+            let height = browser.run("return document.documentElement.scrollHeight");
+            let height = u32::try_from(height.as_u64().expect("a number")).expect("it is small");
+            browser.resize(width, height, dark);
+            let picture = format!("{name}-{width}-{scheme}.png");
+            browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(picture));
+        }
+    }
+    browser.resize(1280, 900, false);
+}
+
+fn title(browser: &Browser) -> String {
+    let title = browser.run("return document.title");
+    title.as_str().expect("text").to_owned()
 }
 
 /// The next event of a stream: its id and its data.
@@ -71,6 +134,10 @@ fn the_status_says_what_the_log_says() {
     let well = status(admin);
     assert_eq!(well["name"], "frontend-1");
     assert_eq!(well["last"]["pod"], "backend-1");
+    assert_eq!(well["state"], "working");
+    assert_eq!(well["recent"]["failed"], 0);
+    assert_eq!(well["calls"][0]["pod"], "backend-1");
+    assert_eq!(well["before"], Value::Null);
     assert_eq!(well["next"], Value::Null);
     assert_eq!(well["failures"], Value::Array(Vec::new()));
     assert!(well["last_success"].is_string());
@@ -81,6 +148,10 @@ fn the_status_says_what_the_log_says() {
     wait_until("a failure", PATIENCE, || {
         kind(&status(admin)) == "dns_nxdomain"
     });
+    // One that is alone would be no outage.
+    wait_until("another failure", PATIENCE, || {
+        status(admin)["recent"]["failed"].as_u64() > Some(1)
+    });
     let ill = status(admin);
     let id = ill["last"]["request_id"].as_str().expect("text");
     let logged = caller.wait_for_stdout(id);
@@ -89,22 +160,114 @@ fn the_status_says_what_the_log_says() {
         serde_json::from_str::<Value>(&logged).expect("JSON")
     );
     assert_eq!(ill["ok"], false);
+    assert_eq!(ill["state"], "failing");
+    assert_eq!(ill["before"]["state"], "working");
+    assert_eq!(ill["before"]["since"], well["state_since"]);
+    assert_eq!(ill["before"]["until"], ill["state_since"]);
+    assert_eq!(ill["recent"]["failures"][0]["kind"], "dns_nxdomain");
     assert_eq!(
         ill["next"],
         "kubectl get services -n pod-to-pod-communication"
     );
     let first_failure = &ill["failures"][0];
     assert_eq!(ill["since"], first_failure["time"]);
+    assert_eq!(ill["state_since"], first_failure["time"]);
     let number = first_failure["number"].as_u64().expect("a number");
     let first_call = ill["first_call"].as_u64().expect("a number");
     let brief = &ill["calls"][usize::try_from(number - first_call).expect("it is there")];
     assert_eq!(brief["time"], first_failure["time"]);
     assert_eq!(brief["result"], first_failure["error"]["kind"]);
-    assert_eq!(brief["backend"], Value::Null);
+    assert_eq!(brief["pod"], Value::Null);
 
     heal(&bed);
     wait_until("a success", PATIENCE, || status(admin)["ok"] == true);
     assert!(status(admin)["summary"]["failed"].as_u64() > Some(0));
+    wait_until("it is sure", PATIENCE, || {
+        status(admin)["state"] == "working"
+    });
+    let recovered = status(admin);
+    assert_eq!(recovered["state_since"], recovered["since"]);
+    assert_eq!(recovered["before"]["state"], "failing");
+    assert_eq!(recovered["before"]["since"], ill["since"]);
+    assert_eq!(recovered["before"]["kind"], "dns_nxdomain");
+}
+
+#[test]
+fn before_the_first_call_the_status_is_waiting() {
+    let bed = Bed::start(&["backend-1"]);
+    bed.records.remove(SERVICE);
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--wait=1h"]);
+    let status = status(admin);
+    assert_eq!(status["state"], "waiting");
+    assert_eq!(status["state_since"], Value::Null);
+    assert_eq!(status["recent"]["calls"], 0);
+}
+
+#[test]
+fn a_pod_that_fails_now_and_then_is_named() {
+    let bed = Bed::start(&[]);
+    bed.endpoints.set([one_sick_pod()]);
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=20ms"]);
+    wait_until("ten calls", PATIENCE, || {
+        status(admin)["recent"]["calls"] == 10
+    });
+    let status = status(admin);
+    assert_eq!(status["state"], "unsteady");
+    let failed = &status["recent"]["failed"];
+    assert!(*failed == 3 || *failed == 4, "{failed}");
+    let failures = status["recent"]["failures"].as_array().expect("a list");
+    assert_eq!(failures.len(), 1);
+    assert_eq!(failures[0]["pod"], "backend-2");
+    assert_eq!(failures[0]["status"], 503);
+    assert_eq!(failures[0]["calls"], *failed);
+    let last = &status["failures"][0];
+    assert_eq!(last["pod"], "backend-2");
+    assert!(
+        last["next"]
+            .as_str()
+            .is_some_and(|next| next.starts_with("kubectl "))
+    );
+}
+
+#[test]
+fn one_address_of_two_that_refuses_is_named() {
+    let bed = Bed::start(&["backend-1"]);
+    let addresses = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
+    bed.records.set(SERVICE, addresses.map(IpAddr::from));
+    let args = ["--interval=20ms", "--each-address"];
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &args);
+    wait_until("ten rounds", PATIENCE, || {
+        status(admin)["recent"]["calls"] == 20
+    });
+    let status = status(admin);
+    assert_eq!(status["state"], "failing");
+    assert_eq!(status["recent"]["failed"], 10);
+    assert!(status["last_success"].as_str() > status["state_since"].as_str());
+    let failure = &status["recent"]["failures"][0];
+    let refused = format!("127.0.0.2:{}", bed.service.port());
+    assert_eq!(failure["address"], refused);
+    assert_eq!(failure["pod"], Value::Null);
+    assert_eq!(failure["calls"], 10);
+}
+
+#[test]
+fn a_cause_that_changes_within_an_outage_is_younger_than_the_outage() {
+    let bed = Bed::start(&["backend-1"]);
+    refuse(&bed);
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=20ms"]);
+    let wait_for = |kind: &str| {
+        wait_until(kind, PATIENCE, || {
+            status(admin)["last"]["error"]["kind"] == kind
+        });
+        status(admin)
+    };
+    let refused = wait_for("connect_refused");
+    assert_eq!(refused["cause_since"], refused["state_since"]);
+    bed.records.remove(SERVICE);
+    let unknown = wait_for("dns_nxdomain");
+    assert_eq!(unknown["state_since"], refused["state_since"]);
+    let since = |status: &Value| status["cause_since"].as_str().map(str::to_owned);
+    assert!(since(&unknown) > since(&refused));
 }
 
 #[test]
@@ -195,6 +358,91 @@ fn the_page_admits_nothing_from_elsewhere() {
 }
 
 #[test]
+fn a_browser_is_told_that_the_first_call_is_waited_for() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&["backend-1"]);
+    bed.records.remove(SERVICE);
+    let (caller, admin) = start(&bed, "127.0.0.1:0", &["--wait=1h"]);
+    caller.wait_for_stderr("waiting");
+    browser.open(&format!("http://{admin}/"));
+    browser.wait_for_text("title", "caller in frontend-1");
+    assert_eq!(browser.text("verdict"), "Waiting for the first call");
+    assert_eq!(title(&browser), "Waiting for the first call – frontend-1");
+    assert_eq!(browser.text("why"), "");
+    look(&browser, "waiting");
+
+    heal(&bed);
+    browser.wait_for_text("verdict", "✓ Working");
+}
+
+#[test]
+fn a_browser_sees_who_fails_now_and_then() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&[]);
+    bed.endpoints.set([one_sick_pod()]);
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=100ms"]);
+    browser.resize(1280, 900, false);
+    browser.open(&format!("http://{admin}/"));
+
+    let verdict = browser.wait_for_text("verdict", "of the last 10 calls failed");
+    assert!(verdict.starts_with("! Unsteady: "), "{verdict}");
+    assert!(title(&browser).starts_with("! Unsteady: "));
+    browser.wait_for_text("since", "unsteady since ");
+    let recent = browser.text("recent");
+    assert!(recent.starts_with("HTTP 503 from backend-2 ("), "{recent}");
+    let cause = browser.text("cause");
+    assert!(cause.starts_with("Likely cause: "), "{cause}");
+    assert_eq!(browser.text("why").matches("ikely").count(), 1, "said once");
+    let row = |pod: &str| {
+        let rows = browser.text("pods");
+        let row = rows.lines().find(|row| row.starts_with(pod));
+        let cells = row.map(|row| row.split_whitespace().map(str::to_owned).collect());
+        cells.unwrap_or_else(Vec::new)
+    };
+    // Pod, calls, failed, share.
+    let (well, sick) = (row("backend-1"), row("backend-2"));
+    assert_eq!(well[2], "0", "{well:?}");
+    assert_ne!(sick[2], "0", "{sick:?}");
+    assert_eq!(sick[1], sick[2], "{sick:?}");
+    browser.wait_for_text("failures", "backend-2");
+    look(&browser, "unsteady");
+
+    // By keyboard, and without the permission as well.
+    let permit = |name: &str, setting: &str| {
+        let permission = serde_json::json!({ "name": name, "allowWithoutSanitization": false });
+        let params = serde_json::json!({ "permission": permission, "setting": setting });
+        browser.devtools("Browser.setPermission", &params);
+    };
+    permit("clipboard-read", "granted");
+    permit("clipboard-write", "granted");
+    for _ in 0..10 {
+        if browser.run("return document.activeElement.id") == "copy" {
+            break;
+        }
+        browser.press(TAB);
+    }
+    assert_eq!(browser.run("return document.activeElement.id"), "copy");
+    let next = browser.text("next");
+    assert!(next.starts_with("kubectl "), "{next}");
+    browser.press(ENTER);
+    browser.wait_for_text("copied", "Copied");
+    let copied = "return navigator.clipboard.readText()";
+    assert_eq!(browser.run(copied), next.as_str());
+    let selected = "return getSelection().toString()";
+    assert_eq!(browser.run(selected), "");
+    permit("clipboard-write", "denied");
+    browser.press(ENTER);
+    wait_until("it is selected", PATIENCE, || {
+        browser.run(selected) == next.as_str()
+    });
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
 fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     let Some(browser) = Browser::start() else {
         return;
@@ -202,10 +450,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     let bed = Bed::start(&["backend-1", HOSTILE]);
     let (caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=100ms"]);
     let url = format!("http://{admin}/");
-    let picture = |name: &str| {
-        browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
-    };
-    browser.resize(1100, 1500, false);
+    browser.resize(1280, 900, false);
     browser.open(&url);
 
     // It works, and goes on by itself.
@@ -221,7 +466,17 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     );
     browser.wait_for_text("dns", "backend.pod-to-pod-communication.svc.cluster.local.");
     assert_eq!(browser.text("why"), "");
-    picture("healthy.png");
+    assert_eq!(browser.text("before"), "");
+    assert_eq!(title(&browser), "✓ Working – frontend-1");
+    browser.wait_for_text("quantiles", "a success took ");
+    let everything = "return document.body.innerText";
+    let everything = browser.run(everything).as_str().expect("text").to_owned();
+    assert_eq!(
+        everything.matches("UTC").count(),
+        1,
+        "said once, at the top"
+    );
+    look(&browser, "working");
 
     // By keyboard: one call back, which then stays; and to the newest again, which follows.
     let chosen = || {
@@ -251,41 +506,67 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
         assert!(nodes.iter().any(|node| found(&node)), "no {role} {name:?}");
     }
 
-    // It fails, in the words of the log.
+    // It fails.
+    refuse(&bed);
+    browser.wait_for_text("verdict", "✗ Failing: the connection was refused");
+    browser.wait_for_text("since", "no success for ");
+    browser.wait_for_text("before", "Before that: working ");
+    let since = browser.text("since");
+    assert!(since.starts_with("failing since "), "{since}");
+    assert!(!since.contains("this cause"), "{since}");
+    browser.wait_for_text("pods", "nobody at 127.0.0.2:");
+
+    // It fails otherwise, in the words of the log.
     bed.records.remove(SERVICE);
     browser.wait_for_text("verdict", "✗ Failing: the name does not exist");
-    browser.wait_for_text("since", "failing since ");
-    let cause = browser.text("cause");
-    caller.wait_for_stdout(&cause);
-    caller.wait_for_stdout(&browser.text("evidence"));
-    assert!(
-        cause.ends_with("likely no such Service in that namespace"),
-        "{cause}"
+    assert_eq!(
+        title(&browser),
+        "✗ Failing: the name does not exist – frontend-1"
     );
+    browser.wait_for_text("since", "; this cause since ");
+    assert_eq!(
+        browser.text("cause"),
+        "Likely cause: no such Service in that namespace"
+    );
+    let evidence = browser.text("evidence");
+    let (_, evidence) = evidence.split_once(": ").expect("when it was seen");
+    caller.wait_for_stdout(evidence);
     assert_eq!(
         browser.text("next"),
         "kubectl get services -n pod-to-pod-communication"
     );
+    browser.wait_for_text(
+        "failures",
+        "the name does not exist; likely no such Service in that namespace",
+    );
+    let gap = "return document.querySelector('svg .gap')?.textContent ?? ''";
     wait_until("the gap in words", PATIENCE, || {
-        browser.run("return document.querySelector('svg .gap')?.textContent") != Value::Null
+        let gap = browser.run(gap);
+        gap.as_str()
+            .is_some_and(|gap| gap.ends_with(" without a success"))
     });
-    picture("failing.png");
+    let numbers = "return [/no success for (.*)/.exec(document.getElementById('since').innerText)?.[1], \
+        /(.*) ago/.exec(document.getElementById('last-success').innerText)?.[1], \
+        /(.*) without a success/.exec(document.querySelector('svg .gap')?.textContent)?.[1]]";
+    wait_until("one number for one outage", PATIENCE, || {
+        let numbers = browser.run(numbers);
+        numbers[0].is_string() && numbers[0] == numbers[1] && numbers[1] == numbers[2]
+    });
+    let hatched = "const [fail, rest, plot] = ['.fail', '.rest', ''].map(part => \
+        document.querySelector(`svg${part && ` path${part}`}`)); \
+        return [fail.getBBox().height, plot.clientHeight - 36, \
+            rest.compareDocumentPosition(fail) === Node.DOCUMENT_POSITION_FOLLOWING]";
+    let hatched = browser.run(hatched);
+    assert_eq!(hatched[0], hatched[1], "over the whole height");
+    assert_eq!(hatched[2], true, "in front of the phases");
+    look(&browser, "failing");
 
-    // Without a mouse or a wide screen, and in the dark.
-    browser.resize(375, 800, true);
-    let too_wide = "return document.documentElement.scrollWidth > innerWidth";
-    assert_eq!(browser.run(too_wide), false);
-    picture("phone.png");
-    browser.resize(1100, 1500, false);
-
+    // It works again: unsteady at first, and then with what was before.
     heal(&bed);
     browser.wait_for_text("verdict", "✓ Working");
-    assert!(
-        browser
-            .text("failures")
-            .contains("Call failed: the name does not exist")
-    );
-    picture("recovered.png");
+    let before = browser.wait_for_text("before", "Before that: failing ");
+    assert!(before.ends_with(", the name does not exist"), "{before}");
+    look(&browser, "recovered");
 
     assert_eq!(browser.console(), Vec::<String>::new());
     let made = "return document.querySelectorAll('img').length";
@@ -294,13 +575,21 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     // The caller dies: what is seen is no longer how it is. Another takes its place.
     drop(caller);
     browser.wait_for_text("lost", "No contact with the caller since ");
-    assert_eq!(browser.text("verdict"), "Unknown");
-    picture("lost.png");
+    browser.wait_for_text("lost", "kubectl port-forward");
+    assert_eq!(browser.text("verdict"), "Unknown: no contact");
+    assert_eq!(title(&browser), "Unknown: no contact – frontend-1");
+    let since = browser.text("since");
+    assert!(since.starts_with("was working until "), "{since}");
+    let last = browser.text("last-success");
+    assert!(!last.contains("ago"), "{last}");
+    look(&browser, "lost");
     let (_caller, _) = start(&bed, &admin.to_string(), &["--interval=1h"]);
     browser.wait_for_text("verdict", "✓ Working");
     assert_eq!(browser.text("lost"), "");
     assert_eq!(calls(), 1, "those of the new caller alone");
     assert_eq!(browser.text("failures"), "");
+    assert_eq!(browser.text("before"), "");
+    look(&browser, "restarted");
 
     // That the stream broke off, and that nobody listened for a while.
     let dead = ["ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_REFUSED"];
@@ -312,4 +601,74 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     assert!(requests.contains(&format!("{url}events")), "{requests:?}");
     let elsewhere: Vec<&String> = requests.iter().filter(|asked| elsewhere(asked)).collect();
     assert_eq!(elsewhere, Vec::<&String>::new());
+}
+
+#[test]
+fn an_old_run_is_shown_by_what_matters_most() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&["backend-1"]);
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=1h"]);
+    browser.resize(320, 900, false);
+    browser.open(&format!("http://{admin}/"));
+    browser.wait_for_text("verdict", "✓ Working");
+
+    // A minute of calls, one a second: a pod that is gone, two that are not, and two outages, the longer
+    // one so soon after the other that there is room for one label.
+    let mut old = status(admin);
+    let call = |second: usize| {
+        let failed = (30..33).contains(&second) || (36..50).contains(&second);
+        let result = if failed { "connect_refused" } else { "ok" };
+        let pod = match second {
+            _ if failed => Value::Null,
+            0..5 => "backend-a".into(),
+            _ if second.is_multiple_of(2) => "backend-c".into(),
+            _ => "backend-b".into(),
+        };
+        serde_json::json!({
+            "time": format!("2025-12-10T16:20:{second:02}.000Z"),
+            "result": result,
+            "pod": pod,
+            "address": "10.96.3.4:8080",
+            "phases_ms": { "total": if failed { 5000.0 } else { second as f64 } },
+        })
+    };
+    old["calls"] = (0..60).map(call).collect();
+    old["first_call"] = 1000.into();
+    old["interval_ms"] = 1000.0.into();
+    old["time"] = "2025-12-10T16:21:00.000Z".into();
+    old["before"] = serde_json::json!({
+        "state": "failing",
+        "since": "2025-12-09T23:59:58.000Z",
+        "until": "2025-12-10T00:00:03.000Z",
+        "message": "the connection was refused",
+    });
+    // At one go, so that no event comes in between.
+    let shown = browser.run(&format!(
+        "receive({{ data: {} }}); \
+         return [[...document.querySelectorAll('svg .gap')].map(label => label.textContent), \
+             [...document.getElementById('pods').rows].map(row => row.cells[0].textContent), \
+             document.getElementById('before').textContent, \
+             document.getElementById('quantiles').textContent]",
+        Value::from(old.to_string())
+    ));
+    assert_eq!(shown[0], serde_json::json!(["15 s without a success"]));
+    assert_eq!(
+        shown[1],
+        serde_json::json!([
+            "backend-b",
+            "backend-c",
+            "nobody at 10.96.3.4:8080",
+            "backend-a"
+        ])
+    );
+    assert_eq!(
+        shown[2],
+        "Before that: failing 2025-12-09 23:59:58 to 00:00:03, the connection was refused"
+    );
+    assert_eq!(
+        shown[3],
+        "Of these calls, a success took 21.0 ms (median), 59.0 ms (99th percentile)."
+    );
 }

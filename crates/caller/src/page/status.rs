@@ -3,18 +3,30 @@
 //! ```json
 //! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","interval_ms":10000.0,
 //!  "started":"2025-12-10T16:00:00.000Z","time":"2025-12-10T16:20:03.120Z",
+//!  "state":"failing","state_since":"2025-12-10T16:19:50.000Z","cause_since":"2025-12-10T16:20:00.000Z",
+//!  "recent":{"calls":10,"failed":2,"failures":[
+//!    {"kind":"http_status","message":"…","status":503,"pod":"backend-2","address":"…","calls":2}]},
+//!  "before":{"state":"working","since":"…","until":"2025-12-10T16:19:50.000Z","kind":null,"message":null},
 //!  "ok":false,"since":"2025-12-10T16:19:50.000Z","last_success":"2025-12-10T16:19:40.002Z",
 //!  "last":{…},"next":"kubectl get endpointslices …","summary":{…},
-//!  "failures":[{"number":119,"time":"…","request_id":"…","error":{…}}],
-//!  "first_call":0,"calls":[{"time":"…","result":"ok","backend":"backend-1","phases_ms":{…}}]}
+//!  "failures":[{"number":119,"time":"…","request_id":"…","pod":"…","address":"…","error":{…},"next":"…"}],
+//!  "first_call":0,"calls":[{"time":"…","result":"ok","pod":"backend-1","address":"…","phases_ms":{…}}]}
 //! ```
 //!
-//! `ok`, `since`, `last`, `last_success` and `next` are null before there is anything to say. `last` is
-//! a call of the last round as [`crate::views::json`] writes it, one that failed if there is one; `next` is
-//! the command to run next, if it failed; `summary` is that of the whole run. `failures` are the last
-//! 20, the newest last, and `calls` the last 360, numbered from `first_call`. An event has the calls
-//! since the one before; its id is `instance:number`, the number being that of the next call.
+//! `state` is `waiting` before the first round has ended, then `working`, `unsteady` or `failing`, by the
+//! rule in `stats/health.rs`; `recent` are the calls of the last ten rounds that it is made of, with their
+//! failures by kind and by who failed, the five most frequent ones. `before` is how it was before
+//! `state_since`, and the last failure in that time. `cause_since` is when the last round's kind of
+//! failure came up, within a row of failures.
+//!
+//! `ok` is whether the last round succeeded, and `since` is since when it has been so. `last` is a call of
+//! that round as [`crate::views::json`] writes it, one that failed if there is one; `next` is the command
+//! to run next, if it failed; `summary` is that of the whole run. What there is nothing to say about is
+//! null. `failures` are the last 20, the newest last, and `calls` the last 360, numbered from
+//! `first_call`. `pod` is who answered: the pod, or its address where it does not say. An event has the
+//! calls since the one before; its id is `instance:number`, the number being that of the next call.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -24,9 +36,12 @@ use serde::Serialize;
 
 use super::Page;
 use crate::report::Report;
-use crate::stats::{Call, State};
+use crate::stats::{Call, History, Period, State};
 use crate::verdict;
 use crate::views::{json, summary};
+
+/// Kinds of recent failures that are shown, by who failed.
+const MAX_RECENT: usize = 5;
 
 #[derive(Serialize)]
 struct Status<'a, L, S> {
@@ -36,6 +51,11 @@ struct Status<'a, L, S> {
     interval_ms: f64,
     started: String,
     time: String,
+    state: &'static str,
+    state_since: Option<String>,
+    cause_since: Option<String>,
+    recent: Recent<'a>,
+    before: Option<Before>,
     ok: Option<bool>,
     since: Option<String>,
     last_success: Option<String>,
@@ -48,19 +68,48 @@ struct Status<'a, L, S> {
 }
 
 #[derive(Serialize)]
+struct Recent<'a> {
+    calls: usize,
+    failed: usize,
+    failures: Vec<RecentFailure<'a>>,
+}
+
+#[derive(Serialize)]
+struct RecentFailure<'a> {
+    kind: &'static str,
+    message: &'static str,
+    status: Option<u16>,
+    pod: Option<&'a str>,
+    address: Option<SocketAddr>,
+    calls: usize,
+}
+
+#[derive(Serialize)]
+struct Before {
+    state: &'static str,
+    since: String,
+    until: String,
+    kind: Option<&'static str>,
+    message: Option<&'static str>,
+}
+
+#[derive(Serialize)]
 struct FailureView<'a> {
     number: u64,
     time: String,
     request_id: &'a str,
+    pod: Option<String>,
     address: Option<SocketAddr>,
     error: Option<json::Error>,
+    next: Option<String>,
 }
 
 #[derive(Serialize)]
 struct CallView<'a> {
     time: String,
     result: &'static str,
-    backend: Option<&'a str>,
+    pod: Option<&'a str>,
+    address: Option<SocketAddr>,
     phases_ms: BTreeMap<&'static str, f64>,
 }
 
@@ -102,8 +151,8 @@ impl Page {
             false => 0,
         };
         let (first_call, calls) = history.calls_from(from);
-        let next = |report: &Report| Some(verdict::next_command(report, report.kind()?));
         let failures = history.failures.iter();
+        let now = history.health.verdict();
         let json = serde_json::to_string(&Status {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
@@ -111,8 +160,13 @@ impl Page {
             interval_ms: json::millis(self.interval),
             started: json::time(self.started),
             time: json::time(Timestamp::now()),
-            ok: history.verdict.map(|verdict| verdict.ok),
-            since: history.verdict.map(|verdict| json::time(verdict.since)),
+            state: now.map_or("waiting", |verdict| verdict.now.condition.label()),
+            state_since: now.map(|verdict| json::time(verdict.now.since)),
+            cause_since: now.and_then(|verdict| Some(json::time(verdict.cause?.1))),
+            recent: recent(history),
+            before: now.and_then(|verdict| Some(before(verdict.before.as_ref()?, &verdict.now))),
+            ok: now.map(|verdict| verdict.ok),
+            since: now.map(|verdict| json::time(verdict.since)),
             last_success: history.last_success.map(json::time),
             last: history.last.as_ref().map(json::call),
             next: history.last.as_ref().and_then(next),
@@ -130,13 +184,61 @@ impl Page {
     }
 }
 
+/// The calls that the verdict is made of.
+fn recent(history: &History) -> Recent<'_> {
+    let (calls, failed) = history.health.recent();
+    let mut counts = BTreeMap::new();
+    for call in history.recent_calls() {
+        let Some(kind) = call.failure else { continue };
+        let status = call.status.map(|status| status.as_u16());
+        let key = (kind, status, call.backend.as_deref(), call.address);
+        *counts.entry(key).or_insert(0) += 1;
+    }
+    let mut failures: Vec<RecentFailure<'_>> = counts
+        .into_iter()
+        .map(|((kind, status, pod, address), calls)| RecentFailure {
+            kind: kind.label(),
+            message: verdict::words(kind),
+            status,
+            pod,
+            address,
+            calls,
+        })
+        .collect();
+    failures.sort_by_key(|failure| Reverse(failure.calls));
+    failures.truncate(MAX_RECENT);
+    Recent {
+        calls,
+        failed,
+        failures,
+    }
+}
+
+fn before(before: &Period, now: &Period) -> Before {
+    let failure = before.failure.as_ref();
+    Before {
+        state: before.condition.label(),
+        since: json::time(before.since),
+        until: json::time(now.since),
+        kind: failure.map(|failure| failure.kind.label()),
+        message: failure.map(verdict::what),
+    }
+}
+
+/// The command to run next, if the call failed.
+fn next(report: &Report) -> Option<String> {
+    Some(verdict::next_command(report, report.kind()?))
+}
+
 fn failure(number: u64, report: &Report) -> FailureView<'_> {
     FailureView {
         number,
         time: json::time(report.started),
         request_id: &report.request_id,
+        pod: report.backend(),
         address: report.address,
         error: json::error(report),
+        next: next(report),
     }
 }
 
@@ -144,7 +246,8 @@ fn call(call: &Call) -> CallView<'_> {
     CallView {
         time: json::time(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
-        backend: call.backend.as_deref(),
+        pod: call.backend.as_deref(),
+        address: call.address,
         phases_ms: json::timings(&call.timings),
     }
 }

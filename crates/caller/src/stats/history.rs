@@ -1,9 +1,12 @@
-//! The last calls, in brief; the last failures, in full; and since when it has been so.
+//! The last calls, in brief; the last failures, in full; and how it goes.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
+use http::StatusCode;
 use jiff::Timestamp;
 
+use super::health::{EndedRound, Health};
 use crate::failure::FailureKind;
 use crate::report::{Report, Timings};
 
@@ -22,8 +25,8 @@ pub(crate) struct History {
     pub(crate) failures: VecDeque<(u64, Report)>,
     /// Of the last round, a call that failed, or else the last one.
     pub(crate) last: Option<Report>,
-    /// `None` before the first round has ended.
-    pub(crate) verdict: Option<Verdict>,
+    /// What the rounds that have ended say.
+    pub(crate) health: Health,
     /// When a call last succeeded.
     pub(crate) last_success: Option<Timestamp>,
     /// The round that has not ended yet.
@@ -35,21 +38,18 @@ pub(crate) struct History {
 pub(crate) struct Call {
     pub(crate) started: Timestamp,
     pub(crate) failure: Option<FailureKind>,
+    /// The status of the response, if one came.
+    pub(crate) status: Option<StatusCode>,
+    /// The name of who answered, if somebody did.
     pub(crate) backend: Option<String>,
+    /// What was connected to, if it came to that.
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) timings: Timings,
-}
-
-/// How it is now, and the start of the first round since which it has been so.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Verdict {
-    pub(crate) ok: bool,
-    pub(crate) since: Timestamp,
 }
 
 #[derive(Debug)]
 struct Round {
-    started: Timestamp,
-    ok: bool,
+    so_far: EndedRound,
     last: Report,
 }
 
@@ -62,7 +62,9 @@ impl History {
         self.calls.push_back(Call {
             started: report.started,
             failure: report.kind(),
+            status: report.response().map(|response| response.status),
             backend,
+            address: report.address,
             timings: report.timings,
         });
         if report.is_ok() {
@@ -75,26 +77,41 @@ impl History {
         }
         self.count += 1;
 
-        if self.round.as_ref().is_none_or(|round| round.ok) {
-            // The calls of a round have one start.
-            self.round = Some(Round {
-                started: report.started,
-                ok: report.is_ok(),
-                last: report.clone(),
-            });
+        let failed = usize::from(!report.is_ok());
+        match &mut self.round {
+            Some(Round { so_far, last }) => {
+                if so_far.failed == 0 {
+                    *last = report.clone();
+                }
+                so_far.calls += 1;
+                so_far.failed += failed;
+            }
+            None => {
+                self.round = Some(Round {
+                    so_far: EndedRound {
+                        started: report.started,
+                        calls: 1,
+                        failed,
+                    },
+                    last: report.clone(),
+                });
+            }
         }
     }
 
     /// All calls of the round have been recorded.
     pub(crate) fn end_round(&mut self) {
-        let Some(Round { started, ok, last }) = self.round.take() else {
-            return;
-        };
-        self.last = Some(last);
-        if self.verdict.is_none_or(|verdict| verdict.ok != ok) {
-            let since = started;
-            self.verdict = Some(Verdict { ok, since });
+        if let Some(Round { so_far, last }) = self.round.take() {
+            self.health.record(so_far, last.failure());
+            self.last = Some(last);
         }
+    }
+
+    /// The calls of the rounds that [`Health`] judges by, as far as they are remembered.
+    pub(crate) fn recent_calls(&self) -> impl Iterator<Item = &Call> {
+        let under_way = self.round.as_ref().map_or(0, |round| round.so_far.calls);
+        let (recent, _) = self.health.recent();
+        self.calls.iter().rev().skip(under_way).take(recent)
     }
 
     /// The calls from number `from` on, as far as they are remembered, and the number of the first.

@@ -1,6 +1,7 @@
 //! Totals and history of a run, without a word of how they are shown. Memory is bounded, however long
 //! the run is.
 
+mod health;
 mod history;
 mod names;
 mod rollout;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+pub(crate) use self::health::Period;
 pub(crate) use self::history::{Call, History};
 pub(crate) use self::names::Names;
 pub use self::rollout::{Answered, NotSeen, Rollout};

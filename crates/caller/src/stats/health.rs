@@ -1,0 +1,327 @@
+//! How the calls are going, since when, and how they went before.
+//!
+//! The rule, after each round: it is *failing* if this round failed and either the one before it did too
+//! or no other of the last ten did; *unsteady* if any of the last ten failed otherwise; and *working* if
+//! none did.
+//!
+//! So the first failure after a quiet time counts at once, a backend that fails now and then is never
+//! shown as working, and it does not flicker between unsteady and failing with each call. Afterwards one
+//! failed round by itself is no outage: that time was unsteady.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+
+use crate::failure::{Failure, FailureKind};
+
+/// Rounds that decide.
+const WINDOW: usize = 10;
+
+/// How the calls are going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// None of the last rounds failed.
+    Working,
+    /// Some of the last rounds failed.
+    Unsteady,
+    /// It fails now.
+    Failing,
+}
+
+impl Condition {
+    /// The word for JSON.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Working => "working",
+            Self::Unsteady => "unsteady",
+            Self::Failing => "failing",
+        }
+    }
+
+    /// Whether each of the last rounds failed, the oldest first, gives how it is now.
+    fn of(rounds: impl DoubleEndedIterator<Item = bool> + Clone) -> Self {
+        let mut newest_first = rounds.rev();
+        let last_failed = newest_first.next().unwrap_or_default();
+        let others_failed = newest_first.clone().any(|failed| failed);
+        match last_failed && (newest_first.next().unwrap_or_default() || !others_failed) {
+            true => Self::Failing,
+            false if last_failed || others_failed => Self::Unsteady,
+            false => Self::Working,
+        }
+    }
+}
+
+/// A time during which the condition was the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Period {
+    pub(crate) condition: Condition,
+    /// The start of the first round that went as the rounds of this period did. It ends where the next
+    /// period begins.
+    pub(crate) since: Timestamp,
+    /// The last failure in it.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// How it is after the last round.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    /// Whether the last round succeeded.
+    pub(crate) ok: bool,
+    /// The start of the first round since which `ok` has been the same.
+    pub(crate) since: Timestamp,
+    /// The kind of failure of the last round, and the start of the first round since which it has been
+    /// the same.
+    pub(crate) cause: Option<(FailureKind, Timestamp)>,
+    /// The period that lasts.
+    pub(crate) now: Period,
+    /// The one before it.
+    pub(crate) before: Option<Period>,
+}
+
+/// A round that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndedRound {
+    pub(crate) started: Timestamp,
+    /// How many calls it had.
+    pub(crate) calls: usize,
+    /// How many of them failed.
+    pub(crate) failed: usize,
+}
+
+/// The last rounds, and what follows from them.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// At most [`WINDOW`] of them, the newest last.
+    rounds: VecDeque<EndedRound>,
+    /// `None` before the first round has ended.
+    verdict: Option<Verdict>,
+}
+
+impl Health {
+    /// Judges anew after a round. `failure` is one of its failures, if it had any.
+    pub(crate) fn record(&mut self, round: EndedRound, failure: Option<&Failure>) {
+        if self.rounds.len() == WINDOW {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back(round);
+        let condition = Condition::of(self.rounds.iter().map(|round| round.failed > 0));
+
+        let last = self.verdict.take();
+        let ok = failure.is_none();
+        let since = match &last {
+            Some(last) if last.ok == ok => last.since,
+            _ => round.started,
+        };
+        let cause = failure.map(|failure| {
+            let same = last.as_ref().and_then(|last| last.cause);
+            match same.filter(|(kind, _)| *kind == failure.kind) {
+                Some(same) => same,
+                None => (failure.kind, round.started),
+            }
+        });
+        let (mut now, before) = match last {
+            Some(last) if last.now.condition == condition => (last.now, last.before),
+            Some(mut last) if ok && self.one_round_failed() => {
+                last.now.condition = condition;
+                (last.now, last.before)
+            }
+            last => {
+                let begun = Period {
+                    condition,
+                    since,
+                    failure: None,
+                };
+                // After an outage the rounds that succeed are unsteady at first. If none fails until it
+                // is working, it has been working since the outage.
+                let before = last.and_then(|last| match last.now.since < since {
+                    true => Some(last.now),
+                    false => last.before,
+                });
+                (begun, before)
+            }
+        };
+        now.failure = failure.cloned().or(now.failure);
+        self.verdict = Some(Verdict {
+            ok,
+            since,
+            cause,
+            now,
+            before,
+        });
+    }
+
+    /// Whether one round failed just before the last one, between others that did not.
+    fn one_round_failed(&self) -> bool {
+        let mut earlier = self
+            .rounds
+            .iter()
+            .rev()
+            .skip(1)
+            .map(|round| round.failed > 0);
+        earlier.next() == Some(true) && earlier.next() != Some(true)
+    }
+
+    /// The verdict after the last round; `None` before the first one has ended.
+    pub(crate) fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// Calls of the last rounds, and how many of them failed.
+    pub(crate) fn recent(&self) -> (usize, usize) {
+        let add =
+            |(calls, failed), round: &EndedRound| (calls + round.calls, failed + round.failed);
+        self.rounds.iter().fold((0, 0), add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::{Condition, EndedRound, Health, Period, Verdict};
+    use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
+
+    fn second(number: usize) -> Timestamp {
+        Timestamp::from_second(number as i64).expect("it is in range")
+    }
+
+    /// The verdict after rounds that began at second 0, 1, and so on: `.` succeeded, `D` and `R` failed,
+    /// with DNS's silence and with a refusal.
+    fn after(rounds: &str) -> Verdict {
+        let mut health = Health::default();
+        for (number, round) in rounds.chars().enumerate() {
+            let kind = match round {
+                'D' => Some(FailureKind::DnsTimeout),
+                'R' => Some(FailureKind::ConnectRefused),
+                _ => None,
+            };
+            let failure = kind.map(|kind| Failure {
+                stage: Stage::Connect,
+                kind,
+                detail: Box::new(Detail {
+                    cause: Cause::Timeout,
+                    received: Received::default(),
+                    idle: None,
+                    after: Duration::ZERO,
+                }),
+            });
+            let round = EndedRound {
+                started: second(number),
+                calls: 2,
+                failed: usize::from(kind.is_some()),
+            };
+            health.record(round, failure.as_ref());
+        }
+        health.verdict().expect("a round has ended").clone()
+    }
+
+    fn condition(rounds: &str) -> Condition {
+        after(rounds).now.condition
+    }
+
+    fn brief(period: &Period) -> (Condition, usize, Option<FailureKind>) {
+        let since = period.since.as_second().try_into().expect("a number");
+        let kind = period.failure.as_ref().map(|failure| failure.kind);
+        (period.condition, since, kind)
+    }
+
+    fn before(rounds: &str) -> Option<(Condition, usize, Option<FailureKind>)> {
+        after(rounds).before.as_ref().map(brief)
+    }
+
+    #[test]
+    fn it_is_working_once_ten_rounds_in_a_row_have_succeeded() {
+        assert_eq!(condition("."), Condition::Working);
+        assert_eq!(condition("R........."), Condition::Unsteady);
+        assert_eq!(condition("R.........."), Condition::Working);
+    }
+
+    #[test]
+    fn one_failure_in_three_is_never_shown_as_working() {
+        for rounds in [
+            ".R",
+            "..R..R..R..R..R",
+            "R..R..R..R.....",
+            "RR........",
+            "R..R.......",
+        ] {
+            for end in 2..=rounds.len() {
+                assert_ne!(
+                    rounds[..end]
+                        .contains('R')
+                        .then(|| condition(&rounds[..end])),
+                    Some(Condition::Working),
+                    "{rounds} up to {end}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_failure_after_a_quiet_time_is_failing() {
+        assert_eq!(condition("R"), Condition::Failing);
+        assert_eq!(condition("...R"), Condition::Failing);
+        assert_eq!(condition("R..........R"), Condition::Failing);
+    }
+
+    #[test]
+    fn among_others_it_takes_two_in_a_row_to_be_failing() {
+        assert_eq!(condition("R.......R"), Condition::Unsteady);
+        assert_eq!(condition("R.......RR"), Condition::Failing);
+        assert_eq!(condition("R.......RR."), Condition::Unsteady);
+    }
+
+    #[test]
+    fn a_cause_is_as_old_as_its_first_failure_in_a_row() {
+        let verdict = after("..RRDD");
+        assert_eq!(verdict.since, second(2));
+        assert_eq!(verdict.cause, Some((FailureKind::DnsTimeout, second(4))));
+        assert_eq!(
+            after("..D.D").cause.map(|(_, since)| since),
+            Some(second(4))
+        );
+        assert_eq!(after("..RRDD.").cause, None);
+    }
+
+    #[test]
+    fn what_was_before_is_kept_after_an_outage() {
+        use Condition::*;
+        let outage = Some((Failing, 3, Some(FailureKind::DnsTimeout)));
+        assert_eq!(before("..."), None);
+        assert_eq!(before("...R"), Some((Working, 0, None)));
+        assert_eq!(before("...RDD."), outage);
+        assert_eq!(brief(&after("...RDD.").now), (Unsteady, 6, None));
+        // It has been working since the end of the outage, and not since it was sure of it.
+        let recovered = "...RDD..........";
+        assert_eq!(before(recovered), outage);
+        assert_eq!(brief(&after(recovered).now), (Working, 6, None));
+    }
+
+    #[test]
+    fn scattered_failures_are_a_period_of_their_own() {
+        use Condition::*;
+        let refused = Some(FailureKind::ConnectRefused);
+        assert_eq!(brief(&after(".R..R..R..").now), (Unsteady, 1, refused));
+        assert_eq!(before(".R..R..R.."), Some((Working, 0, None)));
+        assert_eq!(before(".R..R..R.........."), Some((Unsteady, 1, refused)));
+        assert_eq!(before(".R..R..RR"), Some((Unsteady, 1, refused)));
+        assert_eq!(brief(&after(".R..R..RR").now), (Failing, 7, refused));
+        assert_eq!(before(".R.........."), Some((Unsteady, 1, refused)));
+    }
+
+    #[test]
+    fn the_last_ten_rounds_are_counted() {
+        let mut health = Health::default();
+        for number in 0..15 {
+            let round = EndedRound {
+                started: second(number),
+                calls: 2,
+                failed: usize::from(number < 7),
+            };
+            health.record(round, None);
+        }
+        assert_eq!(health.recent(), (20, 2));
+    }
+}
