@@ -672,3 +672,41 @@ fn an_old_run_is_shown_by_what_matters_most() {
         "Of these calls, a success took 21.0 ms (median), 59.0 ms (99th percentile)."
     );
 }
+
+#[test]
+fn the_page_answers_to_names_that_only_this_pod_can_have() {
+    let bed = Bed::start(&["backend-1"]);
+    let args = ["--interval=1h", "--admin-host=caller.example.com"];
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &args);
+    let ask = |path: &str, host: &str| {
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut connection = Connection::open(admin);
+        connection.send(request);
+        connection.reply_to_head().status()
+    };
+    for host in [
+        "127.0.0.1:8082",
+        "[::1]:8082",
+        "localhost:8082",
+        "frontend",
+        "frontend.pod-to-pod-communication.svc",
+        "frontend.pod-to-pod-communication.svc.cluster.local:8082",
+        "caller.example.com",
+    ] {
+        assert_eq!(ask("/", host), 200, "{host}");
+        assert_eq!(ask("/status.json", host), 200, "{host}");
+    }
+    for host in [
+        "attacker.example",
+        "svc.attacker.example:8082",
+        "127.0.0.1.attacker.example",
+    ] {
+        for path in ["/", "/status.json", "/events"] {
+            assert_eq!(ask(path, host), 421, "{host}{path}");
+        }
+        // A kubelet or a scraper may call it what it likes.
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(ask(path, host), 200, "{host}{path}");
+        }
+    }
+}

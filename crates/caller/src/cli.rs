@@ -139,6 +139,16 @@ struct RunArgs {
     #[arg(long, env = "CALLER_ADMIN_LISTEN", value_name = "LISTEN")]
     admin_listen: Option<OptionalListenAddr>,
 
+    /// Another host name that the live page answers to, as one of an ingress; may be given several times.
+    /// It answers to addresses, localhost, names of one label and those of Services in any case
+    #[arg(
+        long,
+        env = "CALLER_ADMIN_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    admin_host: Vec<String>,
+
     /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off.
     /// kubectl logs mixes stderr into the output
     #[arg(
@@ -597,6 +607,7 @@ impl From<RunArgs> for run::Config {
             each_address,
             keep_alive,
             admin_listen,
+            admin_host,
             log_level: _,
         } = args;
         Self {
@@ -611,6 +622,7 @@ impl From<RunArgs> for run::Config {
                 Some(given) => given.0.map(Admin::Given),
                 None => Some(Admin::Default),
             },
+            admin_hosts: admin_host,
             name: std::env::var("POD_NAME").ok(),
         }
     }

@@ -377,6 +377,7 @@ fn frontend(
         until_replaced: false,
         format,
         admin: Some(run::Admin::Given(admin)),
+        admin_hosts: Vec::new(),
         name: Some(name.to_owned()),
     };
     Ok(run::bind(config, lines)?)

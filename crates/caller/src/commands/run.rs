@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::admin::{self, Readiness};
+use runtime::admin::{self, Hosts, Readiness};
 use runtime::listen::{BindError, ListenAddr};
 use runtime::output::Lines;
 use runtime::server::Server;
@@ -42,6 +42,8 @@ pub struct Config {
     pub format: Format,
     /// Where the page, the probes and the metrics are served; `None` disables them.
     pub admin: Option<Admin>,
+    /// Other host names that the page answers to, beside those that are this pod's in any case.
+    pub admin_hosts: Vec<String>,
     /// The pod that this is, for the page.
     pub name: Option<String>,
 }
@@ -99,10 +101,14 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     ));
     let page = Page::new(config.name.clone(), config.interval, Arc::clone(&stats));
     let (metrics, registry) = Metrics::new(lines.dropped());
-    let routes = Routes::new(
-        Arc::new(page),
-        admin::Admin::new(readiness.clone(), registry),
-    );
+    // In its search list a pod finds the zone of its cluster.
+    let conf = config.probe.resolver.source.read().ok();
+    let search = conf
+        .iter()
+        .flat_map(|conf| conf.search.iter().map(String::as_str));
+    let hosts = Hosts::new(config.admin_hosts.clone(), search);
+    let admin = admin::Admin::new(readiness.clone(), registry);
+    let routes = Routes::new(Arc::new(page), admin, hosts);
     let admin = listener.and_then(|listener| {
         let server = admin::server(listener, routes);
         let address = server.local_addr().ok()?;

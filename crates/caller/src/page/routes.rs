@@ -1,12 +1,15 @@
-//! The routes, and the page's headers.
+//! The routes, and the page's headers. The status is made at most once in 200 ms, however many ask; the page
+//! is a copy with a number in it. Neither answers to a host that anybody else may have.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use runtime::admin::Admin;
+use runtime::admin::{Admin, Hosts};
 use runtime::body::Body;
+use runtime::cached::Cached;
 use runtime::server::{Arrival, Handler, Reply};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -14,6 +17,9 @@ use super::status::Known;
 use super::{Page, events};
 
 const HTML: &str = include_str!("page.html");
+
+/// What is for the eyes of those alone who know this caller by a name of its own.
+const PAGES: [&str; 3] = ["/", "/status.json", "/events"];
 
 /// Stands in the page for a number that is drawn anew for each request.
 const NONCE: &str = "{nonce}";
@@ -30,16 +36,28 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub(crate) struct Routes {
     page: Arc<Page>,
     admin: Admin,
+    hosts: Arc<Hosts>,
     streams: Arc<Semaphore>,
+    status: Arc<Cached<Bytes>>,
 }
 
 impl Routes {
-    pub(crate) fn new(page: Arc<Page>, admin: Admin) -> Self {
+    pub(crate) fn new(page: Arc<Page>, admin: Admin, hosts: Hosts) -> Self {
         Self {
             page,
             admin,
+            hosts: Arc::new(hosts),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            status: Arc::default(),
         }
+    }
+
+    fn status(&self) -> Response<Body> {
+        let status = self.status.get(|| {
+            let (json, _) = self.page.status(&Known::default());
+            json.into()
+        });
+        answer("application/json", status)
     }
 
     fn events(&self, head: &Parts) -> Response<Body> {
@@ -62,12 +80,18 @@ impl Routes {
 
 impl Handler for Routes {
     fn answer(&self, head: &Parts, _: Arrival) -> Reply {
-        Reply::Now(match (&head.method, head.uri.path()) {
+        let path = head.uri.path();
+        if PAGES.contains(&path) && !self.hosts.welcome(head) {
+            let mut response = answer(
+                "text/plain; charset=utf-8",
+                "this page does not answer to that host: ask for it by its address, or start caller with --admin-host\n",
+            );
+            *response.status_mut() = Hosts::MISDIRECTED;
+            return Reply::Now(response);
+        }
+        Reply::Now(match (&head.method, path) {
             (&Method::GET | &Method::HEAD, "/") => html(),
-            (&Method::GET | &Method::HEAD, "/status.json") => {
-                let (json, _) = self.page.status(&Known::default());
-                answer("application/json", json)
-            }
+            (&Method::GET | &Method::HEAD, "/status.json") => self.status(),
             (&Method::GET, "/events") => self.events(head),
             _ => self.admin.respond(head),
         })
