@@ -48,6 +48,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             return Answer::Now(Some(client.finish(refusal, origin, !is_complete)));
         }
         if !is_complete {
+            if let Err(reason) = request::check_body(&head) {
+                let refusal = origin.refusal(StatusCode::BAD_REQUEST, reason);
+                return Answer::Now(Some(client.finish(refusal, origin, true)));
+            }
             let Some(kept) = Kept::new(client, request::size_to_keep(&head)) else {
                 let refusal = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
                 return Answer::Now(Some(client.finish(refusal, origin, true)));
