@@ -28,7 +28,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Serves a connection until it ends, by the client's wish, a timeout or the phase.
 ///
 /// What serves it is in a box, and gone while it waits for a request: an idle connection costs 1.7 KB in
-/// place of 11.3, for less than 1 % of the CPU of a request on a connection that is not parked at all.
+/// place of 11.3, and a request on a busy one 8.2 µs of CPU in place of 8.1.
 pub(super) async fn serve(
     mut stream: TcpStream,
     client: Arc<Client>,
@@ -130,7 +130,7 @@ where
     C: Future<Output = Result<(), E>>,
 {
     let (activity, limits) = (&*client.activity, &client.shared.limits);
-    // A connection that is busy is looked at ever more seldom: a look costs a tenth of a request.
+    // A connection that is busy is looked at ever more seldom, as each look costs a poll.
     let max_pause = MAX_PAUSE
         .min(limits.header_timeout)
         .min(limits.idle_timeout);

@@ -92,7 +92,8 @@ fn is_host(host: &[u8]) -> bool {
     is_port(port)
 }
 
-/// Unreserved, sub-delims, and `%`. A table, as every request has a host: 3 % of what we do for one.
+/// Unreserved, sub-delims, and `%`. A table, as every request has a host: searching in a list, and looking
+/// for transfer codings in every head, took 3 % of the instructions of a request.
 const NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let bytes = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%";

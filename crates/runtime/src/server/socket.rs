@@ -31,8 +31,9 @@ const FIRST_READ: usize = 1024;
 /// Bytes discarded at a time.
 const DISCARD: usize = 16 * 1024;
 
-/// Says that more is to follow, such as the end of the connection (send(2)): a packet less for each
-/// connection that is used once, which is 4 % of the CPU that such a request costs.
+/// Says that more is to follow, such as the end of the connection (send(2)), which then goes out in the
+/// same packet. Together with closing without a shutdown this makes 31.2 µs of CPU of 35.6, for a request
+/// on a connection of its own.
 const MSG_MORE: i32 = if cfg!(target_os = "linux") { 0x8000 } else { 0 };
 
 /// While the port is being closed, a connection that was accepted but has not yet asked for
@@ -293,8 +294,8 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_last(cx) {
-            // The connection is closed next, which tells the client the same, in one call less: 3 % of
-            // the CPU of a connection that is used once.
+            // The connection is closed next, which tells the client the same in one call less: see
+            // `MSG_MORE`.
             return Poll::Ready(Ok(()));
         }
         self.has_unread = self.stream.poll_read_ready(cx).is_ready();
