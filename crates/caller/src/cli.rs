@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use runtime::duration::parse_positive_duration;
+use runtime::duration::{parse_duration, parse_positive_duration};
 use runtime::environment;
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
@@ -98,7 +98,7 @@ struct RunArgs {
     /// From the start of a call to the start of the next; 0s: without a pause. A slow call skips
     /// its successors
     #[arg(long, env = "CALLER_INTERVAL", default_value = "10s", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     interval: Duration,
 
     #[command(flatten)]
@@ -111,7 +111,7 @@ struct RunArgs {
 
     /// Stop so long after the first call began; exit 0 if no call failed, else 1
     #[arg(long, env = "CALLER_DURATION", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     duration: Option<Duration>,
 
     /// Stop once every pod that answered at first has been replaced by another, as a rollout does: exit 0;
@@ -232,7 +232,7 @@ struct WaitArgs {
     /// Before the first call, try every 500ms, without a word, until the call is as expected, for at most
     /// so long. The attempt that is, or the last, is the first call
     #[arg(long, env = "CALLER_WAIT", default_value = "0s", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     wait: Duration,
 }
 

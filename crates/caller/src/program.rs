@@ -65,6 +65,8 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
+    // Calls of many addresses, and whoever looks at the page, take one each.
+    runtime::descriptors::raise_limit();
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
     let has_end = config.has_end();
     let output = Output::stdout();
