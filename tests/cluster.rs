@@ -145,13 +145,16 @@ fn the_story_of_the_demo() {
     assert_eq!(diff.code, Some(0), "{}{}", diff.stdout, diff.stderr);
 
     let load = [
-        "--admin-listen=off",
+        "--until-replaced",
         "--interval=20ms",
-        "--duration=60s",
+        "--duration=5m",
         "--format=wide",
     ];
     let load = Process::spawn(&mut kubectl(&in_namespace(&[&exec[..], &load].concat())));
-    load.wait_for_stdout("Response received successfully!");
+    // The pods that are to be replaced have to be known.
+    wait_until("the baseline", PATIENCE, || {
+        load.stdout().matches("Response received").count() > 200
+    });
     succeed(&in_namespace(&["rollout", "restart", "deployment/backend"]));
     succeed(&in_namespace(&[
         "rollout",
@@ -165,6 +168,28 @@ fn the_story_of_the_demo() {
     wait_until("the end of the load", PATIENCE, || {
         load.stdout().contains("longest gap without a success")
     });
+    // Behind policies, and in a namespace that admits restricted pods alone, it works as well.
+    succeed(&["apply", "-k", "kustomize/overlays/hardened"]);
+    succeed(&in_namespace(&[
+        "rollout",
+        "status",
+        "deployment/frontend",
+        ROLLOUT,
+    ]));
+    wait_until("a call behind the policies", PATIENCE, || {
+        run(&mut kubectl(&in_namespace(
+            &[&exec[..], &["once"]].concat(),
+        )))
+        .code
+            == Some(0)
+    });
+    let egress = [
+        "once",
+        "--expect=blocked",
+        "http://kubernetes.default.svc:443/",
+    ];
+    succeed(&in_namespace(&[&exec[..], &egress].concat()));
+
     let log = load.stdout();
     let (_, summary) = log.rsplit_once("--- http://").expect("a summary");
     println!("{summary}");

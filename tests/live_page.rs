@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use local_cluster::cluster::SERVICE;
@@ -684,6 +685,43 @@ fn an_old_run_is_shown_by_what_matters_most() {
         shown[3],
         "Of these calls, a success took 21.0 ms (median), 59.0 ms (99th percentile)."
     );
+}
+
+#[test]
+fn probes_are_answered_while_the_page_is_flooded_and_every_connection_is_held() {
+    let bed = Bed::start(&["backend-1"]);
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=10ms"]);
+    // Four times as many as may be open: silent, in the middle of a head, and reading nothing.
+    let heads = [
+        "",
+        "GET /status.json HTTP/1.1\r\nHost: x\r\n",
+        "GET /events HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ];
+    let _held: Vec<Connection> = (0..256)
+        .map(|n| {
+            let mut connection = Connection::open(admin);
+            connection.send(heads[n % heads.len()]);
+            connection
+        })
+        .collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for path in ["/", "/status.json", "/metrics"] {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Relaxed) {
+                    // It may be closed to make room for another.
+                    let _ = std::panic::catch_unwind(|| get(admin, path));
+                }
+            });
+        }
+        for _ in 0..50 {
+            assert_eq!(get(admin, "/livez").status(), 200);
+            assert_eq!(get(admin, "/readyz").status(), 200);
+        }
+        done.store(true, Relaxed);
+    });
 }
 
 #[test]
