@@ -183,12 +183,6 @@ fn the_story_of_the_demo() {
         .code
             == Some(0)
     });
-    let egress = [
-        "once",
-        "--expect=blocked",
-        "http://kubernetes.default.svc:443/",
-    ];
-    succeed(&in_namespace(&[&exec[..], &egress].concat()));
 
     let log = load.stdout();
     let (_, summary) = log.rsplit_once("--- http://").expect("a summary");
