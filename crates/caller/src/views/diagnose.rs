@@ -162,23 +162,30 @@ impl Diagnosis<'_> {
         let (mut failed, mut answered) = (BTreeMap::new(), BTreeMap::new());
         for report in calls() {
             if let Some(kind) = report.kind() {
-                *failed.entry(kind.label().to_owned()).or_insert(0) += 1;
+                *failed.entry(kind.label()).or_insert(0) += 1;
             }
             if let Some(backend) = report.backend() {
-                *answered.entry(backend).or_insert(0) += 1;
+                let (answers, failures) = answered.entry(backend).or_insert((0, 0));
+                *answers += 1;
+                *failures += usize::from(!report.is_ok());
             }
         }
-        let list = |counts: &BTreeMap<String, usize>| {
-            let counts = counts.iter().map(|(name, count)| format!("{name} {count}"));
-            counts.collect::<Vec<_>>().join(", ")
-        };
+        let kinds = failed.iter().map(|(kind, count)| format!("{kind} {count}"));
+        let kinds: Vec<String> = kinds.collect();
+        let pods = answered
+            .iter()
+            .map(|(pod, (answers, failures))| match failures {
+                0 => format!("{pod} {answers}"),
+                _ => format!("{pod} {answers} ({failures} failed)"),
+            });
+        let pods: Vec<String> = pods.collect();
         let failures: usize = failed.values().sum();
         let mut text = match failures {
             0 => format!("{count} of {count} succeeded"),
-            _ => format!("{failures} of {count} failed: {}", list(&failed)),
+            _ => format!("{failures} of {count} failed: {}", kinds.join(", ")),
         };
-        if !answered.is_empty() {
-            text += &format!("; answered by {}", list(&answered));
+        if !pods.is_empty() {
+            text += &format!("; answered by {}", pods.join(", "));
         }
         let mark = if failures == 0 {
             Mark::Ok
