@@ -1,0 +1,188 @@
+//! The command line: [`Cli`] parses it and says what to do. Every flag has an environment variable beside
+//! it. `args` has the flags, `values` how their values are written.
+
+mod args;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use runtime::environment;
+use runtime::log::LevelFilter;
+
+use self::args::{CommandArgs, DiagnoseArgs, OnceArgs, ResolveArgs, ResolverArgs, RunArgs};
+pub(crate) use self::values::Header;
+use crate::commands::{once, resolve, run};
+use crate::dns::Resolver;
+use crate::probe::ProbeConfig;
+use crate::process1::Process1;
+use crate::target::Target;
+
+/// Resolves a Service through cluster DNS, calls it, and prints what happened.
+///
+/// Without a subcommand it goes on for ever: every 10 seconds it looks the name up anew, opens a new
+/// connection, and prints three lines: when, what came back, and how it ended. A call that fails says
+/// what was seen and what is the likely cause.
+///
+/// It ends on SIGTERM or SIGINT, or after --count or --duration, with a summary: calls, failures by
+/// kind, the longest gap without a success, the share of each pod, times by phase.
+///
+/// Exit code: 0; after --count, --duration or --until-replaced, 1 if a call failed; 2 for a bad flag or
+/// value; 3 if --until-replaced did not see what it waits for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "caller",
+    version,
+    args_override_self = true,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    verbatim_doc_comment
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<CommandArgs>,
+    #[command(flatten)]
+    run: RunArgs,
+    #[arg(skip)]
+    follows_process_1: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Call over and over.
+    Run(run::Config),
+    /// Call once.
+    Once(once::Config),
+    /// Look a name up.
+    Resolve(resolve::Config),
+    /// Call every address of a name, step by step.
+    Diagnose(ProbeConfig),
+    /// Show what this pod listens at.
+    Listening,
+}
+
+impl Command {
+    /// What a subcommand that calls is to call.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Once(once::Config { probe, .. }) | Self::Diagnose(probe) => Some(&probe.target),
+            Self::Run(_) | Self::Resolve(_) | Self::Listening => None,
+        }
+    }
+}
+
+impl Cli {
+    /// Reads these arguments and this process's environment; prints help, the version or an error, and
+    /// exits, where there is nothing to run.
+    pub fn from_args(args: Vec<OsString>) -> Self {
+        let command = Self::command();
+        let mut matches = environment::matches(command.clone(), &args);
+        let mut follows = false;
+        if let Some(followed) = following_process_1(&command, &matches, &args) {
+            matches = environment::matches(command, &followed);
+            follows = true;
+        }
+        let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+        cli.follows_process_1 = follows;
+        if cli.command.is_none()
+            && let Err(message) = cli.run.check()
+        {
+            let kind = clap::error::ErrorKind::ArgumentConflict;
+            Self::command().error(kind, message).exit();
+        }
+        cli
+    }
+
+    /// Whether target and options are those of process 1, because none was given.
+    pub fn follows_process_1(&self) -> bool {
+        self.follows_process_1
+    }
+
+    /// The least severe diagnostics to show.
+    pub fn log_level(&self) -> LevelFilter {
+        self.run.log_level
+    }
+
+    /// What to do.
+    pub fn into_command(self) -> Command {
+        match self.command {
+            None => Command::Run(self.run.into()),
+            Some(CommandArgs::Once(OnceArgs {
+                call,
+                wait,
+                format,
+                expect,
+            })) => Command::Once(once::Config {
+                probe: call.into_probe(false, false),
+                format,
+                expectation: expect,
+                wait: wait.wait,
+            }),
+            Some(CommandArgs::Resolve(ResolveArgs {
+                name,
+                repeat,
+                resolver,
+                timeout,
+            })) => Command::Resolve(resolve::Config {
+                resolver: resolver.into(),
+                host: name,
+                timeout,
+                repeat,
+            }),
+            Some(CommandArgs::Diagnose(DiagnoseArgs {
+                listening: true, ..
+            })) => Command::Listening,
+            Some(CommandArgs::Diagnose(DiagnoseArgs { call, .. })) => {
+                Command::Diagnose(call.into_probe(true, false))
+            }
+        }
+    }
+}
+
+/// The command line of a subcommand that calls and was given no target, in a pod whose process 1 is a
+/// caller: with that one's options before its own, and that one's target.
+fn following_process_1(
+    command: &clap::Command,
+    matches: &clap::ArgMatches,
+    args: &[OsString],
+) -> Option<Vec<OsString>> {
+    let (name, given) = matches.subcommand()?;
+    // `resolve` has no target.
+    given.try_contains_id("url").ok()?;
+    if given.value_source("url")? == ValueSource::CommandLine {
+        return None;
+    }
+    let subcommand = command.find_subcommand(name)?;
+    let mut options = Process1::read()?.arguments(command, subcommand)?;
+    let target = options.pop_if(|last| !last.as_encoded_bytes().starts_with(b"-"));
+    let at = args.iter().position(|arg| *arg == *name)? + 1;
+    let before = args[..at].iter().cloned();
+    let after = args[at..].iter().cloned();
+    Some(before.chain(options).chain(after).chain(target).collect())
+}
+
+/// How names are resolved without a flag: by the environment, or else as a pod's programs do.
+pub(crate) fn resolver_from_env() -> Resolver {
+    #[derive(Debug, Parser)]
+    struct Args {
+        #[command(flatten)]
+        resolver: ResolverArgs,
+    }
+    let mut matches = environment::matches(Args::command().name("caller"), &["curl".into()]);
+    let args = Args::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+    args.resolver.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

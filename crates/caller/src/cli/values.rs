@@ -1,0 +1,109 @@
+//! How the values of flags are written.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use clap::CommandFactory;
+use http::{HeaderName, HeaderValue};
+
+use super::Cli;
+use crate::dns::Families;
+use crate::expectation::Expectation;
+use crate::failure::FailureKind;
+use crate::target::{ParseTargetError, Target};
+
+/// A name server's address; its port is 53 unless given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameServer(pub(super) SocketAddr);
+
+impl FromStr for NameServer {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)))
+            .map(Self)
+            .map_err(|_| "expected IP or IP:PORT, such as 10.96.0.10, 127.0.0.1:5353 or [::1]:53")
+    }
+}
+
+impl FromStr for Families {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "4" => Ok(Self::V4),
+            "6" => Ok(Self::V6),
+            _ => Err("expected auto, 4 or 6"),
+        }
+    }
+}
+
+/// A header field of the command line, as `NAME: VALUE`.
+#[derive(Clone, Debug)]
+pub(crate) struct Header(pub(crate) HeaderName, pub(crate) HeaderValue);
+
+impl FromStr for Header {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
+        let name = name
+            .trim()
+            .parse()
+            .map_err(|_| "not the name of a header")?;
+        let value = value
+            .trim()
+            .parse()
+            .map_err(|_| "not the value of a header")?;
+        Ok(Self(name, value))
+    }
+}
+
+/// A subcommand that comes after a flag, or is misspelt, is taken for a target; it is hardly meant so.
+pub(super) fn parse_target(text: &str) -> Result<Target, String> {
+    let cli = Cli::command();
+    for command in cli.get_subcommands().map(clap::Command::get_name) {
+        if text == command {
+            return Err(format!(
+                "flags go after the subcommand: `caller {text} --flag`; a host of that name is http://{text}/"
+            ));
+        }
+        if (text.len() >= 3 && command.starts_with(text)) || is_one_letter_off(text, command) {
+            return Err(format!(
+                "did you mean {command}? For a host: http://{text}/"
+            ));
+        }
+    }
+    text.parse()
+        .map_err(|error: ParseTargetError| error.to_string())
+}
+
+/// Whether one letter is missing, too many or another.
+fn is_one_letter_off(text: &str, word: &str) -> bool {
+    let same_start = text
+        .bytes()
+        .zip(word.bytes())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let (text, word) = (
+        &text.as_bytes()[same_start..],
+        &word.as_bytes()[same_start..],
+    );
+    match (text, word) {
+        ([], [_]) | ([_], []) => true,
+        ([_, text @ ..], [_, word @ ..]) if text == word => true,
+        ([_, text @ ..], word) if text == word => true,
+        (text, [_, word @ ..]) => text == word,
+        _ => false,
+    }
+}
+
+pub(super) fn parse_expectation(text: &str) -> Result<Expectation, String> {
+    text.parse().map_err(|_| {
+        let kinds = FailureKind::ALL.iter().map(|kind| kind.label());
+        let kinds: Vec<_> = kinds.collect();
+        format!("expected ok, blocked or one of {}", kinds.join(", "))
+    })
+}
