@@ -193,6 +193,9 @@ pub enum Http2Frame {
     RstStream,
 }
 
+/// Most bytes of evidence from the network in one piece; what is longer is cut.
+pub const MAX_EVIDENCE: usize = 512;
+
 /// How much of a response has come.
 #[derive(Clone, Debug, Default)]
 pub struct Received {

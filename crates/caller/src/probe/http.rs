@@ -1,16 +1,11 @@
 //! The request and its response, on a connection that stands. Nothing is done behind the caller's back:
 //! no proxy, no redirect, no retry.
 
-use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
-use http::header::{
-    ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
-};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Method, Request, Version};
+use http::header::{HeaderMap, HeaderName, LOCATION};
+use http::{Request, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -19,15 +14,14 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::conclude::Conclusion;
+use super::config::{HttpConfig, Keep};
 use super::proxy;
-use super::tap::{End, Evidence, Tap};
-use crate::expected_status::ExpectedStatus;
-use crate::failure::{Cause, FailureKind, Http2Error, Http2Frame, OsError, Received};
+use super::request::request;
+use super::tap::{Evidence, Tap};
+use crate::failure::{Cause, FailureKind, MAX_EVIDENCE, Received};
 use crate::report::{Response, Wire};
 use crate::target::Target;
-
-/// Most bytes of evidence from the network that are kept in one piece.
-const MAX_EVIDENCE: usize = 512;
 
 /// curl has no limit on the number of fields, hyper's own is 100. So many take 64 KB while a head is
 /// being read; with more, the allocator would give the memory back to the system after each call, and
@@ -37,51 +31,7 @@ const MAX_FIELDS: usize = 1000;
 /// The longest pod name that Kubernetes allows (a DNS subdomain, RFC 1123).
 const MAX_POD_NAME: usize = 253;
 
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("caller/", env!("CARGO_PKG_VERSION")));
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
-
-/// How requests are made.
-#[derive(Clone, Debug)]
-pub struct HttpConfig {
-    /// The request's method.
-    pub method: Method,
-    /// Header fields beside the caller's own; of one name, these count.
-    pub headers: HeaderMap,
-    /// Which statuses are a success.
-    pub expected_status: ExpectedStatus,
-    /// HTTP/2 with prior knowledge in place of HTTP/1.1.
-    pub http2: bool,
-    /// Use a connection for several calls.
-    pub keep_alive: bool,
-    /// Longest time for each TCP handshake.
-    pub connect_timeout: Duration,
-    /// How much of an exchange is kept.
-    pub keep: Keep,
-}
-
-/// How much of an exchange is kept, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Keep {
-    /// Of the request and the response's head, as they are on the wire.
-    pub wire: usize,
-    /// Of the response's body.
-    pub body: usize,
-    /// A body over this size is not read to its end.
-    pub max_body: u64,
-}
-
-/// What a report needs.
-impl Default for Keep {
-    fn default() -> Self {
-        Self {
-            wire: Received::KEPT,
-            body: 4096,
-            max_body: 1024 * 1024,
-        }
-    }
-}
 
 /// A connection that speaks HTTP.
 #[derive(Debug)]
@@ -277,57 +227,6 @@ async fn drop_result<T, E>(connection: impl Future<Output = Result<T, E>>) {
     let _ = connection.await;
 }
 
-fn request(
-    config: &HttpConfig,
-    target: &Target,
-    request_id: &str,
-    version: Version,
-) -> Request<Empty<Bytes>> {
-    let mut headers = HeaderMap::new();
-    // HTTP/2 has the authority in the URI.
-    if version == Version::HTTP_11 {
-        headers.insert(HOST, target.authority.clone());
-    }
-    headers.insert(USER_AGENT, AGENT);
-    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-    if let Some(authorization) = &target.authorization {
-        headers.insert(AUTHORIZATION, authorization.clone());
-    }
-    // <https://www.w3.org/TR/trace-context/>: version, trace, parent, sampled.
-    let trace = format!("00-{:032x}-{request_id}-01", rand::random::<u128>().max(1));
-    if let Ok(trace) = HeaderValue::try_from(trace) {
-        headers.insert(TRACE_PARENT, trace);
-    }
-    for name in config.headers.keys() {
-        headers.remove(name);
-    }
-    headers.extend(config.headers.clone());
-    if let Ok(request_id) = HeaderValue::try_from(request_id) {
-        headers.append(REQUEST_ID, request_id);
-    }
-    let mut request = Request::new(Empty::new());
-    *request.method_mut() = config.method.clone();
-    *request.uri_mut() = uri(target, version);
-    *request.version_mut() = version;
-    *request.headers_mut() = headers;
-    request
-}
-
-fn uri(target: &Target, version: Version) -> Uri {
-    let path: PathAndQuery = target.path.clone();
-    let authority = Authority::try_from(target.authority.as_bytes());
-    match (version, authority) {
-        (Version::HTTP_2, Ok(authority)) => {
-            let mut parts = http::uri::Parts::default();
-            parts.scheme = Some(Scheme::HTTP);
-            parts.authority = Some(authority);
-            parts.path_and_query = Some(path);
-            Uri::from_parts(parts).unwrap_or_default()
-        }
-        _ => Uri::from(path),
-    }
-}
-
 fn text(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String> {
     let value = headers.get(name)?.as_bytes();
     Some(String::from_utf8_lossy(&value[..value.len().min(most)]).into_owned())
@@ -356,102 +255,4 @@ async fn read_body(
         }
     }
     Ok(())
-}
-
-/// What an exchange that failed is to be concluded from.
-enum Conclusion {
-    /// It is known already.
-    Known(FailureKind, Cause),
-    /// The time was up.
-    TimeIsUp,
-    /// The socket, and this error where the socket does not tell.
-    Broken(hyper::Error),
-}
-
-impl Conclusion {
-    fn draw(self, end: Option<End>, received: &Received) -> (FailureKind, Cause) {
-        let error = match self {
-            Self::Known(kind, cause) => return (kind, cause),
-            Self::TimeIsUp => return (FailureKind::ResponseTimeout, Cause::Timeout),
-            Self::Broken(error) => error,
-        };
-        let http2 = error.source().and_then(<dyn Error>::downcast_ref);
-        if let Some(verdict) = http2.and_then(ended_by_http2) {
-            return verdict;
-        }
-        match end {
-            // hyper reads no further once it cannot make sense of what it has read.
-            _ if error.is_parse() => malformed(&error),
-            Some(End::Failed(error)) => (kind(&error), Cause::Os(error)),
-            Some(End::Closed) if received.bytes == 0 => (FailureKind::EmptyReply, Cause::Closed),
-            Some(End::Closed) => (FailureKind::Incomplete, Cause::Closed),
-            None => malformed(&error),
-        }
-    }
-}
-
-fn malformed(error: &(dyn Error + 'static)) -> (FailureKind, Cause) {
-    let what = root(error).to_string();
-    (FailureKind::Protocol, Cause::Malformed(cut(&what)))
-}
-
-/// `None` for an error of the connection below HTTP/2.
-fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
-    let reason = error.reason()?;
-    if !error.is_remote() {
-        let cause = Cause::MalformedHttp2(cut(&error.to_string()));
-        return Some((FailureKind::Protocol, cause));
-    }
-    let kind = match reason {
-        // The peer hangs up or hands the request back, as one does that shuts down, is overloaded or
-        // broken.
-        Reason::NO_ERROR
-        | Reason::REFUSED_STREAM
-        | Reason::CANCEL
-        | Reason::INTERNAL_ERROR
-        | Reason::ENHANCE_YOUR_CALM => FailureKind::Reset,
-        _ => FailureKind::Protocol,
-    };
-    let frame = match error.is_go_away() {
-        true => Http2Frame::GoAway,
-        false => Http2Frame::RstStream,
-    };
-    // h2 gives out GOAWAY's debug data only as the end of its message: ` (b"...")`.
-    let message = error.to_string();
-    let debug = message.split_once(" (b\"").map_or("", |(_, debug)| debug);
-    let debug = cut(debug.trim_end_matches("\")"));
-    let cause = Cause::Http2(Http2Error {
-        frame,
-        reason,
-        debug,
-    });
-    Some((kind, cause))
-}
-
-/// What an error on a connection that stood means.
-fn kind(error: &OsError) -> FailureKind {
-    match error.errno {
-        // The kernel has given up sending again what was never acknowledged.
-        Some(libc::ETIMEDOUT) => FailureKind::ResponseTimeout,
-        // The way to the peer is gone, or a policy on this side came into force.
-        Some(
-            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EPERM | libc::EACCES,
-        ) => FailureKind::ConnectUnreachable,
-        Some(libc::ENOBUFS | libc::ENOMEM) => FailureKind::Local,
-        _ => FailureKind::Reset,
-    }
-}
-
-fn cut(text: &str) -> String {
-    let kept = &text.as_bytes()[..text.len().min(MAX_EVIDENCE)];
-    String::from_utf8_lossy(kept).into_owned()
-}
-
-/// The error at the bottom of a chain, which says what happened; those above say to whom.
-fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
 }

@@ -1,9 +1,12 @@
 //! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each
 //! stage is a function that returns what it saw and how long it took.
 
+mod conclude;
+mod config;
 mod connect;
 mod http;
 mod proxy;
+mod request;
 mod tap;
 
 use std::collections::HashMap;
@@ -15,9 +18,9 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub use self::config::{HttpConfig, Keep};
 use self::connect::{ConnectError, connect};
 use self::http::{Connection, Exchange, ExchangeError};
-pub use self::http::{HttpConfig, Keep};
 use crate::dns::{Host, Lookup, Resolver};
 use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
 use crate::report::{Outcome, Phase, Report, Timings};

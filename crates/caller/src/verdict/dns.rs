@@ -6,11 +6,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Source};
-use crate::failure::FailureKind;
+use crate::failure::{FailureKind, MAX_EVIDENCE};
 use crate::views::text::Millis;
-
-/// Evidence is cut here: names come from the network.
-const MAX_EVIDENCE: usize = 512;
 
 /// Names that are listed: no more would fit.
 const MAX_LISTED: usize = 64;

@@ -15,15 +15,12 @@ use std::time::Duration;
 use runtime::escape::Escaped;
 
 use super::SUCCESS;
-use crate::failure::Failure;
+use crate::failure::{Failure, MAX_EVIDENCE};
 use crate::report::{Outcome, Report, Response};
 use crate::verdict;
 
 /// Most bytes of the body of a success to show.
 const SHOWN_BODY: usize = 1024;
-
-/// Most bytes of the body of a failure to show as evidence.
-const SHOWN_EVIDENCE: usize = 512;
 
 /// Displays a report, each line ended.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +69,7 @@ impl fmt::Display for Evidence<'_> {
         write!(f, "{}", Escaped::new(evidence.as_bytes()))?;
         match report.response() {
             Some(response) if !response.body.is_empty() => {
-                let most = SHOWN_EVIDENCE;
+                let most = MAX_EVIDENCE;
                 write!(f, ": {}", Body { response, most })
             }
             _ => Ok(()),

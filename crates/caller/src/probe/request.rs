@@ -1,0 +1,66 @@
+//! The request: its headers, and its target as each version of HTTP has it.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Request, Version};
+use http_body_util::Empty;
+
+use super::config::HttpConfig;
+use crate::target::Target;
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("caller/", env!("CARGO_PKG_VERSION")));
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A request without a body.
+pub(super) fn request(
+    config: &HttpConfig,
+    target: &Target,
+    request_id: &str,
+    version: Version,
+) -> Request<Empty<Bytes>> {
+    let mut headers = HeaderMap::new();
+    // HTTP/2 has the authority in the URI.
+    if version == Version::HTTP_11 {
+        headers.insert(HOST, target.authority.clone());
+    }
+    headers.insert(USER_AGENT, AGENT);
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    if let Some(authorization) = &target.authorization {
+        headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    // <https://www.w3.org/TR/trace-context/>: version, trace, parent, sampled.
+    let trace = format!("00-{:032x}-{request_id}-01", rand::random::<u128>().max(1));
+    if let Ok(trace) = HeaderValue::try_from(trace) {
+        headers.insert(TRACE_PARENT, trace);
+    }
+    for name in config.headers.keys() {
+        headers.remove(name);
+    }
+    headers.extend(config.headers.clone());
+    if let Ok(request_id) = HeaderValue::try_from(request_id) {
+        headers.append(REQUEST_ID, request_id);
+    }
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = config.method.clone();
+    *request.uri_mut() = uri(target, version);
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    request
+}
+
+fn uri(target: &Target, version: Version) -> Uri {
+    let path: PathAndQuery = target.path.clone();
+    let authority = Authority::try_from(target.authority.as_bytes());
+    match (version, authority) {
+        (Version::HTTP_2, Ok(authority)) => {
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(authority);
+            parts.path_and_query = Some(path);
+            Uri::from_parts(parts).unwrap_or_default()
+        }
+        _ => Uri::from(path),
+    }
+}
