@@ -43,7 +43,7 @@ const SERVERS: [(&str, &str); 16] = [
 ];
 
 /// Words of bodies that proxies make up.
-const BODIES: [(&str, &str); 12] = [
+const BODIES: [(&str, &str); 14] = [
     (
         "upstream connect error or disconnect/reset before headers",
         "Envoy",
@@ -65,6 +65,8 @@ const BODIES: [(&str, &str); 12] = [
         "the API server's proxy",
     ),
     ("default backend - 404", "an ingress controller"),
+    ("local_rate_limited", "Envoy"),
+    ("Application is not available", "OpenShift's router"),
 ];
 
 /// Envoy sets this on what its upstream said, and on nothing that it made up.
@@ -113,6 +115,10 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
         // nginx and Apache, as web servers, forbid on their own account.
         403 if matches!(by_server, Some("nginx" | "Apache" | "Caddy")) => by_body,
         403 => by_server.or(by_body),
+        // Envoy has no words where it has no route for a request.
+        404 if body.is_empty() && by_server.is_some_and(|name| name.ends_with("Envoy")) => {
+            by_server
+        }
         404 | 408 | 426 | 429 => by_body,
         _ => None,
     }
@@ -211,6 +217,8 @@ mod tests {
                 "HAProxy",
             ),
             (502, &[], "Bad Gateway", "a gateway"),
+            (404, &[("server", "istio-envoy")], "", "Istio's Envoy"),
+            (429, &[("server", "envoy")], "local_rate_limited", "Envoy"),
         ] {
             assert_eq!(
                 named(status, fields, body),
@@ -236,6 +244,7 @@ mod tests {
             (500, &[("server", "nginx")], "oops"),
             (403, &[("server", "nginx")], "Forbidden"),
             (404, &[("server", "envoy")], "no such page"),
+            (404, &[("server", "nginx")], ""),
             (200, &[("server", "envoy")], "no healthy upstream"),
         ] {
             assert_eq!(

@@ -176,6 +176,12 @@ fn proxy_error(response: &Response) -> Option<String> {
                 "{name}, between here and the backend, does not let this call through: a policy of the mesh or of the proxy"
             )
         }
+        StatusCode::NOT_FOUND => {
+            format!("{name}, between here and the backend, has no route for this host and path")
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            format!("{name}, between here and the backend, limits the rate of calls")
+        }
         StatusCode::GATEWAY_TIMEOUT => {
             format!("{name}, between here and the backend, waited for the backend in vain")
         }
