@@ -23,6 +23,7 @@ pub(super) struct Shared {
     pub(super) handler: Box<dyn Handler>,
     pub(super) limits: Limits,
     /// Speak HTTP/2 to those who begin with its preface.
+    #[cfg(feature = "http2")]
     pub(super) http2: bool,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) metrics: ServerMetrics,

@@ -59,6 +59,7 @@ impl Server {
             shared: Shared {
                 handler: Box::new(handler),
                 limits,
+                #[cfg(feature = "http2")]
                 http2: false,
                 phase: watch::Sender::new(Phase::Serving),
                 metrics: ServerMetrics::default(),
