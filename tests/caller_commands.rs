@@ -573,6 +573,8 @@ fn a_misspelt_subcommand_is_not_called_for_ever() {
         ("diagnoze", "diagnose"),
         ("onse", "once"),
         ("onc", "once"),
+        ("ocne", "once"),
+        ("reslove", "resolve"),
         ("resolv", "resolve"),
         ("resolver", "resolve"),
     ] {
@@ -581,6 +583,63 @@ fn a_misspelt_subcommand_is_not_called_for_ever() {
         let advice = format!("did you mean {meant}? For a host: http://{word}/");
         assert!(output.stderr.contains(&advice), "{}", output.stderr);
     }
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    let bed = Bed::start(&["backend-1"]);
+    for url in [
+        "http://u:s3cret@bad_host:99999/",
+        "http://u:s3/cret@backend/",
+    ] {
+        let given = caller(&bed, &["once", url]);
+        let from_variable = run(bed.caller(CALLER).env("CALLER_URL", url).arg("--count=1"));
+        for output in [given, from_variable] {
+            assert_eq!(output.code, Some(2));
+            assert!(!output.stderr.contains("s3"), "{}", output.stderr);
+        }
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.read(&mut [0; 4096]);
+        let redirect = "Location: http://u:s3cret@elsewhere/";
+        let _ = write!(
+            stream,
+            "HTTP/1.1 302 Found\r\n{redirect}\r\nContent-Length: 0\r\n\r\n"
+        );
+    });
+    let output = caller(&bed, &["once", &url]);
+    let location = "Location: http://elsewhere/ after ";
+    assert!(output.stdout.contains(location), "{}", output.stdout);
+}
+
+#[test]
+fn one_pod_that_fails_at_times_is_not_called_several() {
+    let bed = Bed::start(&[]);
+    let (flaky, _requests) = recorder();
+    bed.endpoints.set([flaky]);
+    let output = caller(&bed, &["diagnose", "--expect-status=200"]);
+    assert!(output.stdout.contains("8 of 8 failed"), "{}", output.stdout);
+    assert!(
+        !output.stdout.contains("others are well"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
+fn resolve_without_a_name_looks_up_what_is_called() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut command = bed.caller(CALLER);
+    let output = run(command.env("CALLER_URL", bed.url("nosuch")).arg("resolve"));
+    assert_eq!(output.code, Some(6));
+    assert!(
+        output.stdout.contains("\nnosuch: NXDOMAIN"),
+        "{}",
+        output.stdout
+    );
 }
 
 #[test]
@@ -614,7 +673,7 @@ fn the_target_is_the_first_line_of_a_diagnosis_and_a_port_that_nobody_gave_is_sa
     assert!(output.stdout.starts_with(first), "{}", output.stdout);
     let port = "FAIL  TCP          127.0.0.7:80 (the URL names no port): connecting: ";
     assert!(output.stdout.contains(port), "{}", output.stdout);
-    let next = "next         kubectl get services -A --field-selector spec.clusterIP=127.0.0.7; ";
+    let next = "next         caller diagnose --listening\n";
     assert!(output.stdout.contains(next), "{}", output.stdout);
 }
 

@@ -84,6 +84,9 @@ alike! {
     the_head_alone_is_asked_for: OK, ["-sI"];
     a_status_is_no_failure: MISSING, ["-s"];
     a_status_is_a_failure_if_that_is_asked_for: MISSING, ["-sf"];
+    a_head_of_a_failure_is_printed: MISSING, ["-sf", "-i"];
+    a_head_alone_has_no_body_whatever_the_method: OK, ["-sI", "-X", "GET"];
+    the_exit_code_is_written_out: MISSING, ["-sf", "-w", "%{exitcode}"];
     a_redirect_is_not_followed: "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 3\r\n\r\ngo\n", ["-s"];
     the_status_is_written_out: MISSING, ["-s", "-o", "/dev/null", "-w", "%{http_code}\\n"];
     sizes_are_written_out: OK, ["-s", "-w", "[%{size_download} %{remote_ip} %{exitcode}]"];
@@ -128,7 +131,8 @@ fn errors_say_what_is_likely_and_s_keeps_them_quiet() {
         "{}",
         loud.stderr
     );
-    let likely = "curl: the connection was refused; likely nothing listens at that port; a Service's address without a ready endpoint refuses as well\n";
+    let likely =
+        "curl: the connection was refused; likely nothing in this pod listens at that port\n";
     assert!(loud.stderr.ends_with(likely), "{}", loud.stderr);
     assert_eq!(link.run(&["-s", &closed]).stderr, "");
     assert_eq!(link.run(&["-sS", &closed]).stderr.lines().count(), 2);
@@ -140,6 +144,12 @@ fn what_it_does_not_have_is_refused_by_name() {
     let https = link.run(&["https://backend/"]);
     assert_eq!(https.code, Some(1));
     assert!(https.stderr.contains("https"), "{}", https.stderr);
+    let two = link.run(&["http://backend/", "http://backend/"]);
+    assert!(
+        two.stderr.starts_with("curl: this curl takes one URL\n"),
+        "{}",
+        two.stderr
+    );
     for option in ["-L", "--location", "-d", "--resolve"] {
         let output = link.run(&[option, "http://backend/"]);
         assert_eq!(output.code, Some(2));
@@ -173,4 +183,24 @@ fn the_demos_own_check_works_word_for_word() {
             output.stderr
         );
     }
+}
+
+#[test]
+fn a_failure_does_not_touch_the_file_and_nothing_shows_a_password() {
+    let link = Link::new();
+    let file = link.folder.path().join("body");
+    std::fs::write(&file, "before").expect("it can be written");
+    let url = format!("http://user:s3cret@{}/", server(MISSING));
+    let output = link.run(&["-f", "-v", "-o", file.to_str().expect("text"), &url]);
+    assert_eq!(output.code, Some(22));
+    assert_eq!(
+        std::fs::read_to_string(&file).expect("it is there"),
+        "before"
+    );
+    assert!(
+        output.stderr.contains("> authorization: [hidden]\n"),
+        "{}",
+        output.stderr
+    );
+    assert!(!output.stderr.contains("s3cret"), "{}", output.stderr);
 }

@@ -180,7 +180,7 @@ fn a_closed_port_is_no_success() {
     assert_failed(
         &call(closed),
         &format!("{closed}: connecting: Connection refused (os error 111) after "),
-        "Call failed: the connection was refused; likely nothing listens at that port; a Service's address without a ready endpoint refuses as well",
+        "Call failed: the connection was refused; likely nothing in this pod listens at that port",
     );
 }
 

@@ -78,10 +78,11 @@ fn assert_named(command: impl Fn() -> Command, named: &Named, mend: impl FnOnce(
 
 /// A test for each way in which a name server misbehaves.
 macro_rules! dns_faults {
-    ($($test:ident: $mode:ident, $kind:ident, $evidence:literal;)*) => {
+    ($($test:ident: $mode:ident, $kind:ident, $evidence:literal $(, $likely:literal)?;)*) => {
         $(#[test]
         fn $test() {
-            dns_fault(dns::Mode::$mode, FailureKind::$kind, $evidence);
+            let likely = None::<&str>$(.or(Some($likely)))?;
+            dns_fault(dns::Mode::$mode, FailureKind::$kind, $evidence, likely);
         })*
     };
 }
@@ -96,8 +97,8 @@ dns_faults! {
     dns_refused: Refused, DnsRefused, "REFUSED for backend.pod-to-pod";
     dns_silent: Silent, DnsTimeout, "no answer for backend.pod-to-pod";
     dns_late: Late, DnsTimeout, "no answer for backend.pod-to-pod";
-    dns_wrong_id: WrongId, DnsTimeout, "no answer for backend.pod-to-pod";
-    dns_another_question: AnotherQuestion, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_wrong_id: WrongId, DnsTimeout, "no answer for backend.pod-to-pod", "datagrams came that answer no query";
+    dns_another_question: AnotherQuestion, DnsTimeout, "no answer for backend.pod-to-pod", "datagrams came that answer no query";
     dns_garbage: Garbage, DnsMalformed, "malformed answer";
     dns_not_a_response: NotAResponse, DnsMalformed, "malformed answer";
     dns_cname_loop: CnameLoop, DnsMalformed, "a CNAME loop";
@@ -106,14 +107,19 @@ dns_faults! {
     dns_truncated_and_tcp_silent: TruncatedAndTcpSilent, DnsTimeout, "no answer for backend.pod-to-pod";
 }
 
-fn dns_fault(mode: dns::Mode, kind: FailureKind, evidence: &'static str) {
+fn dns_fault(
+    mode: dns::Mode,
+    kind: FailureKind,
+    evidence: &'static str,
+    likely: Option<&'static str>,
+) {
     let bed = Bed::start(&["backend-1"]);
     let server = dns::Server::start();
     server.set(mode);
     let named = Named {
         kind,
         evidence,
-        likely: None,
+        likely,
     };
     let command = || {
         let mut command = bed.caller(CALLER);
@@ -331,7 +337,7 @@ fn a_port_that_is_closed() {
     let named = Named {
         kind: FailureKind::ConnectRefused,
         evidence: "connecting: Connection refused",
-        likely: Some("nothing listens at that port"),
+        likely: Some("nothing in this pod listens at that port"),
     };
     assert_named(command, &named, || {
         mended = Some(http::Server::start_at((Ipv4Addr::LOCALHOST, port).into()));

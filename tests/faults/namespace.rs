@@ -110,7 +110,7 @@ policies! {
     packets_are_forbidden: "input" "tcp dport 8080 reject with icmpx type admin-prohibited",
         ConnectUnreachable, "connecting: No route to host", None, true;
     packets_are_reset: "input" "tcp dport 8080 reject with tcp reset",
-        ConnectRefused, "connecting: Connection refused", Some("nothing listens at that port"), false;
+        ConnectRefused, "connecting: Connection refused", Some("nothing in this pod listens at that port"), false;
     packets_may_not_be_sent: "output" "tcp dport 8080 tcp flags syn drop",
         ConnectTimeout, "connecting: no answer", None, true;
     a_connection_is_reset_while_it_is_made:

@@ -83,7 +83,8 @@ struct Args {
     #[arg(short = 'o', long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Print this afterwards: %{http_code}, %{remote_ip}, %{size_download}, %{time_total} and their like
+    /// Print this afterwards; its variables are %{http_code}, %{exitcode}, %{remote_ip}, %{remote_port},
+    /// %{size_download}, %{time_namelookup}, %{time_connect}, %{time_starttransfer} and %{time_total}
     #[arg(short = 'w', long, value_name = "FORMAT")]
     write_out: Option<String>,
 
@@ -123,7 +124,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 ParseTargetError::Scheme(_) => 1,
                 _ => 3,
             };
-            return args.fail(code, &error.to_string());
+            return args.fail(code, &error.to_string()).into();
         }
     };
     let report = request(&args, target).await;
@@ -141,6 +142,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::from(23),
             };
+        }
+        (ErrorKind::UnknownArgument, Some(url)) if !url.to_string().starts_with('-') => {
+            "this curl takes one URL".to_owned()
         }
         (ErrorKind::UnknownArgument, Some(option)) => {
             format!("option {option}: this curl does not have it")
@@ -193,41 +197,49 @@ impl Args {
         let response = report.response();
         let is_error = response.is_some_and(|response| response.status.as_u16() >= 400);
         let mut text = Vec::new();
-        if let Some(response) = response
-            && !(self.fail && is_error)
-        {
+        let is_refused = self.fail && is_error;
+        if let Some(response) = response {
             if self.include || self.head {
                 let head = response.wire.as_ref().map(|wire| wire.head.as_slice());
                 text.extend_from_slice(head.unwrap_or_default());
             }
-            text.extend_from_slice(&response.body);
+            if !is_refused && !self.head {
+                text.extend_from_slice(&response.body);
+            }
         }
         let written = match &self.output {
-            Some(file) if response.is_some() => std::fs::write(file, &text),
-            _ => io::stdout().write_all(&text),
+            Some(file) if response.is_some() && !(is_refused && text.is_empty()) => {
+                std::fs::write(file, &text)
+            }
+            Some(_) => Ok(()),
+            None => io::stdout().write_all(&text),
         };
         let code = match (report.failure(), written) {
             (_, Err(error)) => self.fail(23, &format!("cannot write the body: {error}")),
-            (Some(failure), _) => self.fail(failure.kind.exit_code(), &explain(report, failure)),
+            (Some(failure), _) => {
+                let code = failure.kind.exit_code();
+                self.fail(code, &explain(report, failure))
+            }
             (None, Ok(())) => match response {
-                Some(response) if self.fail && is_error => {
+                Some(response) if is_refused => {
                     let status = response.status.as_u16();
                     self.fail(22, &format!("The requested URL returned error: {status}"))
                 }
-                _ => ExitCode::SUCCESS,
+                _ => 0,
             },
         };
         if let Some(format) = &self.write_out {
-            let _ = io::stdout().write_all(write_out(format, report).as_bytes());
+            let _ = io::stdout().write_all(write_out(format, report, code).as_bytes());
         }
-        code
+        code.into()
     }
 
-    fn fail(&self, code: u8, message: &str) -> ExitCode {
+    /// Says what went wrong, unless that is not wanted, and gives the exit code.
+    fn fail(&self, code: u8, message: &str) -> u8 {
         if !self.silent || self.show_error {
             eprint(&format!("curl: ({code}) {message}\n"));
         }
-        ExitCode::from(code)
+        code
     }
 }
 
@@ -257,6 +269,11 @@ fn narrate(report: &Report) -> String {
     if let Some(Wire { request, head }) = wire {
         for (mark, head) in [(">", request), ("<", head)] {
             for line in String::from_utf8_lossy(head).lines() {
+                // In a pod's log or a ticket a password has no place.
+                let line = match line.to_ascii_lowercase().starts_with("authorization:") {
+                    true => "authorization: [hidden]",
+                    false => line,
+                };
                 text += &format!(
                     "{mark} {}\n",
                     runtime::escape::Escaped::new(line.as_bytes())
@@ -268,8 +285,9 @@ fn narrate(report: &Report) -> String {
 }
 
 /// curl's variables in its `-w`, as far as there is something to say.
-fn write_out(format: &str, report: &Report) -> String {
+fn write_out(format: &str, report: &Report, code: u8) -> String {
     let format = format
+        .replace("%%", "%")
         .replace("\\n", "\n")
         .replace("\\t", "\t")
         .replace("\\r", "\r");
@@ -283,7 +301,7 @@ fn write_out(format: &str, report: &Report) -> String {
             text += after;
             break;
         };
-        match variable(name, report) {
+        match variable(name, report, code) {
             Some(value) => text += &value,
             None => eprint(&format!("curl: unknown --write-out variable: '{name}'\n")),
         }
@@ -292,7 +310,7 @@ fn write_out(format: &str, report: &Report) -> String {
     text + rest
 }
 
-fn variable(name: &str, report: &Report) -> Option<String> {
+fn variable(name: &str, report: &Report, code: u8) -> Option<String> {
     let response = report.response();
     // From the start to the end of a phase, as curl counts.
     let until = |phases: &[Phase]| {
@@ -314,7 +332,7 @@ fn variable(name: &str, report: &Report) -> Option<String> {
                 .map_or(String::new(), |at| at.ip().to_string()),
         ),
         "remote_port" => Some(report.address.map_or(0, |at| at.port()).to_string()),
-        "exitcode" => Some(report.kind().map_or(0, |kind| kind.exit_code()).to_string()),
+        "exitcode" => Some(code.to_string()),
         "time_namelookup" => until(&[Phase::Dns]),
         "time_connect" => until(&[Phase::Dns, Phase::Connect]),
         "time_starttransfer" => until(&[Phase::Dns, Phase::Connect, Phase::FirstByte]),

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use runtime::environment;
 
 /// The arguments of process 1 and its environment.
 #[derive(Debug)]
@@ -68,7 +69,8 @@ impl Process1 {
             let values = match given(&matches, arg) {
                 Some(values) => values,
                 None => from_env
-                    .map(|(_, value)| value.clone())
+                    .and_then(|(_, value)| environment::value(value.to_str()?))
+                    .map(OsString::from)
                     .into_iter()
                     .collect(),
             };
@@ -99,7 +101,8 @@ fn given(matches: &ArgMatches, arg: &Arg) -> Option<Vec<OsString>> {
 fn option(arg: &Arg, long: &str, value: OsString) -> Option<OsString> {
     let mut option = OsString::from(format!("--{long}"));
     if matches!(arg.get_action(), ArgAction::SetTrue) {
-        return (value != "false").then_some(option);
+        let on = value.to_str().and_then(environment::switch);
+        return (on == Some(true)).then_some(option);
     }
     option.push("=");
     option.push(value);
@@ -158,11 +161,15 @@ mod tests {
             ("CALLER_URL", "http://env:8080/"),
             ("CALLER_TIMEOUT", "4s"),
             ("CALLER_INTERVAL", "1s"),
+            // As Kubernetes hands them over.
+            ("CALLER_METHOD", "GET\n"),
+            ("CALLER_HTTP2", "0\n"),
+            ("CALLER_CONNECT_TIMEOUT", ""),
         ];
         let args = ["caller", "http://args:8080/"];
-        let expected = ["--timeout=4s", "http://args:8080/"];
+        let expected = ["--timeout=4s", "--method=GET", "http://args:8080/"];
         assert_eq!(arguments(&args, &env, "once").expect("a loop"), expected);
-        let expected = ["--timeout=4s", "http://env:8080/"];
+        let expected = ["--timeout=4s", "--method=GET", "http://env:8080/"];
         assert_eq!(
             arguments(&["caller"], &env, "once").expect("a loop"),
             expected

@@ -50,6 +50,11 @@ pub enum ParseTargetError {
     /// The port is not one.
     #[error("not a URL: {0:?} is not a port, which is a number from 1 to 65535")]
     Port(String),
+    /// Something is wrong with a URL that holds a password, which an error is not to repeat.
+    #[error(
+        "not a URL: what stands before its @ has to be percent-encoded, or the host or the port is wrong"
+    )]
+    Credentials,
     /// The path is not one.
     #[error("not a URL: {0:?} is not a path")]
     Path(String),
@@ -59,53 +64,60 @@ impl FromStr for Target {
     type Err = ParseTargetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) => return Err(ParseTargetError::Scheme(scheme.to_owned())),
-            None => text,
-        };
-        let (rest, _fragment) = rest.split_once('#').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (credentials, host_port) = match authority.rsplit_once('@') {
-            Some((credentials, host_port)) => (Some(credentials), host_port),
-            None => (None, authority),
-        };
-        let (name, port) = split_port(host_port);
-        let host = match parse_host(name) {
-            // As browsers and curl do; DNS does not care.
-            Ok(Host::Name(name)) => Host::Name(name.to_ascii_lowercase()),
-            Ok(address) => address,
-            Err(source) => {
-                let text = name.to_owned();
-                return Err(ParseTargetError::Host { text, source });
-            }
-        };
-        let is_port_given = port.is_some_and(|port| !port.is_empty());
-        let port = match port {
-            None | Some("") => DEFAULT_PORT,
-            Some(text) => match text.parse() {
-                Ok(port) if port > 0 => port,
-                _ => return Err(ParseTargetError::Port(text.to_owned())),
-            },
-        };
-        let path = parse_path(path)?;
-        let shown_host = in_url(&host);
-        let authority = match port {
-            DEFAULT_PORT => shown_host.clone(),
-            port => format!("{shown_host}:{port}"),
-        };
-        // A host is in ASCII.
-        let authority = HeaderValue::try_from(authority).expect("a host fits into a header");
-        Ok(Self {
-            shown: format!("http://{shown_host}:{port}{}", path.path()),
-            host,
-            port,
-            is_port_given,
-            path,
-            authority,
-            authorization: credentials.and_then(basic_authorization),
+        parse(text).map_err(|error| match text.contains('@') {
+            true => ParseTargetError::Credentials,
+            false => error,
         })
     }
+}
+
+fn parse(text: &str) -> Result<Target, ParseTargetError> {
+    let rest = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+        Some((scheme, _)) => return Err(ParseTargetError::Scheme(scheme.to_owned())),
+        None => text,
+    };
+    let (rest, _fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (credentials, host_port) = match authority.rsplit_once('@') {
+        Some((credentials, host_port)) => (Some(credentials), host_port),
+        None => (None, authority),
+    };
+    let (name, port) = split_port(host_port);
+    let host = match parse_host(name) {
+        // As browsers and curl do; DNS does not care.
+        Ok(Host::Name(name)) => Host::Name(name.to_ascii_lowercase()),
+        Ok(address) => address,
+        Err(source) => {
+            let text = name.to_owned();
+            return Err(ParseTargetError::Host { text, source });
+        }
+    };
+    let is_port_given = port.is_some_and(|port| !port.is_empty());
+    let port = match port {
+        None | Some("") => DEFAULT_PORT,
+        Some(text) => match text.parse() {
+            Ok(port) if port > 0 => port,
+            _ => return Err(ParseTargetError::Port(text.to_owned())),
+        },
+    };
+    let path = parse_path(path)?;
+    let shown_host = in_url(&host);
+    let authority = match port {
+        DEFAULT_PORT => shown_host.clone(),
+        port => format!("{shown_host}:{port}"),
+    };
+    // A host is in ASCII.
+    let authority = HeaderValue::try_from(authority).expect("a host fits into a header");
+    Ok(Target {
+        shown: format!("http://{shown_host}:{port}{}", path.path()),
+        host,
+        port,
+        is_port_given,
+        path,
+        authority,
+        authorization: credentials.and_then(basic_authorization),
+    })
 }
 
 /// The URL without user, password and query, which may hold credentials.
@@ -250,6 +262,19 @@ mod tests {
         assert_eq!(sent, "Basic dXNAZXI6c2U6Y3JldA==");
         assert_eq!(target.to_string(), "http://backend:80/");
         assert!(!format!("{target:?}").contains("dXNA"));
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_a_password() {
+        for text in [
+            "http://user:s3cret@bad host/",
+            "http://user:s3/cret@backend/",
+            "http://user:s3cret@backend:99999/",
+            "ftp://user:s3cret@backend/",
+        ] {
+            let error = text.parse::<Target>().expect_err(text).to_string();
+            assert!(!error.contains("s3"), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -26,12 +26,16 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
         let named = format!("'{flag}', from the variable {variable}");
         text = text.replacen(&format!("'{flag}'"), &named, 1);
     }
+    // What is wrong may hold a password, and the error quotes it.
+    if let Some(ContextValue::String(bad)) = error.get(ContextKind::InvalidValue)
+        && let Some((before, host)) = bad.rsplit_once('@')
+    {
+        let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+        text = text.replace(bad.as_str(), &format!("{scheme}://...@{host}"));
+    }
     crate::log::fatal(text.trim_end());
     std::process::exit(error.exit_code())
 }
-
-/// What clap takes for "no" where a flag has no value (`FalseyValueParser`).
-const FALSE: [&str; 6] = ["n", "no", "f", "false", "off", "0"];
 
 /// Gives each flag the value that its variable stands for. The values are never shown in help: they may be
 /// credentials.
@@ -45,11 +49,11 @@ fn with_variables(command: Command) -> Command {
             };
             let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
             match value(text) {
-                Some(same) if same == text => arg,
-                Some(value) if is_switch => match FALSE.contains(&value) {
-                    true => arg.env(None::<&str>),
-                    false => arg.env(None::<&str>).default_value("true"),
+                Some(value) if is_switch && let Some(on) = switch(value) => match on {
+                    true => arg.env(None::<&str>).default_value("true"),
+                    false => arg.env(None::<&str>),
                 },
+                Some(same) if same == text => arg,
                 // clap reads variables itself, and as they are; so this one becomes the default.
                 Some(value) => {
                     let value: &'static str = value.to_owned().leak();
@@ -63,8 +67,17 @@ fn with_variables(command: Command) -> Command {
         .mut_subcommands(with_variables)
 }
 
+/// What a variable says of a flag that has no value of its own; `None` where it says neither.
+pub fn switch(value: &str) -> Option<bool> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
+        "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// The value without one newline at its end; `None` where nothing but blanks is left.
-fn value(text: &str) -> Option<&str> {
+pub fn value(text: &str) -> Option<&str> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     (!text.trim().is_empty()).then_some(text)
@@ -93,9 +106,14 @@ fn variable_of(
         let value = std::env::var(&name).ok()?;
         value.trim().contains(bad.trim()).then_some(name)
     })?;
+    // `--timeout <DURATION>`, or `[URL]`.
+    let long = flag.split(' ').next().filter(|long| long.starts_with("--"));
     let is_given = args.iter().any(|arg| {
         let arg = arg.to_string_lossy();
-        arg.ends_with(bad.as_str())
+        match long {
+            Some(long) => arg.split('=').next() == Some(long),
+            None => arg == bad.as_str(),
+        }
     });
     (!is_given).then(|| (flag.clone(), variable.to_string_lossy().into_owned()))
 }

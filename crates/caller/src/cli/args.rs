@@ -33,8 +33,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) call: CallArgs,
 
-    /// From the start of a call to the start of the next; 0s: without a pause. A slow call skips
-    /// its successors
+    /// From the start of a call to the start of the next; 0s: without a pause. Calls that would begin
+    /// while a slow one is under way are left out
     #[arg(long, env = "CALLER_INTERVAL", default_value = "10s", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(super) interval: Duration,
@@ -73,12 +73,13 @@ pub(super) struct RunArgs {
     pub(super) keep_alive: bool,
 
     /// Where to serve the live page at /, /status.json, /metrics, /livez and /readyz: [IP]:PORT, or
-    /// off [default: :8082, which a run with an end goes without where it is taken]
+    /// off [default: :8082; if that is in use, a run with --count, --duration or --until-replaced does
+    /// without]
     #[arg(long, env = "CALLER_ADMIN_LISTEN", value_name = "LISTEN")]
     pub(super) admin_listen: Option<OptionalListenAddr>,
 
     /// Another host name that the live page answers to, as one of an ingress; may be given several times.
-    /// It answers to addresses, localhost, names of one label and those of Services in any case
+    /// IP addresses, localhost, names without a dot and names of Services (.svc) always work
     #[arg(
         long,
         env = "CALLER_ADMIN_HOST",
@@ -103,9 +104,9 @@ pub(super) struct RunArgs {
 /// With --wait it is the init container that waits for a backend:
 /// `caller once --wait 60s http://backend:8080/`.
 ///
-/// The exit code is curl's: 0, 6 (DNS), 7 (refused or unreachable), 8 (not HTTP), 18 (cut short),
+/// The exit code is curl's: 0, 6 (DNS), 7 (refused, unreachable, or no descriptor or port left here), 8 (not HTTP), 18 (cut short),
 /// 22 (an error status, of the backend or of a proxy), 28 (too slow), 52 (no answer), 56 (reset),
-/// 63 (too large).
+/// 63 (too large). It is 1 if a call succeeded that --expect wanted to fail, and 2 for a bad flag or value.
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct OnceArgs {
@@ -126,7 +127,8 @@ pub(super) struct OnceArgs {
     pub(super) expect: Expectation,
 }
 
-/// Looks a name up and shows the configuration and every question, as nslookup would not.
+/// Looks a name up and shows the configuration and every query that it takes. Without a name, the host of
+/// CALLER_URL is looked up, or else `backend`.
 ///
 /// The exit code is 0, or 6 if there is no address.
 #[derive(Debug, Parser)]
@@ -136,8 +138,8 @@ pub(super) struct ResolveArgs {
     #[arg(env = "CALLER_NAME", default_value = "backend", value_parser = resolve::parse_argument)]
     pub(super) name: Host,
 
-    /// Then ask for A and AAAA so often, from one socket as glibc does and from two, and count what is
-    /// lost: the race in conntrack that costs five seconds
+    /// Then ask for A and AAAA this many times, from one socket as glibc does and from two, and count the
+    /// answers that are lost: a race in conntrack that costs programs five seconds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) repeat: Option<u32>,
 
@@ -167,8 +169,8 @@ pub(super) struct DiagnoseArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WaitArgs {
-    /// Before the first call, try every 500ms, without a word, until the call is as expected, for at most
-    /// so long. The attempt that is, or the last, is the first call
+    /// Before the first call, try every 500ms until a call is as expected, for at most so long. Nothing is
+    /// printed of these attempts but of the last one, which counts as the first call
     #[arg(long, env = "CALLER_WAIT", default_value = "0s", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(super) wait: Duration,

@@ -28,8 +28,8 @@ use crate::target::Target;
 /// It ends on SIGTERM or SIGINT, or after --count or --duration, with a summary: calls, failures by
 /// kind, the longest gap without a success, the share of each pod, times by phase.
 ///
-/// Exit code: 0; after --count, --duration or --until-replaced, 1 if a call failed; 2 for a bad flag or
-/// value; 3 if --until-replaced did not see what it waits for.
+/// Exit code: 0; after --count, --duration or --until-replaced, 1 if a call failed; 1 if it cannot start, as
+/// on an admin port that is in use; 2 for a bad flag or value; 3 if --until-replaced did not see what it waits for.
 #[derive(Debug, Parser)]
 #[command(
     name = "caller",
@@ -80,7 +80,9 @@ impl Cli {
         let command = Self::command();
         let mut matches = environment::matches(command.clone(), &args);
         let mut follows = false;
-        if let Some(followed) = following_process_1(&command, &matches, &args) {
+        if let Some(followed) = resolving_the_target(&matches, &args) {
+            matches = environment::matches(command, &followed);
+        } else if let Some(followed) = following_process_1(&command, &matches, &args) {
             matches = environment::matches(command, &followed);
             follows = true;
         }
@@ -139,6 +141,19 @@ impl Cli {
             }
         }
     }
+}
+
+/// `resolve` without a name looks up what the environment says is called.
+fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option<Vec<OsString>> {
+    let (_, given) = matches
+        .subcommand()
+        .filter(|(name, _)| *name == "resolve")?;
+    if given.value_source("name") != Some(ValueSource::DefaultValue) {
+        return None;
+    }
+    let url = std::env::var("CALLER_URL").ok()?;
+    let url = environment::value(&url)?;
+    Some(args.iter().cloned().chain([url.into()]).collect())
 }
 
 /// The command line of a subcommand that calls and was given no target, in a pod whose process 1 is a

@@ -63,6 +63,9 @@ impl FromStr for Header {
 
 /// A subcommand that comes after a flag, or is misspelt, is taken for a target; it is hardly meant so.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
+    if ["help", "version"].contains(&text) {
+        return Err(format!("did you mean --{text}? For a host: http://{text}/"));
+    }
     let cli = Cli::command();
     for command in cli.get_subcommands().map(clap::Command::get_name) {
         if text == command {
@@ -80,7 +83,7 @@ pub(super) fn parse_target(text: &str) -> Result<Target, String> {
         .map_err(|error: ParseTargetError| error.to_string())
 }
 
-/// Whether one letter is missing, too many or another.
+/// Whether one letter is missing, too many or another, or two have changed places.
 fn is_one_letter_off(text: &str, word: &str) -> bool {
     let same_start = text
         .bytes()
@@ -94,6 +97,8 @@ fn is_one_letter_off(text: &str, word: &str) -> bool {
     match (text, word) {
         ([], [_]) | ([_], []) => true,
         ([_, text @ ..], [_, word @ ..]) if text == word => true,
+        // Two that have changed places.
+        ([a, b, text @ ..], [c, d, word @ ..]) if (a, b) == (d, c) && text == word => true,
         ([_, text @ ..], word) if text == word => true,
         (text, [_, word @ ..]) => text == word,
         _ => false,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::print;
-use super::wait::{EndedRound, wait};
+use super::wait::wait;
 use crate::expectation::Expectation;
 use crate::probe::{Probe, ProbeConfig};
 use crate::views::Format;
@@ -35,7 +35,11 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
         expectation,
         wait: within,
     } = config;
-    let EndedRound { reports, .. } = wait(&Probe::new(probe), expectation, within).await;
+    let probe = Probe::new(probe);
+    let reports = match within {
+        Duration::ZERO => probe.round().await.calls.all().await,
+        within => wait(&probe, expectation, within).await.reports,
+    };
     let mut text: String = reports.iter().map(|report| format.report(report)).collect();
     let codes = reports.iter().map(|report| expectation.exit_code(report));
     let code = codes.max().unwrap_or_default();

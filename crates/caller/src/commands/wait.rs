@@ -24,15 +24,16 @@ pub(super) struct EndedRound {
     pub(super) reports: Vec<Report>,
 }
 
-/// Makes rounds until all calls of one are as expected, or until another would begin later than `within`
-/// from now. Gives the last round.
+/// Makes rounds until all calls of one are as expected, for at most so long: another begins only where it
+/// has some time left to succeed. Gives the last round.
 pub(super) async fn wait(probe: &Probe, expectation: Expectation, within: Duration) -> EndedRound {
     let start = Instant::now();
     loop {
-        let mut round = probe.round().await;
+        let left = within.saturating_sub(start.elapsed());
+        let mut round = probe.round_within(left).await;
         let reports = round.calls.all().await;
         let is_met = reports.iter().all(|report| expectation.is_met_by(report));
-        if is_met || start.elapsed() + PAUSE > within {
+        if is_met || start.elapsed() + 2 * PAUSE > within {
             let lookup = round.lookup;
             return EndedRound { lookup, reports };
         }

@@ -89,6 +89,8 @@ struct Call {
     /// When the call began, for its timings; `None` for one of several, which begin when their turn
     /// comes.
     start: Option<Instant>,
+    /// Longest time for the call, the lookup included.
+    timeout: Duration,
     /// The first address and the others, which are tried in turn until one takes a connection; or why
     /// there is none.
     addresses: Result<(SocketAddr, Vec<SocketAddr>), Failure>,
@@ -122,9 +124,15 @@ impl Probe {
     /// Resolves the target's name, and prepares the calls. They are made as [`Calls::next`] is asked for
     /// them; whatever goes wrong is in their reports.
     pub async fn round(&self) -> Round {
+        self.round_within(self.0.timeout).await
+    }
+
+    /// As [`Probe::round`], with less time for each call, if `within` is less than its timeout.
+    pub async fn round_within(&self, within: Duration) -> Round {
+        let timeout = within.min(self.0.timeout);
         let started = Timestamp::now();
         let start = Instant::now();
-        let (lookup, addresses) = self.addresses(start + self.0.timeout).await;
+        let (lookup, addresses) = self.addresses(start + timeout).await;
         if let Ok((first, others)) = &addresses {
             self.kept()
                 .retain(|address, _| address == first || others.contains(address));
@@ -134,6 +142,7 @@ impl Probe {
             started,
             lookup: lookup.clone(),
             start,
+            timeout,
             addresses,
         };
         let calls: Vec<Call> = match addresses {
@@ -354,13 +363,14 @@ impl Call {
             started,
             lookup,
             start,
+            timeout,
             addresses,
         } = self;
         let resolved = lookup.as_ref().map(|lookup| lookup.duration);
         let now = Instant::now();
         // One of several calls has its own time, without that of waiting for its turn.
         let start = start.unwrap_or_else(|| now - resolved.unwrap_or_default());
-        let deadline = start + probe.0.timeout;
+        let deadline = start + timeout;
         let request_id = format!("{:016x}", rand::random::<u64>().max(1));
         let mut timings = Timings::default();
         timings[Phase::Dns] = resolved;

@@ -83,6 +83,11 @@ pub fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, st
                 _ => usual(),
             }
         }
+        QueryOutcome::Timeout if lookup.queries.iter().any(|query| query.strays > 0) => {
+            "datagrams came that answer no query of this lookup: something else listens at the \
+             nameserver's address, or meddles on the way"
+                .into()
+        }
         QueryOutcome::Timeout if silent_server_answered(lookup) => {
             "DNS is up, as it answered another query just now: packets get lost (the race of A and \
              AAAA, caller resolve --repeat), or its upstream is silent"
@@ -168,6 +173,8 @@ pub fn race_verdict(race: &Race) -> Option<&'static str> {
     let (one, two) = (&race.one_socket, &race.two_sockets);
     match (one.lost, two.lost) {
         (0, 0) => None,
+        // A server that is silent: the lookup has said so.
+        (lost, _) if lost == one.asked && two.lost == two.asked => None,
         (one, two) if one > two.saturating_mul(2) => Some(
             "two packets from one socket race each other (conntrack), and programs with glibc wait five seconds for the one that is lost: a DNS cache on each node, or options single-request-reopen, prevents it",
         ),

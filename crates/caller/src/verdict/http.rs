@@ -83,9 +83,21 @@ fn status(response: &Response) -> String {
         }
     }
     if let Some(location) = &response.location {
-        text += &format!(", Location: {location}");
+        text += &format!(", Location: {}", without_credentials(location));
     }
     text
+}
+
+/// A URL without the user and the password that may stand in it.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
 }
 
 /// How far the response had come.
@@ -196,6 +208,11 @@ fn proxy_error(response: &Response) -> Option<String> {
 fn error_status(response: &Response) -> Option<&'static str> {
     let body = String::from_utf8_lossy(&response.body);
     match response.status.as_u16() {
+        100..300 => Some("its status is not one that --expect-status allows; the network is fine"),
+        408 => {
+            Some("the backend waited for the request in vain: packets are lost on the way there")
+        }
+        429 => Some("the backend limits the rate of calls; the network is fine"),
         300..400 => Some("a redirect, which is not followed; the network is fine"),
         400 if WANTS_TLS.iter().any(|words| body.contains(words)) => {
             Some("the port wants TLS: https")

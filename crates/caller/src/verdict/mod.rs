@@ -6,6 +6,7 @@ mod http;
 mod next;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use runtime::escape::Escaped;
 
@@ -60,12 +61,28 @@ pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     refined.unwrap_or_else(|| usual_cause(failure.kind).into())
 }
 
-/// What is likely where the same call failed at some times and succeeded at others.
-pub fn likely_of_some(failure: &Failure) -> &'static str {
+/// What is likely where some of the same calls failed, as this one did, and others succeeded.
+pub fn likely_of_some<'a>(
+    failure: &Failure,
+    reports: impl Iterator<Item = &'a Report> + Clone,
+) -> &'static str {
+    let fails = |report: &&Report| !report.is_ok();
+    let sick: BTreeSet<_> = reports
+        .clone()
+        .filter(fails)
+        .filter_map(Report::backend)
+        .collect();
+    let mut well = reports
+        .filter(|report| report.is_ok())
+        .filter_map(Report::backend);
     match failure.stage {
         Stage::Dns => "cluster DNS answers only at times",
         Stage::Connect => "some of the endpoints are dead or not ready, and others are well",
-        Stage::Http => "some of the pods are sick, and others are well",
+        // One that succeeds at times is no better than the others.
+        Stage::Http if well.any(|pod| !sick.contains(&pod)) => {
+            "some of the pods are sick, and others are well"
+        }
+        Stage::Http => "the backend fails at times, whichever pod answers",
     }
 }
 
@@ -76,6 +93,9 @@ fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
 }
 
 fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
+    if failure.kind == FailureKind::ConnectRefused && next::is_this_pod(&report.target.host) {
+        return Some("nothing in this pod listens at that port".into());
+    }
     if failure.kind == FailureKind::ConnectRefused
         && matches!(report.target.host, Host::Address { .. })
     {

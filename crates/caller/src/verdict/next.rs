@@ -14,6 +14,8 @@ enum Subject {
     Service(String, Option<String>),
     /// An address: a Service's or a pod's.
     Address(IpAddr),
+    /// The pod that calls.
+    ThisPod,
     /// Something outside the cluster.
     Outside,
 }
@@ -100,6 +102,7 @@ fn command(kind: FailureKind, subject: &Subject, own_namespace: Option<&str>) ->
                 of_service(kind, name, namespace.as_deref(), own_namespace)
             }
             Subject::Address(address) => of_address(kind, *address, &own),
+            Subject::ThisPod => "caller diagnose --listening".to_owned(),
             Subject::Outside => {
                 "kubectl logs -n kube-system -l k8s-app=kube-dns --tail=50".to_owned()
             }
@@ -173,7 +176,7 @@ fn own_namespace(lookup: &Lookup) -> Option<&str> {
 /// From the host of a URL, `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
 fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
     let name = match host {
-        Host::Name(name) if is_localhost(name) => return Subject::Outside,
+        host if is_this_pod(host) => return Subject::ThisPod,
         Host::Name(name) => name,
         Host::Address { ip, .. } => return Subject::Address(*ip),
     };
@@ -192,9 +195,15 @@ fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
     }
 }
 
-fn is_localhost(name: &str) -> bool {
-    let name = name.trim_end_matches('.');
-    name == "localhost" || name.ends_with(".localhost")
+/// Whether the host is the pod that calls, by a loopback address or a name for it.
+pub(super) fn is_this_pod(host: &Host) -> bool {
+    match host {
+        Host::Name(name) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Host::Address { ip, .. } => ip.is_loopback(),
+    }
 }
 
 /// Whether the text is a name that Kubernetes gives to a Service or a namespace (RFC 1123, a label).
@@ -223,11 +232,20 @@ mod tests {
     fn every_kind_has_a_command_with_nothing_left_to_fill_in() {
         let address = Subject::Address([10, 96, 37, 4].into());
         let unknown = Subject::Service("backend".to_owned(), None);
-        for subject in [named("backend"), address, unknown, Subject::Outside] {
+        for subject in [
+            named("backend"),
+            address,
+            unknown,
+            Subject::Outside,
+            Subject::ThisPod,
+        ] {
             for &kind in FailureKind::ALL {
                 for own in [Some("demo"), None] {
                     let command = command(kind, &subject, own);
-                    assert!(command.starts_with("kubectl "), "{command}");
+                    assert!(
+                        command.starts_with("kubectl ") || command.starts_with("caller "),
+                        "{command}"
+                    );
                     assert!(!command.contains("NAMESPACE"), "{command}");
                     assert!(!command.contains("NAME "), "{command}");
                 }

@@ -85,6 +85,7 @@ impl fmt::Display for Diagnosis<'_> {
             self.lookup(f, lookup)?;
         }
         let mut explained = false;
+        let is_mixed = self.reports.iter().any(Report::is_ok);
         for report in self.reports {
             self.call(f, report)?;
             if let Some(failure) = report.failure()
@@ -92,7 +93,8 @@ impl fmt::Display for Diagnosis<'_> {
                 && self.again.is_empty()
             {
                 explained = true;
-                explain(f, report, failure, None)?;
+                let some = || verdict::likely_of_some(failure, self.reports.iter());
+                explain(f, report, failure, is_mixed.then(some))?;
             }
         }
         match self.again {
@@ -200,7 +202,7 @@ impl Diagnosis<'_> {
         if self.reports.iter().all(Report::is_ok) {
             writeln!(f, "      seen         {}", Evidence { report, failure })?;
         }
-        let some = (failures < count).then(|| verdict::likely_of_some(failure));
+        let some = (failures < count).then(|| verdict::likely_of_some(failure, calls()));
         explain(f, report, failure, some)
     }
 

@@ -144,7 +144,8 @@ impl fmt::Display for Cost<'_> {
         };
         let in_vain = lookup.queries.iter().filter(|query| query.name != name);
         match in_vain.count() {
-            0 => f.write_str(", none of them in vain"),
+            0 if lookup.outcome.is_ok() => f.write_str(", none of them in vain"),
+            0 => Ok(()),
             in_vain => write!(
                 f,
                 ", {in_vain} of them in vain, for the search list (ndots:{}): {name}, with its final dot, saves them",
