@@ -6,15 +6,15 @@
 //!
 //! | module | what it does | and imports of the others |
 //! |---|---|---|
-//! | [`target`], [`expected_status`] | what is called, and which statuses are a success | |
 //! | [`failure`] | stages, kinds and the evidence of a failure, as data | |
 //! | [`dns`] | looks names up | `failure` |
+//! | [`target`], [`expected_status`] | what is called, and which statuses are a success | `dns`, for hosts |
 //! | [`report`] | the result of one call, as data | `target`, `dns`, `failure` |
 //! | [`probe`] | makes a round of calls, stage by stage | those above |
-//! | [`verdict`] | words failures | `report` and what it is made of |
 //! | [`listening`] | what this pod listens at | |
 //! | [`expectation`] | what a call is expected to come to | `report`, `failure` |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
+//! | [`verdict`] | words failures | `report` and what it is made of, `stats` |
 //! | [`views`] | text, JSON, summary, transcript, diagnosis | `report`, `stats`, `verdict` |
 //! | `metrics`, `page` | what Prometheus and browsers are shown | `report`, `stats`, `views`, `verdict` |
 //! | [`commands`] | the loop and the subcommands | all of those |
@@ -32,6 +32,7 @@ pub mod expected_status;
 pub mod failure;
 pub mod listening;
 mod metrics;
+mod millis;
 mod page;
 pub mod probe;
 mod process1;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Source};
 use crate::failure::{FailureKind, MAX_EVIDENCE};
-use crate::views::text::Millis;
+use crate::millis::Millis;
 
 /// Names that are listed: no more would fit.
 const MAX_LISTED: usize = 64;

@@ -13,9 +13,9 @@ use runtime::escape::Escaped;
 pub use self::next::{after_lookup, how_to_read, next_command};
 use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, OsError, Stage};
+use crate::millis::Millis;
 use crate::report::Report;
 use crate::stats::NotSeen;
-use crate::views::text::Millis;
 
 /// What was seen: names, addresses, errors, sizes, times.
 pub fn evidence(report: &Report, failure: &Failure) -> String {

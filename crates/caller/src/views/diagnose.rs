@@ -7,9 +7,10 @@ use std::time::Duration;
 use runtime::escape::Escaped;
 
 use super::resolve::Options;
-use super::text::{Body, Evidence, Millis};
+use super::text::{Body, Evidence};
 use crate::dns::Lookup;
 use crate::failure::{Failure, Stage};
+use crate::millis::Millis;
 use crate::report::{Outcome, Phase, Report};
 use crate::target::Target;
 use crate::verdict;

@@ -17,8 +17,8 @@ use std::fmt;
 
 use runtime::escape::Escaped;
 
-use super::text::Millis;
 use crate::dns::{Lookup, LookupFailure, Query, QueryOutcome, Race, ResolvConf, Tally};
+use crate::millis::Millis;
 use crate::verdict::{self, dns};
 
 /// Displays a lookup.

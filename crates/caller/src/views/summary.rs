@@ -8,7 +8,7 @@ use runtime::escape::Escaped;
 use serde::Serialize;
 
 use super::json::{millis, time, write_json};
-use super::text::Millis;
+use crate::millis::Millis;
 use crate::report::Phase;
 use crate::stats::{Answered, Backend, Rollout, Summary};
 use crate::verdict;

@@ -10,12 +10,12 @@
 //! failure has three as well, and says `Call failed` where a success says `Response received`.
 
 use std::fmt;
-use std::time::Duration;
 
 use runtime::escape::Escaped;
 
 use super::SUCCESS;
 use crate::failure::{Failure, MAX_EVIDENCE};
+use crate::millis::Millis;
 use crate::report::{Outcome, Report, Response};
 use crate::verdict;
 
@@ -135,17 +135,5 @@ impl fmt::Display for Wide<'_> {
             write!(f, " answered={name}")?;
         }
         write!(f, " id={}", report.request_id)
-    }
-}
-
-/// A duration in milliseconds, as all of this program's text has it.
-pub(crate) struct Millis(pub(crate) Option<Duration>);
-
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(duration) => f.pad(&format!("{:.1}ms", duration.as_secs_f64() * 1e3)),
-            None => f.pad("-"),
-        }
     }
 }
