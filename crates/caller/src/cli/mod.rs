@@ -195,9 +195,17 @@ mod tests {
     use clap::CommandFactory;
 
     use super::Cli;
+    use super::values::SUBCOMMANDS;
 
     #[test]
     fn the_command_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_is_known_to_the_targets() {
+        let command = Cli::command();
+        let names = command.get_subcommands().map(clap::Command::get_name);
+        assert!(names.eq(SUBCOMMANDS));
     }
 }

@@ -3,10 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use clap::CommandFactory;
 use http::{HeaderName, HeaderValue};
 
-use super::Cli;
 use crate::dns::Families;
 use crate::expectation::Expectation;
 use crate::failure::FailureKind;
@@ -61,13 +59,15 @@ impl FromStr for Header {
     }
 }
 
+/// The names of the subcommands. To ask clap for them builds the whole command once more for each target.
+pub(super) const SUBCOMMANDS: [&str; 3] = ["once", "resolve", "diagnose"];
+
 /// A subcommand that comes after a flag, or is misspelt, is taken for a target; it is hardly meant so.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     if ["help", "version"].contains(&text) {
         return Err(format!("did you mean --{text}? For a host: http://{text}/"));
     }
-    let cli = Cli::command();
-    for command in cli.get_subcommands().map(clap::Command::get_name) {
+    for command in SUBCOMMANDS {
         if text == command {
             return Err(format!(
                 "flags go after the subcommand: `caller {text} --flag`; a host of that name is http://{text}/"
