@@ -14,13 +14,17 @@ use std::time::Duration;
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 use http::{HeaderMap, Method};
+use runtime::escape::Escaped;
 
 use crate::cli::{Header, resolver_from_env};
+use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::failure::Failure;
 use crate::probe::{HttpConfig, Keep, Probe, ProbeConfig};
 use crate::report::{Phase, Report, Wire};
-use crate::target::{ParseTargetError, Target};
+use crate::target::{ParseTargetError, Scheme, Target};
+use crate::targets::Check;
+use crate::trust::{Trust, TrustFiles};
 use crate::verdict;
 
 /// Largest body that is printed. It is held in memory.
@@ -84,19 +88,20 @@ struct Args {
     output: Option<PathBuf>,
 
     /// Print this afterwards; its variables are %{http_code}, %{exitcode}, %{remote_ip}, %{remote_port},
-    /// %{size_download}, %{time_namelookup}, %{time_connect}, %{time_starttransfer} and %{time_total}
+    /// %{size_download}, %{time_namelookup}, %{time_connect}, %{time_appconnect}, %{time_starttransfer} and
+    /// %{time_total}
     #[arg(short = 'w', long, value_name = "FORMAT")]
     write_out: Option<String>,
 
-    /// Do not verify certificates; without a meaning until there is TLS
+    /// Accept any certificate
     #[arg(short = 'k', long)]
     insecure: bool,
 
-    /// Certificates to trust; without a meaning until there is TLS
+    /// Certificates to trust, in PEM, in place of the system's
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
 
-    /// What to ask for: http://HOST[:PORT][/PATH]
+    /// What to ask for: http://HOST[:PORT][/PATH] or https://...
     url: String,
 }
 
@@ -127,7 +132,19 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return args.fail(code, &error.to_string()).into();
         }
     };
-    let report = request(&args, target).await;
+    if target.scheme == Scheme::Tcp {
+        return args.fail(1, "Protocol \"tcp\" not supported").into();
+    }
+    let files = TrustFiles {
+        cacert: args.cacert.clone(),
+        insecure: args.insecure,
+        ..TrustFiles::default()
+    };
+    let trust = match Trust::load(&files, target.scheme == Scheme::Https) {
+        Ok(trust) => trust,
+        Err(error) => return args.fail(77, &error.to_string()).into(),
+    };
+    let report = request(&args, target, trust).await;
     if args.verbose {
         eprint(&narrate(&report));
     }
@@ -159,7 +176,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-async fn request(args: &Args, target: Target) -> Report {
+async fn request(args: &Args, target: Target, trust: Trust) -> Report {
     let mut headers = HeaderMap::new();
     for Header(name, value) in &args.header {
         headers.append(name, value.clone());
@@ -170,7 +187,12 @@ async fn request(args: &Args, target: Target) -> Report {
         (None, false) => Method::GET,
     };
     let probe = Probe::new(ProbeConfig {
-        target,
+        check: Check {
+            target,
+            expectation: Expectation::Ok,
+            control: None,
+        },
+        trust,
         resolver: resolver_from_env(),
         http: HttpConfig {
             method,
@@ -245,7 +267,7 @@ impl Args {
 
 fn explain(report: &Report, failure: &Failure) -> String {
     let evidence = verdict::evidence(report, failure);
-    let evidence = runtime::escape::Escaped::new(evidence.as_bytes()).to_string();
+    let evidence = Escaped::new(evidence.as_bytes()).to_string();
     let what = verdict::what(failure);
     let likely = verdict::likely(report, failure);
     format!("{evidence}\ncurl: {what}; likely {likely}")
@@ -263,6 +285,15 @@ fn narrate(report: &Report) -> String {
     if let (Some(address), Some(_)) = (report.address, report.timings[Phase::Connect]) {
         text += &format!("* Connected to {address}\n");
     }
+    if let Some(tls) = report.tls.as_deref() {
+        if let Some(version) = tls.version {
+            text += &format!("* {version}, certificate verified: {}\n", tls.is_verified);
+        }
+        if let Some(certificate) = &tls.certificate {
+            let facts = verdict::tls::Facts(certificate).to_string();
+            text += &format!("* Server certificate: {}\n", Escaped::new(facts.as_bytes()));
+        }
+    }
     let wire = report
         .response()
         .and_then(|response| response.wire.as_deref());
@@ -274,10 +305,7 @@ fn narrate(report: &Report) -> String {
                     true => "authorization: [hidden]",
                     false => line,
                 };
-                text += &format!(
-                    "{mark} {}\n",
-                    runtime::escape::Escaped::new(line.as_bytes())
-                );
+                text += &format!("{mark} {}\n", Escaped::new(line.as_bytes()));
             }
         }
     }
@@ -335,7 +363,11 @@ fn variable(name: &str, report: &Report, code: u8) -> Option<String> {
         "exitcode" => Some(code.to_string()),
         "time_namelookup" => until(&[Phase::Dns]),
         "time_connect" => until(&[Phase::Dns, Phase::Connect]),
-        "time_starttransfer" => until(&[Phase::Dns, Phase::Connect, Phase::FirstByte]),
+        "time_appconnect" => match report.timings[Phase::Tls] {
+            Some(_) => until(&[Phase::Dns, Phase::Connect, Phase::Tls]),
+            None => until(&[]),
+        },
+        "time_starttransfer" => until(&[Phase::Dns, Phase::Connect, Phase::Tls, Phase::FirstByte]),
         "time_total" => until(&[Phase::Total]),
         _ => None,
     }

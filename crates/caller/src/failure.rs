@@ -13,6 +13,8 @@ pub enum Stage {
     Dns,
     /// The TCP connection. A failure here says nothing about the other addresses of the name.
     Connect,
+    /// The TLS handshake, and the verification of the certificate.
+    Tls,
     /// The request and its response.
     Http,
 }
@@ -23,6 +25,7 @@ impl Stage {
         match self {
             Self::Dns => "dns",
             Self::Connect => "connect",
+            Self::Tls => "tls",
             Self::Http => "http",
         }
     }
@@ -78,6 +81,14 @@ failure_kinds! {
     ConnectTimeout: "connect_timeout", 28;
     /// Neither the network nor the backend failed: this process has no descriptors, ports or memory.
     Local: "local", 7;
+    /// What answered does not speak TLS, or there is no version or algorithm in common, or it sent an alert.
+    TlsHandshake: "tls_handshake", 35;
+    /// The certificate does not lead to an issuer that is trusted here.
+    TlsUntrusted: "tls_untrusted", 60;
+    /// The certificate is out of date, or is not valid yet.
+    TlsExpired: "tls_expired", 60;
+    /// The certificate is for other names.
+    TlsName: "tls_name", 60;
     /// The connection was reset (RST).
     Reset: "reset", 56;
     /// The connection was closed before the first byte of a response.
@@ -94,6 +105,8 @@ failure_kinds! {
     HttpStatus: "http_status", 22;
     /// The response is over the size limit.
     BodyTooLarge: "body_too_large", 63;
+    /// The call was blocked, as expected, but its control failed as well, so that this proves nothing.
+    Unproven: "unproven", 1;
 }
 
 impl fmt::Display for FailureKind {
@@ -157,6 +170,8 @@ pub enum Cause {
     Malformed(String),
     /// What came is not HTTP/2; the parser's words.
     MalformedHttp2(String),
+    /// TLS ended it.
+    Tls(TlsError),
     /// The peer ended the stream or the connection by HTTP/2's own means.
     Http2(Http2Error),
     /// A whole response came, and its status is not expected.
@@ -171,6 +186,17 @@ pub struct OsError {
     /// The number, where there is one.
     pub errno: Option<i32>,
     text: String,
+}
+
+/// Why a TLS connection could not be made, or was ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// The peer sent this alert (RFC 8446, section 6), by its name there.
+    Alert(String),
+    /// The certificate was not accepted, for this reason. The report has the certificate.
+    Certificate(String),
+    /// What the peer sent was not accepted, for this reason.
+    Handshake(String),
 }
 
 /// The end of an HTTP/2 stream or connection, as the peer put it (RFC 9113, section 7).

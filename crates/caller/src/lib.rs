@@ -40,5 +40,7 @@ pub mod program;
 pub mod report;
 pub mod stats;
 pub mod target;
+pub mod targets;
+pub mod trust;
 pub mod verdict;
 pub mod views;

@@ -1,7 +1,7 @@
 //! Metrics of calls, for Prometheus.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,6 +16,7 @@ use crate::dns::Lookup;
 use crate::failure::FailureKind;
 use crate::report::{Phase, Report};
 use crate::stats::{Names, Observer};
+use crate::target::{Scheme, Target};
 
 /// Seconds: from what a call within a node takes to what the longest timeout is likely to be.
 const PHASE_BUCKETS: [f64; 15] = [
@@ -24,34 +25,56 @@ const PHASE_BUCKETS: [f64; 15] = [
 ];
 
 /// The metrics of a caller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    calls: Family<ResultLabel, Counter>,
-    phases: Family<PhaseLabel, Histogram, fn() -> Histogram>,
+    calls: Family<ResultLabels, Counter>,
+    unexpected: Family<TargetLabel, Counter>,
+    expectation_met: Family<TargetLabel, Gauge>,
+    phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
     questions: Family<QuestionLabels, Counter>,
     responses: Family<ResponseLabels, Counter>,
+    last_success: Family<TargetLabel, Gauge<f64, AtomicU64>>,
+    certificates: Family<TargetLabel, Gauge<f64, AtomicU64>>,
+}
+
+/// The metrics of the calls of one target.
+#[derive(Debug)]
+pub(crate) struct TargetMetrics {
+    metrics: Metrics,
+    /// The value of the label `target`.
+    target: Arc<String>,
     pods: Mutex<Names>,
-    last_success: Gauge<f64, AtomicU64>,
+    /// Whether a call of this round has not come to what was expected.
+    is_round_unexpected: AtomicBool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
+struct TargetLabel {
+    target: Arc<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    target: Arc<String>,
     result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabel {
+struct PhaseLabels {
+    target: Arc<String>,
     phase: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QuestionLabels {
+    target: Arc<String>,
     r#type: String,
     rcode: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResponseLabels {
+    target: Arc<String>,
     pod: String,
     result: &'static str,
 }
@@ -61,30 +84,33 @@ impl Metrics {
     pub(crate) fn new(dropped: Counter) -> (Self, Registry) {
         let metrics = Self {
             calls: Family::default(),
+            unexpected: Family::default(),
+            expectation_met: Family::default(),
             phases: Family::new_with_constructor(|| Histogram::new(PHASE_BUCKETS)),
             questions: Family::default(),
             responses: Family::default(),
-            pods: Mutex::default(),
-            last_success: Gauge::default(),
+            last_success: Family::default(),
+            certificates: Family::default(),
         };
-        // A counter that appears with its first failure hides that failure from `rate`.
-        let kinds = FailureKind::ALL.iter().map(|kind| kind.label());
-        for result in ["ok"].into_iter().chain(kinds) {
-            drop(metrics.calls.get_or_create(&ResultLabel { result }));
-        }
-        for phase in Phase::ALL.map(Phase::label) {
-            drop(metrics.phases.get_or_create(&PhaseLabel { phase }));
-        }
-
         let mut registry = Registry::with_prefix("caller");
         registry.register(
             "calls",
             "Calls that ended, by result: ok or the kind of failure",
             metrics.calls.clone(),
         );
+        registry.register(
+            "unexpected_results",
+            "Calls that did not come to what was expected: failures, where nothing else is said",
+            metrics.unexpected.clone(),
+        );
+        registry.register(
+            "expectation_met",
+            "Whether the last calls came to what was expected: 1 or 0",
+            metrics.expectation_met.clone(),
+        );
         registry.register_with_unit(
             "phase_duration",
-            "Where the time of calls went: dns, connect, first_byte, and in total",
+            "Where the time of calls went: dns, connect, tls, first_byte, and in total",
             Unit::Seconds,
             metrics.phases.clone(),
         );
@@ -104,6 +130,12 @@ impl Metrics {
             Unit::Seconds,
             metrics.last_success.clone(),
         );
+        registry.register_with_unit(
+            "tls_certificate_not_after_timestamp",
+            "When the certificate that was last seen expires, in Unix time",
+            Unit::Seconds,
+            metrics.certificates.clone(),
+        );
         registry.register(
             "output_dropped",
             "Lines of output that were lost, because stdout was stuck, full or gone",
@@ -112,38 +144,113 @@ impl Metrics {
         register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
         (metrics, registry)
     }
+
+    /// The metrics of one of so many targets.
+    pub(crate) fn of(&self, target: &Target, targets: usize) -> TargetMetrics {
+        let metrics = self.clone();
+        let label = Arc::new(target.label().to_owned());
+        let with = || Arc::clone(&label);
+        // A counter that appears with its first failure hides that failure from `rate`.
+        let is_of_tls = |kind: &FailureKind| kind.label().starts_with("tls_");
+        let kinds = FailureKind::ALL.iter();
+        let kinds = kinds.filter(|kind| target.scheme == Scheme::Https || !is_of_tls(kind));
+        let labels = kinds.map(|kind| kind.label());
+        for result in ["ok"].into_iter().chain(labels) {
+            let target = with();
+            drop(
+                metrics
+                    .calls
+                    .get_or_create(&ResultLabels { target, result }),
+            );
+        }
+        for phase in Phase::of(target.scheme) {
+            let (target, phase) = (with(), phase.label());
+            drop(metrics.phases.get_or_create(&PhaseLabels { target, phase }));
+        }
+        let target = TargetLabel { target: with() };
+        drop(metrics.unexpected.get_or_create(&target));
+        drop(metrics.last_success.get_or_create(&target));
+        TargetMetrics {
+            metrics,
+            target: label,
+            pods: Mutex::new(Names::for_one_of(targets)),
+            is_round_unexpected: AtomicBool::new(false),
+        }
+    }
 }
 
-impl Observer for Metrics {
+impl TargetMetrics {
+    fn target(&self) -> Arc<String> {
+        Arc::clone(&self.target)
+    }
+
+    fn label(&self) -> TargetLabel {
+        TargetLabel {
+            target: self.target(),
+        }
+    }
+}
+
+impl Observer for TargetMetrics {
     fn lookup(&self, lookup: &Lookup) {
         for query in &lookup.queries {
             let labels = QuestionLabels {
+                target: self.target(),
                 r#type: query.family.to_string(),
                 rcode: query.outcome.code(),
             };
-            self.questions.get_or_create(&labels).inc();
+            self.metrics.questions.get_or_create(&labels).inc();
         }
     }
 
     fn call(&self, report: &Report) {
-        let result = report.result();
-        self.calls.get_or_create(&ResultLabel { result }).inc();
+        let Metrics {
+            calls,
+            unexpected,
+            phases,
+            responses,
+            last_success,
+            certificates,
+            ..
+        } = &self.metrics;
+        let (target, result) = (self.target(), report.result());
+        calls.get_or_create(&ResultLabels { target, result }).inc();
+        if !report.is_as_expected() {
+            unexpected.get_or_create(&self.label()).inc();
+            self.is_round_unexpected.store(true, Ordering::Relaxed);
+        }
         for (phase, duration) in report.timings.iter() {
             if let Some(duration) = duration {
-                let phase = phase.label();
-                let histogram = self.phases.get_or_create(&PhaseLabel { phase });
+                let (target, phase) = (self.target(), phase.label());
+                let histogram = phases.get_or_create(&PhaseLabels { target, phase });
                 histogram.observe(duration.as_secs_f64());
             }
         }
         if let Some(backend) = report.backend() {
             let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-            let pod = pods.bounded(backend);
-            let labels = ResponseLabels { pod, result };
-            self.responses.get_or_create(&labels).inc();
+            let (target, pod) = (self.target(), pods.bounded(backend));
+            let labels = ResponseLabels {
+                target,
+                pod,
+                result,
+            };
+            responses.get_or_create(&labels).inc();
         }
         if report.is_ok() {
             let now = Timestamp::now().as_duration();
-            self.last_success.set(now.as_secs_f64());
+            let gauge = last_success.get_or_create(&self.label());
+            gauge.set(now.as_secs_f64());
         }
+        let tls = report.tls.as_deref();
+        if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
+            let gauge = certificates.get_or_create(&self.label());
+            gauge.set(certificate.not_after.as_second() as f64);
+        }
+    }
+
+    fn round_ended(&self) {
+        let is_unexpected = self.is_round_unexpected.swap(false, Ordering::Relaxed);
+        let gauge = self.metrics.expectation_met.get_or_create(&self.label());
+        gauge.set(i64::from(!is_unexpected));
     }
 }

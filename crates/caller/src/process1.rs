@@ -20,6 +20,13 @@ pub(crate) struct Process1 {
     env: Vec<(OsString, OsString)>,
 }
 
+/// What a subcommand would have to be given.
+#[derive(Debug, Default)]
+pub(crate) struct Arguments {
+    pub(crate) options: Vec<OsString>,
+    pub(crate) targets: Vec<OsString>,
+}
+
 impl Process1 {
     /// Process 1, if it is another process than this one, and a caller.
     pub(crate) fn read() -> Option<Self> {
@@ -49,46 +56,56 @@ impl Process1 {
         })
     }
 
-    /// What `subcommand` would have to be given to call as process 1 does: options, and the target last.
-    /// `None` where process 1 does not run the loop. `whole` is the whole command line.
-    pub(crate) fn arguments(self, whole: &Command, subcommand: &Command) -> Option<Vec<OsString>> {
+    /// What `subcommand` would have to be given to call as process 1 does. `None` where process 1 does not run
+    /// the loop. `whole` is the whole command line.
+    pub(crate) fn arguments(self, whole: &Command, subcommand: &Command) -> Option<Arguments> {
         // Without the environment of this process, which would pass for the other's arguments.
         let plain = whole.clone().mut_args(|arg| arg.env(None::<&str>));
         let matches = plain.try_get_matches_from(&self.args).ok()?;
         if matches.subcommand().is_some() {
             return None;
         }
-        let mut arguments = Vec::new();
-        let mut target = None;
+        let mut arguments = Arguments::default();
         for arg in subcommand.get_arguments() {
             let variable = arg.get_env();
             let from_env = self
                 .env
                 .iter()
                 .find(|(name, _)| variable == Some(name.as_os_str()));
-            let values = match given(&matches, arg) {
+            let values = match given(&matches, arg.get_id().as_str()) {
                 Some(values) => values,
-                None => from_env
-                    .and_then(|(_, value)| environment::value(value.to_str()?))
-                    .map(OsString::from)
-                    .into_iter()
-                    .collect(),
+                None => {
+                    let value = from_env.and_then(|(_, value)| environment::value(value.to_str()?));
+                    let values = value.map(|value| match arg.is_positional() {
+                        true => value.split_whitespace().map(OsString::from).collect(),
+                        false => vec![value.into()],
+                    });
+                    values.unwrap_or_default()
+                }
             };
             for value in values {
                 match arg.get_long() {
-                    None => target = Some(value),
-                    Some(long) => arguments.extend(option(arg, long, value)),
+                    None => arguments.targets.push(value),
+                    Some(long) => arguments.options.extend(option(arg, long, value)),
                 }
             }
         }
-        arguments.extend(target);
+        // As in its own command line: what is given there leaves a variable without effect.
+        let (urls, file) = (given(&matches, "url"), given(&matches, "targets"));
+        match (urls.is_some(), file.is_some()) {
+            (true, false) => {
+                let is_file = |option: &OsString| option.as_bytes().starts_with(b"--targets=");
+                arguments.options.retain(|option| !is_file(option));
+            }
+            (false, true) => arguments.targets.clear(),
+            _ => {}
+        }
         Some(arguments)
     }
 }
 
 /// The values that a flag has on the command line, if the command has it at all.
-fn given(matches: &ArgMatches, arg: &Arg) -> Option<Vec<OsString>> {
-    let id = arg.get_id().as_str();
+fn given(matches: &ArgMatches, id: &str) -> Option<Vec<OsString>> {
     if matches.try_contains_id(id).ok()?
         && matches.value_source(id) == Some(ValueSource::CommandLine)
     {
@@ -122,7 +139,7 @@ fn split(bytes: &[u8]) -> Vec<OsString> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::Process1;
+    use super::{Arguments, Process1};
     use crate::cli::Cli;
 
     fn arguments(args: &[&str], env: &[(&str, &str)], subcommand: &str) -> Option<Vec<String>> {
@@ -135,8 +152,11 @@ mod tests {
         };
         let command = Cli::command();
         let subcommand = command.find_subcommand(subcommand).expect("it is one");
-        let arguments = process.arguments(&command, subcommand)?;
-        let text = arguments.into_iter().map(|argument| argument.into_string());
+        let Arguments { options, targets } = process.arguments(&command, subcommand)?;
+        let text = options
+            .into_iter()
+            .chain(targets)
+            .map(|argument| argument.into_string());
         Some(text.collect::<Result<_, _>>().expect("text"))
     }
 
@@ -153,6 +173,21 @@ mod tests {
         ];
         let expected = ["--timeout=3s", "--http2", "http://backend-headless:8080/"];
         assert_eq!(arguments(&args, &[], "diagnose").expect("a loop"), expected);
+    }
+
+    #[test]
+    fn several_targets_and_a_file_of_them_are_taken_over() {
+        let env = [
+            ("CALLER_URL", "http://a:1/ tcp://b:2\n"),
+            ("CALLER_TARGETS", "/etc/targets"),
+        ];
+        let given = |args: &[&str]| arguments(args, &env, "once").expect("a loop");
+        let both = ["--targets=/etc/targets", "http://a:1/", "tcp://b:2"];
+        assert_eq!(given(&["caller"]), both);
+        let urls = ["https://c/", "http://d/"];
+        assert_eq!(given(&["caller", urls[0], urls[1]]), urls);
+        let file = ["--targets=/other"];
+        assert_eq!(given(&["caller", "--targets", "/other"]), file);
     }
 
     #[test]

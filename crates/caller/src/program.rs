@@ -1,8 +1,8 @@
 //! The life of the process: read the command line, do what it says, and give the exit code.
 //!
-//! Exit codes of the loop: 0 when no call failed, or on SIGTERM and SIGINT in a run without an end
-//! of its own; 1 when a call failed in a run with `--count` or `--duration`, or when it cannot start;
-//! 2 for an unknown flag or a bad value; 3 when `--until-replaced` did not see a rollout. Those of the subcommands are curl's.
+//! Exit codes of the loop: 0 when every call came to what was expected, or on SIGTERM and SIGINT in a run without an end
+//! of its own; 1 when a call did not come to what was expected in a run with `--count` or `--duration`, or
+//! when it cannot start; 2 for an unknown flag, or a value or a file that is bad; 3 when `--until-replaced` did not see a rollout. Those of the subcommands are curl's.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,7 +14,11 @@ use runtime::output::Output;
 use crate::cli::{Cli, Command};
 use crate::commands::{diagnose, once, resolve, run};
 use crate::curl;
-use crate::stats::Rollout;
+use crate::stats::{Rollout, Summary};
+use crate::target::Target;
+
+/// The exit code for a flag, a value or a file that cannot be used; clap's.
+const BAD_INPUT: u8 = 2;
 
 /// The exit code of a run that was to see a rollout and did not.
 const NOT_SEEN: u8 = 3;
@@ -28,11 +32,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::from_args(args);
     runtime::log::init(cli.log_level());
     let follows = cli.follows_process_1();
-    let command = cli.into_command();
-    if follows && let Some(target) = command.target() {
+    let command = match cli.into_command() {
+        Ok(command) => command,
+        Err(error) => {
+            runtime::log::fatal(format_args!("error: {error}"));
+            return ExitCode::from(BAD_INPUT);
+        }
+    };
+    if follows {
+        let targets: Vec<&str> = command.targets().map(Target::as_str).collect();
         // Not an event: whoever typed no target is to know which one it is.
         runtime::log::fatal(format_args!(
-            "caller: calling what process 1 of this pod calls, with its options: {target}"
+            "caller: calling what process 1 of this pod calls, with its options: {}",
+            targets.join(" ")
         ));
     }
     let code = execute(command).unwrap_or_else(|error| {
@@ -70,10 +82,12 @@ async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
     let has_end = config.has_end();
     let output = Output::stdout();
-    let summary = run::bind(config, output.lines())?.run(shutdown).await;
+    let summaries = run::bind(config, output.lines())?.run(shutdown).await;
     output.finish();
-    let is_seen = summary.rollout().is_none_or(Rollout::is_seen);
-    Ok(match (has_end && summary.failed() > 0, is_seen) {
+    let is_seen = |summary: &Summary| summary.rollout().is_none_or(Rollout::is_seen);
+    let is_unexpected = summaries.iter().any(|summary| summary.unexpected() > 0);
+    let is_seen = summaries.iter().all(is_seen);
+    Ok(match (has_end && is_unexpected, is_seen) {
         (true, _) => ExitCode::FAILURE,
         (false, true) => ExitCode::SUCCESS,
         (false, false) => ExitCode::from(NOT_SEEN),

@@ -10,14 +10,17 @@ use jiff::Timestamp;
 use runtime::escape::Escaped;
 
 use crate::dns::Lookup;
+use crate::expectation::Expectation;
 use crate::failure::{Failure, FailureKind};
-use crate::target::Target;
+use crate::target::{Scheme, Target};
 
 /// One call: what was called, how long each phase took, and how it ended.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// What was called.
     pub target: Arc<Target>,
+    /// What the call was expected to come to.
+    pub expectation: Expectation,
     /// When the round that this call belongs to began.
     pub started: Timestamp,
     /// The lookup of the target's name, shared by the calls of a round. `None` where there was nothing
@@ -29,14 +32,20 @@ pub struct Report {
     pub address: Option<SocketAddr>,
     /// How long each phase took.
     pub timings: Timings,
+    /// What TLS showed, where it came to that.
+    pub tls: Option<Arc<Tls>>,
+    /// The call of the control in the same round, where this one was blocked as expected.
+    pub control: Option<Arc<Report>>,
     /// How it ended.
     pub outcome: Outcome,
 }
 
-/// How a call ended: with a response that is a success, or with a failure, which may have a response as
-/// well (an error status, a body that broke off).
+/// How a call ended: with a connection or a response that is a success, or with a failure, which may have a
+/// response as well (an error status, a body that broke off).
 #[derive(Clone, Debug)]
 pub enum Outcome {
+    /// The connection was made, and there is nothing to ask on it: `tcp://`.
+    Connected,
     /// The response is what was expected.
     Answered(Response),
     /// The call failed.
@@ -80,6 +89,36 @@ pub struct Proxy {
     pub headers: Vec<String>,
 }
 
+/// What a server showed of itself in a TLS handshake.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The version, such as `TLSv1_3`; `None` if the handshake did not end.
+    pub version: Option<&'static str>,
+    /// The protocol that was agreed on (ALPN).
+    pub protocol: Option<String>,
+    /// The certificate, as far as it could be read.
+    pub certificate: Option<Certificate>,
+    /// Whether the certificate was verified and accepted.
+    pub is_verified: bool,
+    /// Whether it asked for a certificate of the client's.
+    pub wants_certificate: bool,
+}
+
+/// A server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Whose it is, as in RFC 4514.
+    pub subject: String,
+    /// The host names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Who issued it.
+    pub issuer: String,
+    /// The beginning of its validity.
+    pub not_before: Timestamp,
+    /// The end of its validity.
+    pub not_after: Timestamp,
+}
+
 /// A part of a call's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -87,6 +126,8 @@ pub enum Phase {
     Dns,
     /// The TCP handshake.
     Connect,
+    /// The TLS handshake.
+    Tls,
     /// From the connection to the head of the response.
     FirstByte,
     /// From the beginning to the last byte, or to the failure.
@@ -95,13 +136,29 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of time.
-    pub const ALL: [Self; 4] = [Self::Dns, Self::Connect, Self::FirstByte, Self::Total];
+    pub const ALL: [Self; 5] = [
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::FirstByte,
+        Self::Total,
+    ];
+
+    /// The phases that a call by this scheme can have.
+    pub fn of(scheme: Scheme) -> &'static [Self] {
+        match scheme {
+            Scheme::Http => &[Self::Dns, Self::Connect, Self::FirstByte, Self::Total],
+            Scheme::Https => &Self::ALL,
+            Scheme::Tcp => &[Self::Dns, Self::Connect, Self::Total],
+        }
+    }
 
     /// The word for metrics, JSON and text.
     pub fn label(self) -> &'static str {
         match self {
             Self::Dns => "dns",
             Self::Connect => "connect",
+            Self::Tls => "tls",
             Self::FirstByte => "first_byte",
             Self::Total => "total",
         }
@@ -137,7 +194,7 @@ impl Outcome {
     /// Why the call failed, if it did.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Answered(_) => None,
+            Self::Connected | Self::Answered(_) => None,
             Self::Failed(failure, _) => Some(failure),
         }
     }
@@ -145,6 +202,7 @@ impl Outcome {
     /// The response, if one came.
     pub fn response(&self) -> Option<&Response> {
         match self {
+            Self::Connected => None,
             Self::Answered(response) => Some(response),
             Self::Failed(_, response) => response.as_ref(),
         }
@@ -152,6 +210,17 @@ impl Outcome {
 }
 
 impl Report {
+    /// Takes the control into account, for a call that was blocked as expected: if the control failed as
+    /// well, that proves nothing.
+    pub(crate) fn judge_by(&mut self, control: Arc<Self>) {
+        if let Outcome::Failed(failure, _) = &mut self.outcome
+            && !control.is_ok()
+        {
+            failure.kind = FailureKind::Unproven;
+        }
+        self.control = Some(control);
+    }
+
     /// Why the call failed, if it did.
     pub fn failure(&self) -> Option<&Failure> {
         self.outcome.failure()
@@ -172,6 +241,11 @@ impl Report {
         self.failure().is_none()
     }
 
+    /// Whether the call came to what was expected of it.
+    pub fn is_as_expected(&self) -> bool {
+        self.expectation.allows(self.kind())
+    }
+
     /// `ok`, or the label of the kind of failure: the word for metrics and JSON.
     pub fn result(&self) -> &'static str {
         self.kind().map_or("ok", FailureKind::label)
@@ -179,8 +253,12 @@ impl Report {
 
     /// Who answered: the pod, or where the backend does not say, the address. `None`: nobody.
     pub fn backend(&self) -> Option<String> {
-        let response = self.response()?;
-        match (&response.pod, self.address) {
+        let pod = match &self.outcome {
+            Outcome::Answered(response) | Outcome::Failed(_, Some(response)) => &response.pod,
+            Outcome::Connected => &None,
+            Outcome::Failed(_, None) => return None,
+        };
+        match (pod, self.address) {
             (Some(pod), _) => Some(Escaped::new(pod.as_bytes()).to_string()),
             (None, address) => address.map(|address| address.to_string()),
         }

@@ -1,4 +1,5 @@
-//! What is called: `http://HOST[:PORT][/PATH]`. Without a scheme, `http` is meant, as with curl.
+//! What is called: `http://HOST[:PORT][/PATH]`, the same with `https`, or `tcp://HOST:PORT`. Without a
+//! scheme, `http` is meant, as with curl.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,12 +12,45 @@ use http::uri::PathAndQuery;
 
 use crate::dns::{Host, HostError, parse_host};
 
-/// The port of a URL that names none.
-const DEFAULT_PORT: u16 = 80;
+/// Which protocol a target is called by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP in plain text.
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// A TCP connection and nothing on it.
+    Tcp,
+}
+
+impl Scheme {
+    /// Every scheme.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Tcp];
+
+    /// The word at the beginning of a URL.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The port of a URL that names none.
+    fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Http => Some(80),
+            Self::Https => Some(443),
+            Self::Tcp => None,
+        }
+    }
+}
 
 /// Something to call.
 #[derive(Clone, Debug)]
 pub struct Target {
+    /// How it is called.
+    pub scheme: Scheme,
     /// What DNS is asked for, or the address itself.
     pub host: Host,
     /// The TCP port.
@@ -25,20 +59,28 @@ pub struct Target {
     pub is_port_given: bool,
     /// The request's target.
     pub path: PathAndQuery,
-    /// The `Host` header: the host, and the port unless it is 80.
+    /// The `Host` header: the host, and the port unless it is the scheme's own.
     pub authority: HeaderValue,
     /// The `Authorization` header, where the URL has a user and a password (RFC 7617).
     pub authorization: Option<HeaderValue>,
     /// The URL without what may hold credentials.
     shown: String,
+    /// What it is called in a file of targets.
+    name: Option<String>,
 }
 
 /// The text is not something to call.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseTargetError {
     /// It is another scheme's URL.
-    #[error("only http:// can be called, not {0}://")]
+    #[error("{0}:// cannot be called, only http://, https:// and tcp://")]
     Scheme(String),
+    /// The scheme has no port of its own, and none is given.
+    #[error("a port is missing: tcp://HOST:PORT")]
+    NoPort,
+    /// There is more in it than a TCP connection can make use of.
+    #[error("tcp:// takes a host and a port alone, and not {0:?}")]
+    NotTcp(String),
     /// The host is not one.
     #[error("not a URL: {text:?} is no host: {source}")]
     Host {
@@ -72,10 +114,14 @@ impl FromStr for Target {
 }
 
 fn parse(text: &str) -> Result<Target, ParseTargetError> {
-    let rest = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        Some((scheme, _)) => return Err(ParseTargetError::Scheme(scheme.to_owned())),
-        None => text,
+    let (scheme, rest) = match text.split_once("://") {
+        Some((word, rest)) => {
+            let mut schemes = Scheme::ALL.into_iter();
+            let scheme = schemes.find(|scheme| word.eq_ignore_ascii_case(scheme.label()));
+            let unknown = || ParseTargetError::Scheme(word.to_owned());
+            (scheme.ok_or_else(unknown)?, rest)
+        }
+        None => (Scheme::Http, text),
     };
     let (rest, _fragment) = rest.split_once('#').unwrap_or((rest, ""));
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -83,6 +129,9 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
         Some((credentials, host_port)) => (Some(credentials), host_port),
         None => (None, authority),
     };
+    if scheme == Scheme::Tcp && (credentials.is_some() || !matches!(path, "" | "/")) {
+        return Err(ParseTargetError::NotTcp(path.to_owned()));
+    }
     let (name, port) = split_port(host_port);
     let host = match parse_host(name) {
         // As browsers and curl do; DNS does not care.
@@ -95,7 +144,7 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
     };
     let is_port_given = port.is_some_and(|port| !port.is_empty());
     let port = match port {
-        None | Some("") => DEFAULT_PORT,
+        None | Some("") => scheme.default_port().ok_or(ParseTargetError::NoPort)?,
         Some(text) => match text.parse() {
             Ok(port) if port > 0 => port,
             _ => return Err(ParseTargetError::Port(text.to_owned())),
@@ -103,14 +152,20 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
     };
     let path = parse_path(path)?;
     let shown_host = in_url(&host);
-    let authority = match port {
-        DEFAULT_PORT => shown_host.clone(),
-        port => format!("{shown_host}:{port}"),
+    let authority = match scheme.default_port() == Some(port) {
+        true => shown_host.clone(),
+        false => format!("{shown_host}:{port}"),
+    };
+    let shown_path = match scheme {
+        Scheme::Http | Scheme::Https => path.path(),
+        Scheme::Tcp => "",
     };
     // A host is in ASCII.
     let authority = HeaderValue::try_from(authority).expect("a host fits into a header");
     Ok(Target {
-        shown: format!("http://{shown_host}:{port}{}", path.path()),
+        shown: format!("{}://{shown_host}:{port}{shown_path}", scheme.label()),
+        scheme,
+        name: None,
         host,
         port,
         is_port_given,
@@ -131,6 +186,27 @@ impl Target {
     /// The URL without user, password and query, which may hold credentials.
     pub fn as_str(&self) -> &str {
         &self.shown
+    }
+
+    /// The host as it stands in the URL.
+    pub fn host_name(&self) -> String {
+        in_url(&self.host)
+    }
+
+    /// The same target under a name.
+    pub fn with_name(mut self, name: String) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Its name, if it has been given one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// What tells it from other targets: its name, or else its URL. It is the metric label `target`.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.shown)
     }
 }
 
@@ -191,7 +267,8 @@ fn basic_authorization(credentials: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn percent_decoded(text: &str) -> Vec<u8> {
+/// The bytes that a percent-encoded text stands for (RFC 3986, section 2.1).
+pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().iter();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(&byte) = bytes.next() {
@@ -233,6 +310,15 @@ mod tests {
                 "/a?b=c",
             ),
             ("http://backend?q", "http://backend:80/", "backend", "/?q"),
+            ("https://backend", "https://backend:443/", "backend", "/"),
+            ("https://b:80/a", "https://b:80/a", "b:80", "/a"),
+            (
+                "TCP://DB.data:5432",
+                "tcp://db.data:5432",
+                "db.data:5432",
+                "/",
+            ),
+            ("tcp://[::1]:53/", "tcp://[::1]:53", "[::1]:53", "/"),
             ("http://backend:/", "http://backend:80/", "backend", "/"),
             ("http://[::1]:81/", "http://[::1]:81/", "[::1]:81", "/"),
             (
@@ -281,6 +367,10 @@ mod tests {
     fn what_cannot_be_called_is_named() {
         for (text, named) in [
             ("ftp://backend/", "ftp"),
+            ("tcp://backend", "a port is missing"),
+            ("tcp://backend:", "a port is missing"),
+            ("tcp://backend:0", "\"0\""),
+            ("tcp://backend:80/path", "\"/path\""),
             ("", "no host"),
             ("http://", "no host"),
             ("http:///path", "no host"),

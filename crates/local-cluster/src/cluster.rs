@@ -12,8 +12,11 @@ use std::time::Duration;
 use anyhow::Context;
 use caller::commands::run;
 use caller::dns::{ConfSource, Families, Resolver};
+use caller::expectation::Expectation;
 use caller::expected_status::ExpectedStatus;
 use caller::probe::{HttpConfig, Keep, ProbeConfig};
+use caller::targets::Check;
+use caller::trust::Trust;
 use caller::views::Format;
 use echo_server::{AccessLogFormat, AdminListen, EchoServer, Faults, Pod};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -350,8 +353,13 @@ fn frontend(
         without: _,
     } = config;
     let config = run::Config {
-        probe: ProbeConfig {
-            target: format!("http://backend:{port}/").parse()?,
+        probes: vec![ProbeConfig {
+            check: Check {
+                target: format!("http://backend:{port}/").parse()?,
+                expectation: Expectation::Ok,
+                control: None,
+            },
+            trust: Trust::default(),
             resolver: Resolver {
                 hosts: "/etc/hosts".into(),
                 source: source.clone(),
@@ -369,11 +377,13 @@ fn frontend(
             },
             timeout: Duration::from_secs(5),
             each_address: false,
+        }],
+        schedule: run::Schedule {
+            interval,
+            wait: Duration::ZERO,
+            count: count.map(NonZeroU64::get),
+            duration: None,
         },
-        interval,
-        wait: Duration::ZERO,
-        count: count.map(NonZeroU64::get),
-        duration: None,
         until_replaced: false,
         format,
         admin: Some(run::Admin::Given(admin)),

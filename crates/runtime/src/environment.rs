@@ -49,6 +49,14 @@ fn with_variables(command: Command) -> Command {
             };
             let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
             match value(text) {
+                Some(value) if is_list(&arg) => {
+                    let values = value.split_whitespace();
+                    let values = values.map(|value| &*value.to_owned().leak());
+                    let values: Vec<&'static str> = values.collect();
+                    arg.env(None::<&str>)
+                        .default_values(values)
+                        .hide_default_value(true)
+                }
                 Some(value) if is_switch && let Some(on) = switch(value) => match on {
                     true => arg.env(None::<&str>).default_value("true"),
                     false => arg.env(None::<&str>),
@@ -65,6 +73,14 @@ fn with_variables(command: Command) -> Command {
             }
         })
         .mut_subcommands(with_variables)
+}
+
+/// Whether white space separates the values of an argument in its variable: it takes several, and has no
+/// delimiter of its own.
+fn is_list(arg: &Arg) -> bool {
+    arg.is_positional()
+        && matches!(arg.get_action(), ArgAction::Append)
+        && arg.get_value_delimiter().is_none()
 }
 
 /// What a variable says of a flag that has no value of its own; `None` where it says neither.

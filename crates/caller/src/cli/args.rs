@@ -3,21 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Parser, Subcommand};
 use http::{HeaderMap, Method};
 use runtime::duration::{parse_duration, parse_positive_duration};
+use runtime::environment;
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
 
-use super::values::{Header, NameServer, parse_expectation, parse_target};
-use crate::commands::run::Admin;
+use super::values::{Header, NameServer, TargetsFile, parse_target, parse_targets};
+use crate::commands::run::{Admin, Schedule};
 use crate::commands::{resolve, run};
 use crate::dns::{ConfSource, Families, Host, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::probe::{HttpConfig, Keep, ProbeConfig};
 use crate::target::Target;
-use crate::views::Format;
+use crate::targets::{self, Check};
+use crate::trust::{Trust, TrustFiles};
+use crate::views::{Format, OnceFormat};
 
 /// A slower caller would not meet each pod before it is gone.
 const MAX_ROLLOUT_INTERVAL: Duration = Duration::from_secs(1);
@@ -99,14 +103,15 @@ pub(super) struct RunArgs {
     pub(super) log_level: LevelFilter,
 }
 
-/// Calls once, with an exit code: a test, an init container, a Job.
+/// Calls each target once, with an exit code: a test, an init container, a Job.
 ///
 /// With --wait it is the init container that waits for a backend:
-/// `caller once --wait 60s http://backend:8080/`.
+/// `caller once --wait 60s tcp://db:5432`. With --targets it is the gate of a pipeline or a sync.
 ///
-/// The exit code is curl's: 0, 6 (DNS), 7 (refused, unreachable, or no descriptor or port left here), 8 (not HTTP), 18 (cut short),
-/// 22 (an error status, of the backend or of a proxy), 28 (too slow), 52 (no answer), 56 (reset),
-/// 63 (too large). It is 1 if a call succeeded that --expect wanted to fail, and 2 for a bad flag or value.
+/// The exit code for one target is curl's: 0, 6 (DNS), 7 (refused, unreachable, or no descriptor or port left here), 8 (not HTTP),
+/// 18 (cut short), 22 (an error status, of the backend or of a proxy), 28 (too slow), 35 (no TLS), 52 (no answer), 56 (reset),
+/// 60 (a certificate that is not accepted), 63 (too large). It is 1 if a call succeeded that was to fail, or was blocked and proved
+/// nothing. For several targets it is 0 if all came to what was expected, else 1. It is 2 for a bad flag, value or file.
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct OnceArgs {
@@ -116,14 +121,13 @@ pub(super) struct OnceArgs {
     #[command(flatten)]
     pub(super) wait: WaitArgs,
 
-    /// text, wide or json
+    /// text, wide or json; or, for CI and Argo CD, tap (version 14) or junit
     #[arg(long, env = "CALLER_FORMAT", default_value = "text")]
-    pub(super) format: Format,
+    pub(super) format: OnceFormat,
 
-    /// Exit 0 if the call comes to this: ok; blocked (it cannot connect: connect_timeout or
+    /// Exit 0 if the calls of the targets on the command line come to this: ok; blocked (it cannot connect: connect_timeout or
     /// connect_unreachable); or a kind of failure, such as dns_nxdomain or connect_refused
-    #[arg(long, env = "CALLER_EXPECT", default_value = "ok", value_name = "WHAT",
-          value_parser = parse_expectation)]
+    #[arg(long, env = "CALLER_EXPECT", default_value = "ok", value_name = "WHAT")]
     pub(super) expect: Expectation,
 }
 
@@ -178,9 +182,18 @@ pub(super) struct WaitArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CallArgs {
-    /// What to call: http://HOST[:PORT][/PATH]; a HOST without a dot is found in this namespace
-    #[arg(env = "CALLER_URL", default_value = "http://backend:8080/", value_parser = parse_target)]
-    pub(super) url: Target,
+    /// What to call: http://HOST[:PORT][/PATH], https://... or tcp://HOST:PORT; a HOST without a dot is found
+    /// in this namespace. Several are called side by side, each with its own --interval; in CALLER_URL there
+    /// is white space between them
+    #[arg(env = "CALLER_URL", default_value = "http://backend:8080/", value_parser = parse_target,
+          value_name = "TARGET")]
+    pub(super) url: Vec<Target>,
+
+    /// A file of targets, a line each: EXPECTATION TARGET [name=NAME] [control=TARGET]; # starts a comment.
+    /// An expectation is ok, blocked (it cannot connect) or a kind of failure; a control has to answer in the
+    /// same round for blocked to be proved
+    #[arg(long, env = "CALLER_TARGETS", value_name = "FILE", value_parser = parse_targets)]
+    pub(super) targets: Option<TargetsFile>,
 
     /// Longest time for a whole call, DNS included
     #[arg(long, env = "CALLER_TIMEOUT", default_value = "5s", value_name = "DURATION",
@@ -195,7 +208,10 @@ pub(super) struct CallArgs {
     #[command(flatten)]
     pub(super) resolver: ResolverArgs,
 
-    /// Speak HTTP/2 with prior knowledge (h2c)
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
+
+    /// Speak HTTP/2: with prior knowledge (h2c), or over TLS by agreement (ALPN)
     #[arg(long, env = "CALLER_HTTP2")]
     pub(super) http2: bool,
 
@@ -220,6 +236,47 @@ pub(super) struct CallArgs {
         value_name = "STATUSES"
     )]
     pub(super) expect_status: ExpectedStatus,
+}
+
+/// Which of its targets a command was given on the command line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given {
+    /// At least one by itself.
+    pub(super) url: bool,
+    /// A file of them.
+    pub(super) file: bool,
+}
+
+impl Given {
+    /// `None` for a command that has no targets.
+    pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
+        matches.try_contains_id("targets").ok()?;
+        let is_given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        Some(Self {
+            url: is_given("url"),
+            file: is_given("targets"),
+        })
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TrustArgs {
+    /// Certificates to trust for https://, in PEM [default: the file in SSL_CERT_FILE, or the system's store,
+    /// and the cluster's CA where a ServiceAccount is mounted]
+    #[arg(long, env = "CALLER_CACERT", value_name = "FILE")]
+    pub(super) cacert: Option<PathBuf>,
+
+    /// A certificate to show to servers that ask for one (mutual TLS), in PEM, with its chain
+    #[arg(long, env = "CALLER_CERT", value_name = "FILE")]
+    pub(super) cert: Option<PathBuf>,
+
+    /// The private key of --cert, in PEM [default: the file of --cert]
+    #[arg(long, env = "CALLER_KEY", value_name = "FILE", requires = "cert")]
+    pub(super) key: Option<PathBuf>,
+
+    /// Accept any certificate; what it says is shown all the same
+    #[arg(long, env = "CALLER_INSECURE")]
+    pub(super) insecure: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -273,6 +330,10 @@ impl RunArgs {
                 "--until-replaced needs an --interval of 1s at most, such as --interval 20ms",
             );
         }
+        let from_file = self.call.targets.as_ref().map_or(0, |file| file.0.len());
+        if self.until_replaced && self.call.url.len() + from_file > 1 {
+            return Err("--until-replaced takes one target");
+        }
         if self.until_replaced && self.keep_alive {
             return Err("--until-replaced does not go with --keep-alive, which stays with one pod");
         }
@@ -281,12 +342,53 @@ impl RunArgs {
 }
 
 impl CallArgs {
-    pub(super) fn into_probe(self, each_address: bool, keep_alive: bool) -> ProbeConfig {
+    /// Leaves the targets that count: those on the command line, or else those of the variables, or else the
+    /// default.
+    pub(super) fn keep_given(&mut self, given: Given) {
+        match given {
+            Given {
+                url: true,
+                file: false,
+            } => self.targets = None,
+            Given {
+                url: false,
+                file: true,
+            } => self.url.clear(),
+            Given {
+                url: true,
+                file: true,
+            } => {}
+            Given {
+                url: false,
+                file: false,
+            } => {
+                let url = std::env::var("CALLER_URL").ok();
+                let is_set = url.is_some_and(|url| environment::value(&url).is_some());
+                if self.targets.is_some() && !is_set {
+                    self.url.clear();
+                }
+            }
+        }
+    }
+
+    /// What to call and how, for each target. The expectation is for those that are not from a file.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many targets, or two that cannot be told apart, or a file of TLS cannot be used.
+    pub(super) fn into_probes(
+        self,
+        expectation: Expectation,
+        each_address: bool,
+        keep_alive: bool,
+    ) -> Result<Vec<ProbeConfig>, String> {
         let Self {
             url,
+            targets,
             timeout,
             connect_timeout,
             resolver,
+            trust,
             http2,
             method,
             header,
@@ -296,21 +398,47 @@ impl CallArgs {
         for Header(name, value) in header {
             headers.append(name, value);
         }
-        ProbeConfig {
-            target: url,
-            resolver: resolver.into(),
-            http: HttpConfig {
-                method,
-                headers,
-                expected_status: expect_status,
-                http2,
-                keep_alive,
-                connect_timeout,
-                keep: Keep::default(),
-            },
+        let given = url.into_iter().map(|target| Check {
+            target,
+            expectation,
+            control: None,
+        });
+        let from_file = targets.map_or(Vec::new(), |TargetsFile(checks)| checks);
+        let checks: Vec<Check> = given.chain(from_file).collect();
+        targets::check_all(&checks).map_err(|error| error.to_string())?;
+        let needs_tls = checks.iter().any(Check::uses_tls);
+        let TrustArgs {
+            cacert,
+            cert,
+            key,
+            insecure,
+        } = trust;
+        let files = TrustFiles {
+            cacert,
+            cert,
+            key,
+            insecure,
+        };
+        let trust = Trust::load(&files, needs_tls).map_err(|error| error.to_string())?;
+        let resolver = Resolver::from(resolver);
+        let http = HttpConfig {
+            method,
+            headers,
+            expected_status: expect_status,
+            http2,
+            keep_alive,
+            connect_timeout,
+            keep: Keep::default(),
+        };
+        let probe = |check| ProbeConfig {
+            check,
+            resolver: resolver.clone(),
+            http: http.clone(),
+            trust: trust.clone(),
             timeout,
             each_address,
-        }
+        };
+        Ok(checks.into_iter().map(probe).collect())
     }
 }
 
@@ -335,8 +463,13 @@ impl From<ResolverArgs> for Resolver {
     }
 }
 
-impl From<RunArgs> for run::Config {
-    fn from(args: RunArgs) -> Self {
+impl RunArgs {
+    /// The configuration of the loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`CallArgs::into_probes`].
+    pub(super) fn into_config(self) -> Result<run::Config, String> {
         let RunArgs {
             call,
             interval,
@@ -350,13 +483,15 @@ impl From<RunArgs> for run::Config {
             admin_listen,
             admin_host,
             log_level: _,
-        } = args;
-        Self {
-            probe: call.into_probe(each_address, keep_alive),
-            interval,
-            wait: wait.wait,
-            count,
-            duration,
+        } = self;
+        Ok(run::Config {
+            probes: call.into_probes(Expectation::Ok, each_address, keep_alive)?,
+            schedule: Schedule {
+                interval,
+                wait: wait.wait,
+                count,
+                duration,
+            },
             until_replaced,
             format,
             admin: match admin_listen {
@@ -365,6 +500,6 @@ impl From<RunArgs> for run::Config {
             },
             admin_hosts: admin_host,
             name: std::env::var("POD_NAME").ok(),
-        }
+        })
     }
 }

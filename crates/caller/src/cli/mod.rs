@@ -11,25 +11,29 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use runtime::environment;
 use runtime::log::LevelFilter;
 
-use self::args::{CommandArgs, DiagnoseArgs, OnceArgs, ResolveArgs, ResolverArgs, RunArgs};
+use self::args::{
+    CallArgs, CommandArgs, DiagnoseArgs, Given, OnceArgs, ResolveArgs, ResolverArgs, RunArgs,
+};
 pub(crate) use self::values::Header;
 use crate::commands::{once, resolve, run};
 use crate::dns::Resolver;
+use crate::expectation::Expectation;
 use crate::probe::ProbeConfig;
-use crate::process1::Process1;
+use crate::process1::{Arguments, Process1};
 use crate::target::Target;
 
 /// Resolves a Service through cluster DNS, calls it, and prints what happened.
 ///
-/// Without a subcommand it goes on for ever: every 10 seconds it looks the name up anew, opens a new
-/// connection, and prints three lines: when, what came back, and how it ended. A call that fails says
+/// Without a subcommand it goes on for ever: every 10 seconds it looks the name of each target up anew, opens
+/// a new connection, and prints three lines: when, what came back, and how it ended. A call that fails says
 /// what was seen and what is the likely cause.
 ///
 /// It ends on SIGTERM or SIGINT, or after --count or --duration, with a summary: calls, failures by
 /// kind, the longest gap without a success, the share of each pod, times by phase.
 ///
-/// Exit code: 0; after --count, --duration or --until-replaced, 1 if a call failed; 1 if it cannot start, as
-/// on an admin port that is in use; 2 for a bad flag or value; 3 if --until-replaced did not see what it waits for.
+/// Exit code: 0; after --count, --duration or --until-replaced, 1 if a call did not come to what was expected;
+/// 1 if it cannot start, as on an admin port that is in use; 2 for a bad flag, value or file; 3 if
+/// --until-replaced did not see what it waits for.
 #[derive(Debug, Parser)]
 #[command(
     name = "caller",
@@ -57,19 +61,20 @@ pub enum Command {
     Once(once::Config),
     /// Look a name up.
     Resolve(resolve::Config),
-    /// Call every address of a name, step by step.
-    Diagnose(ProbeConfig),
+    /// Call every address of each target's name, step by step.
+    Diagnose(Vec<ProbeConfig>),
     /// Show what this pod listens at.
     Listening,
 }
 
 impl Command {
     /// What a subcommand that calls is to call.
-    pub fn target(&self) -> Option<&Target> {
-        match self {
-            Self::Once(once::Config { probe, .. }) | Self::Diagnose(probe) => Some(&probe.target),
-            Self::Run(_) | Self::Resolve(_) | Self::Listening => None,
-        }
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        let probes = match self {
+            Self::Once(once::Config { probes, .. }) | Self::Diagnose(probes) => probes.as_slice(),
+            Self::Run(_) | Self::Resolve(_) | Self::Listening => &[],
+        };
+        probes.iter().map(|probe| &probe.check.target)
     }
 }
 
@@ -86,8 +91,15 @@ impl Cli {
             matches = environment::matches(command, &followed);
             follows = true;
         }
+        let given = match matches.subcommand() {
+            Some((_, matches)) => Given::of(matches),
+            None => Given::of(&matches),
+        };
         let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
         cli.follows_process_1 = follows;
+        if let Some(given) = given {
+            cli.call().keep_given(given);
+        }
         if cli.command.is_none()
             && let Err(message) = cli.run.check()
         {
@@ -95,6 +107,15 @@ impl Cli {
             Self::command().error(kind, message).exit();
         }
         cli
+    }
+
+    /// The targets, and the options, of what is called.
+    fn call(&mut self) -> &mut CallArgs {
+        match &mut self.command {
+            Some(CommandArgs::Once(args)) => &mut args.call,
+            Some(CommandArgs::Diagnose(args)) => &mut args.call,
+            Some(CommandArgs::Resolve(_)) | None => &mut self.run.call,
+        }
     }
 
     /// Whether target and options are those of process 1, because none was given.
@@ -108,18 +129,21 @@ impl Cli {
     }
 
     /// What to do.
-    pub fn into_command(self) -> Command {
-        match self.command {
-            None => Command::Run(self.run.into()),
+    ///
+    /// # Errors
+    ///
+    /// When targets do not go together, or a file of TLS cannot be used; the error names it.
+    pub fn into_command(self) -> Result<Command, String> {
+        Ok(match self.command {
+            None => Command::Run(self.run.into_config()?),
             Some(CommandArgs::Once(OnceArgs {
                 call,
                 wait,
                 format,
                 expect,
             })) => Command::Once(once::Config {
-                probe: call.into_probe(false, false),
+                probes: call.into_probes(expect, false, false)?,
                 format,
-                expectation: expect,
                 wait: wait.wait,
             }),
             Some(CommandArgs::Resolve(ResolveArgs {
@@ -137,9 +161,9 @@ impl Cli {
                 listening: true, ..
             })) => Command::Listening,
             Some(CommandArgs::Diagnose(DiagnoseArgs { call, .. })) => {
-                Command::Diagnose(call.into_probe(true, false))
+                Command::Diagnose(call.into_probes(Expectation::Ok, true, false)?)
             }
-        }
+        })
     }
 }
 
@@ -151,8 +175,8 @@ fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option
     if given.value_source("name") != Some(ValueSource::DefaultValue) {
         return None;
     }
-    let url = std::env::var("CALLER_URL").ok()?;
-    let url = environment::value(&url)?;
+    let urls = std::env::var("CALLER_URL").ok()?;
+    let url = urls.split_whitespace().next()?;
     Some(args.iter().cloned().chain([url.into()]).collect())
 }
 
@@ -165,17 +189,16 @@ fn following_process_1(
 ) -> Option<Vec<OsString>> {
     let (name, given) = matches.subcommand()?;
     // `resolve` has no target.
-    given.try_contains_id("url").ok()?;
-    if given.value_source("url")? == ValueSource::CommandLine {
+    let Given { url, file } = Given::of(given)?;
+    if url || file {
         return None;
     }
     let subcommand = command.find_subcommand(name)?;
-    let mut options = Process1::read()?.arguments(command, subcommand)?;
-    let target = options.pop_if(|last| !last.as_encoded_bytes().starts_with(b"-"));
+    let Arguments { options, targets } = Process1::read()?.arguments(command, subcommand)?;
     let at = args.iter().position(|arg| *arg == *name)? + 1;
     let before = args[..at].iter().cloned();
     let after = args[at..].iter().cloned();
-    Some(before.chain(options).chain(after).chain(target).collect())
+    Some(before.chain(options).chain(after).chain(targets).collect())
 }
 
 /// How names are resolved without a flag: by the environment, or else as a pod's programs do.

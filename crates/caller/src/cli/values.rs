@@ -1,14 +1,14 @@
 //! How the values of flags are written.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::str::FromStr;
 
 use http::{HeaderName, HeaderValue};
 
 use crate::dns::Families;
-use crate::expectation::Expectation;
-use crate::failure::FailureKind;
 use crate::target::{ParseTargetError, Target};
+use crate::targets::{self, Check};
 
 /// A name server's address; its port is 53 unless given.
 #[derive(Clone, Copy, Debug)]
@@ -105,10 +105,11 @@ fn is_one_letter_off(text: &str, word: &str) -> bool {
     }
 }
 
-pub(super) fn parse_expectation(text: &str) -> Result<Expectation, String> {
-    text.parse().map_err(|_| {
-        let kinds = FailureKind::ALL.iter().map(|kind| kind.label());
-        let kinds: Vec<_> = kinds.collect();
-        format!("expected ok, blocked or one of {}", kinds.join(", "))
-    })
+/// What a file of targets says.
+#[derive(Clone, Debug)]
+pub(super) struct TargetsFile(pub(super) Vec<Check>);
+
+pub(super) fn parse_targets(path: &str) -> Result<TargetsFile, String> {
+    let checks = targets::read(Path::new(path));
+    checks.map(TargetsFile).map_err(|error| error.to_string())
 }

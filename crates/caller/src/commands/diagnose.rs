@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio::time::Instant;
 
 use super::print;
+use crate::failure::FailureKind;
 use crate::listening;
 use crate::probe::{Probe, ProbeConfig};
 use crate::report::Report;
@@ -22,14 +23,26 @@ const CALLS: usize = 8;
 /// No further call begins after so long.
 const CALLS_TIME: Duration = Duration::from_secs(3);
 
-/// Calls every address and prints each step.
+/// Calls every address of each target, one target after the other, and prints each step.
 ///
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(probe: ProbeConfig) -> anyhow::Result<ExitCode> {
+pub async fn run(probes: Vec<ProbeConfig>) -> anyhow::Result<ExitCode> {
+    let mut kind = None;
+    for (number, probe) in probes.into_iter().enumerate() {
+        if number > 0 {
+            print("\n")?;
+        }
+        let failed = diagnose(&Probe::new(probe)).await?;
+        kind = kind.or(failed);
+    }
+    Ok(kind.map_or(0, FailureKind::exit_code).into())
+}
+
+/// Prints each step of a target's calls, and gives the kind of the first failure.
+async fn diagnose(probe: &Probe) -> anyhow::Result<Option<FailureKind>> {
     let start = Instant::now();
-    let probe = Probe::new(probe);
     let reports = probe.round().await.calls.all().await;
     let mut again = Vec::new();
     if let [report] = reports.as_slice()
@@ -49,8 +62,7 @@ pub async fn run(probe: ProbeConfig) -> anyhow::Result<ExitCode> {
         marks,
     };
     print(&without_success(diagnosis.to_string(), "\\x20"))?;
-    let kind = reports.iter().chain(&again).find_map(Report::kind);
-    Ok(kind.map_or(0, |kind| kind.exit_code()).into())
+    Ok(reports.iter().chain(&again).find_map(Report::kind))
 }
 
 /// Shows what this pod listens at.

@@ -1,4 +1,4 @@
-//! The loop: a round of calls, again and again.
+//! The loop: a round of calls of each target, again and again.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,13 +10,14 @@ use runtime::admin::{self, Hosts, Readiness};
 use runtime::listen::{BindError, ListenAddr};
 use runtime::output::Lines;
 use runtime::server::Server;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::ticker::Ticker;
 use super::wait::{EndedRound, wait};
-use crate::expectation::Expectation;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TargetMetrics};
 use crate::page::{Page, Routes};
 use crate::probe::{Probe, ProbeConfig};
 use crate::report::Report;
@@ -26,16 +27,10 @@ use crate::views::Format;
 /// What to call and how often.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How to call.
-    pub probe: ProbeConfig,
-    /// From the start of a call to the start of the next; zero: one after another.
-    pub interval: Duration,
-    /// Before the first call, try in silence until one succeeds, for at most so long.
-    pub wait: Duration,
-    /// Stop after this many calls.
-    pub count: Option<u64>,
-    /// Stop so long after the first call began.
-    pub duration: Option<Duration>,
+    /// How to call, for each target.
+    pub probes: Vec<ProbeConfig>,
+    /// How often and for how long each target is called.
+    pub schedule: Schedule,
     /// Stop once the pods that answered at first have been replaced by others.
     pub until_replaced: bool,
     /// How much to say of each call.
@@ -46,6 +41,19 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// The pod that this is, for the page.
     pub name: Option<String>,
+}
+
+/// How often and for how long a target is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// From the start of a call to the start of the next; zero: one after another.
+    pub interval: Duration,
+    /// Before the first call, try in silence until one is as expected, for at most so long.
+    pub wait: Duration,
+    /// Stop after this many calls of the target.
+    pub count: Option<u64>,
+    /// Stop so long after the first call began.
+    pub duration: Option<Duration>,
 }
 
 /// Listen address of the page, the probes and the metrics.
@@ -65,13 +73,11 @@ const DEFAULT_ADMIN: ListenAddr = ListenAddr {
 
 /// A caller whose admin port is open.
 pub struct Caller {
-    config: Config,
+    schedule: Schedule,
     admin: Option<(Server, SocketAddr)>,
     readiness: Readiness,
-    stats: Arc<Stats>,
-    metrics: Metrics,
-    probe: Probe,
-    lines: Lines,
+    calling: Vec<Calling>,
+    printer: Printer,
 }
 
 /// Opens the admin port. Each report will be written to `lines`. Must be called inside a Tokio runtime.
@@ -94,19 +100,42 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
             Err(error) => return Err(error),
         },
     };
-    let probe = Probe::new(config.probe.clone());
-    let stats = Arc::new(Stats::new(
-        Arc::clone(probe.target()),
-        config.until_replaced,
-    ));
-    let page = Page::new(config.name.clone(), config.interval, Arc::clone(&stats));
-    let (metrics, registry) = Metrics::new(lines.dropped());
-    // In its search list a pod finds the zone of its cluster.
-    let conf = config.probe.resolver.source.read().ok();
+    // In its search list a pod finds the zone of its cluster. All targets are resolved alike.
+    let resolver = config.probes.first().map(|probe| &probe.resolver);
+    let conf = resolver.and_then(|resolver| resolver.source.read().ok());
     let search = conf
         .iter()
         .flat_map(|conf| conf.search.iter().map(String::as_str));
-    let hosts = Hosts::new(config.admin_hosts.clone(), search);
+    let hosts = Hosts::new(config.admin_hosts, search);
+    let (metrics, registry) = Metrics::new(lines.dropped());
+    let targets = config.probes.len();
+    let printer = Printer {
+        format: config.format,
+        names_target: targets > 1,
+        lines,
+    };
+    let changed = Arc::new(watch::Sender::new(()));
+    let calling = |probe: ProbeConfig| {
+        let check = (
+            Arc::new(probe.check.target.clone()),
+            probe.check.expectation,
+        );
+        let changed = Arc::clone(&changed);
+        Calling {
+            metrics: metrics.of(&probe.check.target, targets),
+            stats: Arc::new(Stats::new(check, targets, config.until_replaced, changed)),
+            probe: Probe::new(probe),
+            printer: printer.clone(),
+        }
+    };
+    let calling: Vec<Calling> = config.probes.into_iter().map(calling).collect();
+    let stats = calling.iter().map(|calling| Arc::clone(&calling.stats));
+    let page = Page::new(
+        config.name,
+        config.schedule.interval,
+        stats.collect(),
+        Arc::clone(&changed),
+    );
     let admin = admin::Admin::new(readiness.clone(), registry);
     let routes = Routes::new(Arc::new(page), admin, hosts);
     let admin = listener.and_then(|listener| {
@@ -115,20 +144,21 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
         Some((server, address))
     });
     Ok(Caller {
-        config,
+        schedule: config.schedule,
         admin,
         readiness,
-        stats,
-        metrics,
-        probe,
-        lines,
+        calling,
+        printer,
     })
 }
 
 impl Config {
     /// Whether the run ends by itself.
     pub fn has_end(&self) -> bool {
-        self.count.is_some() || self.duration.is_some() || self.until_replaced
+        let Schedule {
+            count, duration, ..
+        } = self.schedule;
+        count.is_some() || duration.is_some() || self.until_replaced
     }
 }
 
@@ -139,113 +169,157 @@ impl Caller {
     }
 
     /// Calls until `shutdown` completes, or until it has called often or long enough; writes a block
-    /// for each call, and the summary at the end. A round that is under way is finished first.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Summary {
+    /// for each call, and the summaries at the end. A round that is under way is finished first.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<Summary> {
         let Self {
-            config,
+            schedule,
             admin,
             readiness,
-            stats,
-            metrics,
-            probe,
-            lines,
+            calling,
+            printer,
         } = self;
         if let Some((server, address)) = admin {
             info!(%address, "admin is listening");
             tokio::spawn(server.run(std::future::pending()));
         }
-        let printer = Printer {
-            format: config.format,
-            lines,
-        };
-        let observers: [&dyn Observer; 3] = [&metrics, &*stats, &printer];
+        let stats: Vec<_> = calling.iter().map(|one| Arc::clone(&one.stats)).collect();
+        let (stop, _) = watch::channel(false);
+        let start = Instant::now();
+        let targets = calling.len() as u32;
+        let mut loops = JoinSet::new();
+        for (number, calling) in (0..).zip(calling) {
+            // The targets' calls are spread over the interval.
+            let first = start + schedule.interval * number / targets;
+            loops.spawn(calling.run(schedule, start, first, stop.subscribe()));
+        }
         let mut shutdown = pin!(shutdown);
-        let mut calls = 0;
         let mut stopping = false;
-        if !config.wait.is_zero() {
+        loop {
             tokio::select! {
-                () = &mut shutdown => stopping = true,
-                waited = wait(&probe, Expectation::Ok, config.wait) => {
-                    calls += observe(waited, &observers);
+                ended = loops.join_next() => match ended {
+                    None => break,
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                },
+                () = &mut shutdown, if !stopping => {
+                    stopping = true;
+                    readiness.set(false);
+                    stop.send_replace(true);
                 }
             }
         }
-        let end = config.duration.map(|duration| Instant::now() + duration);
+        let summaries: Vec<Summary> = stats.iter().map(|stats| stats.summary()).collect();
+        printer.print(&printer.format.summaries(&summaries)).await;
+        summaries
+    }
+}
+
+/// The calls of one target, and who follows them.
+struct Calling {
+    probe: Probe,
+    stats: Arc<Stats>,
+    metrics: TargetMetrics,
+    printer: Printer,
+}
+
+impl Calling {
+    /// Calls until it is told to stop, or has called often or long enough. `first` is when its first call
+    /// is due, and `start` when the run began.
+    async fn run(
+        self,
+        schedule: Schedule,
+        start: Instant,
+        first: Instant,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let mut calls = 0;
+        let mut begin = start;
+        if !schedule.wait.is_zero() {
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return,
+                waited = wait(&self.probe, schedule.wait) => calls += self.observe(waited),
+            }
+            begin = Instant::now();
+        }
+        let end = schedule.duration.map(|duration| begin + duration);
         let mut stop = pin!(async {
             tokio::select! {
-                () = &mut shutdown => {}
-                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+                () = sleep_until(end.unwrap_or(start)), if end.is_some() => {}
             }
         });
-        let mut ticker = Ticker::new(config.interval);
-        if calls > 0 {
+        let mut ticker = Ticker::new(first, schedule.interval);
+        if calls > 0 && first <= begin {
             // That tick is the one of the call which has been made.
             ticker.tick().await;
         }
-        while !stopping && config.count.is_none_or(|count| calls < count) {
+        let mut is_stopping = false;
+        while !is_stopping && schedule.count.is_none_or(|count| calls < count) {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = ticker.tick() => {}
             }
-            let mut round = pin!(make_round(&probe, &printer, &observers));
+            let mut round = pin!(self.make_round());
             calls += tokio::select! {
                 made = &mut round => made,
                 () = &mut stop => {
-                    stopping = true;
-                    readiness.set(false);
+                    is_stopping = true;
                     round.await
                 }
             };
-            if stats.is_rollout_seen() {
+            if self.stats.is_rollout_seen() {
                 break;
             }
         }
-        let summary = stats.summary();
-        printer.print(&config.format.summary(&summary)).await;
-        summary
     }
-}
 
-/// Tells of a round that has ended. Gives the number of its calls.
-fn observe(EndedRound { lookup, reports }: EndedRound, observers: &[&dyn Observer]) -> u64 {
-    for observer in observers {
-        if let Some(lookup) = &lookup {
-            observer.lookup(lookup);
-        }
-        for report in &reports {
-            observer.call(report);
-        }
-        observer.round_ended();
+    fn observers(&self) -> [&dyn Observer; 3] {
+        [&self.metrics, &*self.stats, &self.printer]
     }
-    reports.len() as u64
-}
 
-/// Makes a round of calls, and tells of each as it ends. Gives their number.
-async fn make_round(probe: &Probe, printer: &Printer, observers: &[&dyn Observer]) -> u64 {
-    let mut round = probe.round().await;
-    if let Some(lookup) = &round.lookup {
-        for observer in observers {
-            observer.lookup(lookup);
+    /// Tells of a round that has ended. Gives the number of its calls.
+    fn observe(&self, EndedRound { lookup, reports }: EndedRound) -> u64 {
+        for observer in self.observers() {
+            if let Some(lookup) = &lookup {
+                observer.lookup(lookup);
+            }
+            for report in &reports {
+                observer.call(report);
+            }
+            observer.round_ended();
         }
+        reports.len() as u64
     }
-    let mut calls = 0;
-    while let Some(report) = round.calls.next().await {
-        printer.lines.room().await;
-        for observer in observers {
-            observer.call(&report);
+
+    /// Makes a round of calls, and tells of each as it ends. Gives their number.
+    async fn make_round(&self) -> u64 {
+        let mut round = self.probe.round().await;
+        if let Some(lookup) = &round.lookup {
+            for observer in self.observers() {
+                observer.lookup(lookup);
+            }
         }
-        calls += 1;
+        let mut calls = 0;
+        while let Some(report) = round.calls.next().await {
+            self.printer.lines.room().await;
+            for observer in self.observers() {
+                observer.call(&report);
+            }
+            calls += 1;
+        }
+        for observer in self.observers() {
+            observer.round_ended();
+        }
+        calls
     }
-    for observer in observers {
-        observer.round_ended();
-    }
-    calls
 }
 
 /// Writes a block for each call.
+#[derive(Clone)]
 struct Printer {
     format: Format,
+    names_target: bool,
     lines: Lines,
 }
 
@@ -263,6 +337,6 @@ impl Printer {
 
 impl Observer for Printer {
     fn call(&self, report: &Report) {
-        self.append(&self.format.report(report));
+        self.append(&self.format.report(report, self.names_target));
     }
 }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 /// Ticks from start to start. A call that takes longer than the interval skips ticks.
 pub(super) struct Ticker(Option<tokio::time::Interval>);
 
 impl Ticker {
-    pub(super) fn new(every: Duration) -> Self {
+    /// Ticks at `first`, and then `every` so often; at any time, if that is zero.
+    pub(super) fn new(first: Instant, every: Duration) -> Self {
         Self((!every.is_zero()).then(|| {
-            let mut ticks = interval(every);
+            let mut ticks = interval_at(first, every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             ticks
         }))
@@ -40,7 +41,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_call_skips_ticks_and_never_bunches_them() {
         let start = Instant::now();
-        let mut ticker = Ticker::new(EVERY);
+        let mut ticker = Ticker::new(start, EVERY);
         let mut starts = Vec::new();
         for call in [1, 25, 1, 1] {
             ticker.tick().await;

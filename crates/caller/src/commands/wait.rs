@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::dns::Lookup;
-use crate::expectation::Expectation;
 use crate::probe::Probe;
 use crate::report::Report;
 
@@ -26,13 +25,13 @@ pub(super) struct EndedRound {
 
 /// Makes rounds until all calls of one are as expected, for at most so long: another begins only where it
 /// has some time left to succeed. Gives the last round.
-pub(super) async fn wait(probe: &Probe, expectation: Expectation, within: Duration) -> EndedRound {
+pub(super) async fn wait(probe: &Probe, within: Duration) -> EndedRound {
     let start = Instant::now();
     loop {
         let left = within.saturating_sub(start.elapsed());
         let mut round = probe.round_within(left).await;
         let reports = round.calls.all().await;
-        let is_met = reports.iter().all(|report| expectation.is_met_by(report));
+        let is_met = reports.iter().all(Report::is_as_expected);
         if is_met || start.elapsed() + 2 * PAUSE > within {
             let lookup = round.lookup;
             return EndedRound { lookup, reports };

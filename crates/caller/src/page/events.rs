@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Page;
 use super::status::Known;
+use crate::stats::Stats;
 
 /// At least so long between two events, however fast the calls are.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -16,12 +17,24 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// At most so long, so that both ends know that the other is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Sends events until nobody takes them: all that is not `known` at first, then what is new.
-pub(super) async fn feed(page: Arc<Page>, mut known: Known, events: mpsc::Sender<Bytes>) {
-    let mut changed = page.stats.changes();
+/// Sends events until nobody takes them: of one target all that is not `known` at first, then what is new;
+/// or the overview of all targets (`None`).
+pub(super) async fn feed(
+    page: Arc<Page>,
+    stats: Option<Arc<Stats>>,
+    mut known: Known,
+    events: mpsc::Sender<Bytes>,
+) {
+    let mut changed = page.changed.subscribe();
     loop {
-        let (json, now_known) = page.status(&known);
-        known = now_known;
+        let json = match &stats {
+            Some(stats) => {
+                let (json, now_known) = page.status(stats, &known);
+                known = now_known;
+                json
+            }
+            None => page.overview(),
+        };
         let event = format!("id: {}\nretry: 1000\ndata: {json}\n\n", known.event_id());
         if events.send(event.into()).await.is_err() {
             return;

@@ -1,11 +1,14 @@
 //! The live page of a running caller, on the admin port:
 //!
 //! - `GET /` -- the page: one file, which asks nobody but this caller for anything.
-//! - `GET /status.json` -- the same data, once; [`status`] says what is in it.
-//! - `GET /events` -- the same data as server-sent events, whenever a round of calls has ended.
+//! - `GET /status.json` -- the same data, once; [`status`] says what is in it. With several targets that is an
+//!   overview ([`overview`]), and `?target=LABEL` asks for one of them.
+//! - `GET /events` -- the same data as server-sent events, whenever a round of calls has ended; `?target=LABEL`
+//!   as well.
 //! - the routes of [`runtime::admin`].
 
 mod events;
+mod overview;
 mod routes;
 mod status;
 
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 pub(crate) use self::routes::Routes;
 use crate::stats::Stats;
@@ -27,18 +31,32 @@ pub(crate) struct Page {
     /// Another with every start: numbers of calls are to be compared within one start only.
     instance: String,
     started: Timestamp,
-    stats: Arc<Stats>,
+    /// What is known of each target.
+    stats: Vec<Arc<Stats>>,
+    /// Tells that a round of one of them has ended.
+    changed: Arc<watch::Sender<()>>,
 }
 
 impl Page {
     /// A page of a run that begins now.
-    pub(crate) fn new(name: Option<String>, interval: Duration, stats: Arc<Stats>) -> Self {
+    pub(crate) fn new(
+        name: Option<String>,
+        interval: Duration,
+        stats: Vec<Arc<Stats>>,
+        changed: Arc<watch::Sender<()>>,
+    ) -> Self {
         Self {
             name,
             interval,
             instance: format!("{:016x}", rand::random::<u64>()),
             started: Timestamp::now(),
             stats,
+            changed,
         }
+    }
+
+    /// Whether there are several targets.
+    fn is_of_several(&self) -> bool {
+        self.stats.len() > 1
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::status::Known;
 use super::{Page, events};
+use crate::target::percent_decoded;
 
 const HTML: &str = include_str!("page.html");
 
@@ -38,29 +39,64 @@ pub(crate) struct Routes {
     admin: Admin,
     hosts: Arc<Hosts>,
     streams: Arc<Semaphore>,
-    status: Arc<Cached<Bytes>>,
+    /// What is rendered: the overview, and each target's status.
+    status: Arc<[Cached<Bytes>]>,
+}
+
+/// What a request is for, of the targets.
+#[derive(Clone, Copy, Debug)]
+enum Selected {
+    /// All of them.
+    Overview,
+    /// One of them, by its number.
+    One(usize),
 }
 
 impl Routes {
     pub(crate) fn new(page: Arc<Page>, admin: Admin, hosts: Hosts) -> Self {
+        let rendered = (0..=page.stats.len()).map(|_| Cached::default());
         Self {
+            status: rendered.collect(),
             page,
             admin,
             hosts: Arc::new(hosts),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-            status: Arc::default(),
         }
     }
 
-    fn status(&self) -> Response<Body> {
-        let status = self.status.get(|| {
-            let (json, _) = self.page.status(&Known::default());
-            json.into()
+    /// What `?target=LABEL` asks for; without it the one target, or the overview of several.
+    fn selected(&self, head: &Parts) -> Option<Selected> {
+        let query = head.uri.query().unwrap_or_default();
+        let mut fields = query.split('&');
+        let Some(label) = fields.find_map(|field| field.strip_prefix("target=")) else {
+            return Some(match self.page.is_of_several() {
+                true => Selected::Overview,
+                false => Selected::One(0),
+            });
+        };
+        let label = percent_decoded(label);
+        let mut stats = self.page.stats.iter();
+        let found = stats.position(|stats| {
+            let target = stats.target();
+            target.label().as_bytes() == label
         });
+        found.map(Selected::One)
+    }
+
+    fn status(&self, selected: Selected) -> Response<Body> {
+        let status = match selected {
+            Selected::Overview => self.status[0].get(|| self.page.overview().into()),
+            Selected::One(number) => self.status[number + 1].get(|| {
+                let (json, _) = self
+                    .page
+                    .status(&self.page.stats[number], &Known::default());
+                json.into()
+            }),
+        };
         answer("application/json", status)
     }
 
-    fn events(&self, head: &Parts) -> Response<Body> {
+    fn events(&self, selected: Selected, head: &Parts) -> Response<Body> {
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
             let mut response = answer("text/plain; charset=utf-8", "too many pages are open\n");
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -70,8 +106,12 @@ impl Routes {
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
         let (sender, events) = mpsc::channel(1);
         let (page, known) = (Arc::clone(&self.page), Known::from_event_id(id));
+        let stats = match selected {
+            Selected::Overview => None,
+            Selected::One(number) => Some(Arc::clone(&page.stats[number])),
+        };
         tokio::spawn(async move {
-            events::feed(page, known, sender).await;
+            events::feed(page, stats, known, sender).await;
             drop(permit);
         });
         answer("text/event-stream", Body::Stream(events))
@@ -89,10 +129,15 @@ impl Handler for Routes {
             *response.status_mut() = Hosts::MISDIRECTED;
             return Reply::Now(response);
         }
-        Reply::Now(match (&head.method, path) {
-            (&Method::GET | &Method::HEAD, "/") => html(),
-            (&Method::GET | &Method::HEAD, "/status.json") => self.status(),
-            (&Method::GET, "/events") => self.events(head),
+        Reply::Now(match (&head.method, path, self.selected(head)) {
+            (&Method::GET | &Method::HEAD, "/", _) => html(),
+            (&Method::GET | &Method::HEAD, "/status.json", Some(selected)) => self.status(selected),
+            (&Method::GET, "/events", Some(selected)) => self.events(selected, head),
+            (&Method::GET | &Method::HEAD, "/status.json" | "/events", None) => {
+                let mut response = answer("text/plain; charset=utf-8", "no such target\n");
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                response
+            }
             _ => self.admin.respond(head),
         })
     }

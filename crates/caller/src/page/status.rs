@@ -25,6 +25,10 @@
 //! null. `failures` are the last 20, the newest last, and `calls` the last 360, numbered from
 //! `first_call`. `pod` is who answered: the pod, or its address where it does not say. An event has the
 //! calls since the one before; its id is `instance:number`, the number being that of the next call.
+//!
+//! Of one of several targets there is `target` as well, its name or its URL; and of one whose calls are to
+//! fail, `expectation`. Where something else than a success is expected, `state`, `ok`, `last_success` and
+//! `failures` are about what came to that and what did not.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -35,10 +39,15 @@ use runtime::escape::EscapedJson;
 use serde::Serialize;
 
 use super::Page;
+use crate::expectation::Expectation;
+use crate::failure::FailureKind;
 use crate::report::Report;
-use crate::stats::{Call, History, Period, State};
+use crate::stats::{Call, History, Period, State, Stats, Unexpected};
 use crate::verdict;
 use crate::views::{json, summary};
+
+/// What happened where a call succeeded that was to fail.
+const SUCCEEDED: &str = "the call succeeded";
 
 /// Kinds of recent failures that are shown, by who failed.
 const MAX_RECENT: usize = 5;
@@ -48,6 +57,10 @@ struct Status<'a, L, S> {
     instance: &'a str,
     version: &'static str,
     name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expectation: Option<String>,
     interval_ms: f64,
     started: String,
     time: String,
@@ -108,6 +121,9 @@ struct FailureView<'a> {
 struct CallView<'a> {
     time: String,
     result: &'static str,
+    /// Where it is not what `result` says: a failure that was expected, or a success that was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_expected: Option<bool>,
     pod: Option<&'a str>,
     address: Option<SocketAddr>,
     phases_ms: BTreeMap<&'static str, f64>,
@@ -140,12 +156,14 @@ impl Known {
 }
 
 impl Page {
-    /// The status as JSON, with the calls that are not `known`, and what is known after it.
-    pub(super) fn status(&self, known: &Known) -> (String, Known) {
+    /// The status of a target as JSON, with the calls that are not `known`, and what is known after it.
+    pub(super) fn status(&self, stats: &Stats, known: &Known) -> (String, Known) {
         let State {
             summary: totals,
             history,
-        } = &*self.stats.state();
+        } = &*stats.state();
+        let is_of_several = self.is_of_several();
+        let expectation = totals.expectation();
         let from = match known.instance == self.instance {
             true => known.number,
             false => 0,
@@ -157,10 +175,12 @@ impl Page {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
             name: self.name.as_deref(),
+            target: is_of_several.then(|| totals.target().label()),
+            expectation: (expectation != Expectation::Ok).then(|| expectation.to_string()),
             interval_ms: json::millis(self.interval),
             started: json::time(self.started),
             time: json::time(Timestamp::now()),
-            state: now.map_or("waiting", |verdict| verdict.now.condition.label()),
+            state: state(history),
             state_since: now.map(|verdict| json::time(verdict.now.since)),
             cause_since: now.and_then(|verdict| Some(json::time(verdict.cause?.1))),
             recent: recent(history),
@@ -168,9 +188,12 @@ impl Page {
             ok: now.map(|verdict| verdict.ok),
             since: now.map(|verdict| json::time(verdict.since)),
             last_success: history.last_success.map(json::time),
-            last: history.last.as_ref().map(json::call),
+            last: history
+                .last
+                .as_ref()
+                .map(|report| json::call(report, is_of_several)),
             next: history.last.as_ref().and_then(next),
-            summary: summary::json(totals),
+            summary: summary::json_summary(totals, is_of_several),
             failures: failures.map(|(n, report)| failure(*n, report)).collect(),
             first_call,
             calls: calls.map(call).collect(),
@@ -184,21 +207,37 @@ impl Page {
     }
 }
 
+/// How the calls of a target are going, in a word.
+pub(super) fn state(history: &History) -> &'static str {
+    let now = history.health.verdict();
+    now.map_or("waiting", |verdict| verdict.now.condition.label())
+}
+
+/// What happened in place of what was expected.
+pub(super) fn message(unexpected: &Unexpected) -> &'static str {
+    match unexpected {
+        Unexpected::Failed(failure) => verdict::what(failure),
+        Unexpected::Succeeded => SUCCEEDED,
+    }
+}
+
 /// The calls that the verdict is made of.
 fn recent(history: &History) -> Recent<'_> {
     let (calls, failed) = history.health.recent();
     let mut counts = BTreeMap::new();
     for call in history.recent_calls() {
-        let Some(kind) = call.failure else { continue };
+        if call.is_as_expected {
+            continue;
+        }
         let status = call.status.map(|status| status.as_u16());
-        let key = (kind, status, call.backend.as_deref(), call.address);
+        let key = (call.failure, status, call.backend.as_deref(), call.address);
         *counts.entry(key).or_insert(0) += 1;
     }
     let mut failures: Vec<RecentFailure<'_>> = counts
         .into_iter()
         .map(|((kind, status, pod, address), calls)| RecentFailure {
-            kind: kind.label(),
-            message: verdict::words(kind),
+            kind: kind.map_or("ok", FailureKind::label),
+            message: kind.map_or(SUCCEEDED, verdict::words),
             status,
             pod,
             address,
@@ -215,13 +254,15 @@ fn recent(history: &History) -> Recent<'_> {
 }
 
 fn before(before: &Period, now: &Period) -> Before {
-    let failure = before.failure.as_ref();
+    let unexpected = before.unexpected.as_ref();
     Before {
         state: before.condition.label(),
         since: json::time(before.since),
         until: json::time(now.since),
-        kind: failure.map(|failure| failure.kind.label()),
-        message: failure.map(verdict::what),
+        kind: unexpected
+            .and_then(Unexpected::kind)
+            .map(FailureKind::label),
+        message: unexpected.map(message),
     }
 }
 
@@ -246,6 +287,7 @@ fn call(call: &Call) -> CallView<'_> {
     CallView {
         time: json::time(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
+        as_expected: (call.is_as_expected == call.failure.is_some()).then_some(call.is_as_expected),
         pod: call.backend.as_deref(),
         address: call.address,
         phases_ms: json::timings(&call.timings),

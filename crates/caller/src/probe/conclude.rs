@@ -34,6 +34,8 @@ impl Conclusion {
             // hyper reads no further once it cannot make sense of what it has read.
             _ if error.is_parse() => malformed(&error),
             Some(End::Failed(error)) => (kind(&error), Cause::Os(error)),
+            // As a server of TLS 1.3 does that wants another certificate than it was shown.
+            Some(End::Tls(error)) => (FailureKind::TlsHandshake, Cause::Tls(error)),
             Some(End::Closed) if received.bytes == 0 => (FailureKind::EmptyReply, Cause::Closed),
             Some(End::Closed) => (FailureKind::Incomplete, Cause::Closed),
             None => malformed(&error),

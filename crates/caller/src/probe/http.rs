@@ -1,6 +1,7 @@
 //! The request and its response, on a connection that stands. Nothing is done behind the caller's back:
 //! no proxy, no redirect, no retry.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,6 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,9 +18,10 @@ use super::conclude::Conclusion;
 use super::config::{HttpConfig, Keep};
 use super::proxy;
 use super::request::request;
+use super::stream::Stream;
 use super::tap::{Evidence, Tap};
 use crate::failure::{Cause, FailureKind, MAX_EVIDENCE, Received};
-use crate::report::{Response, Wire};
+use crate::report::{Response, Tls, Wire};
 use crate::target::Target;
 
 /// curl has no limit on the number of fields, hyper's own is 100. So many take 64 KB while a head is
@@ -37,6 +38,8 @@ const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: Sender,
+    /// What the server showed of itself, over TLS.
+    pub(super) tls: Option<Arc<Tls>>,
     evidence: Evidence,
     /// When the last response ended. `None` for a new connection.
     idle_since: Option<Instant>,
@@ -79,7 +82,11 @@ pub(super) struct ExchangeError {
 
 impl Connection {
     /// Prepares a connection for requests. Over HTTP/2 this sends the preface.
-    pub(super) async fn new(stream: TcpStream, config: &HttpConfig) -> hyper::Result<Self> {
+    pub(super) async fn new(
+        stream: Stream,
+        tls: Option<Arc<Tls>>,
+        config: &HttpConfig,
+    ) -> hyper::Result<Self> {
         let (tap, evidence) = Tap::new(stream, config.keep.wire);
         let io = TokioIo::new(tap);
         let (sender, driver) = if config.http2 {
@@ -99,6 +106,7 @@ impl Connection {
         };
         Ok(Self {
             sender,
+            tls,
             evidence,
             idle_since: None,
             _driver: AbortOnDrop(driver.abort_handle()),

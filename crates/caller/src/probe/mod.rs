@@ -1,30 +1,42 @@
 //! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each
 //! stage is a function that returns what it saw and how long it took.
 
+mod certificate;
 mod conclude;
 mod config;
 mod connect;
 mod http;
 mod proxy;
 mod request;
+mod stream;
 mod tap;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ::http::Method;
 use jiff::Timestamp;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::config::{HttpConfig, Keep};
 use self::connect::{ConnectError, connect};
 use self::http::{Connection, Exchange, ExchangeError};
+use self::stream::Stream;
+use self::tls::{Handshake, HandshakeError};
 use crate::dns::{Host, Lookup, Resolver};
+use crate::expectation::Expectation;
+use crate::expected_status::ExpectedStatus;
 use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
-use crate::report::{Outcome, Phase, Report, Timings};
-use crate::target::Target;
+use crate::report::{Outcome, Phase, Report, Timings, Tls};
+use crate::target::{Scheme, Target};
+use crate::targets::Check;
+use crate::trust::Trust;
 
 /// How many addresses are called at once: enough that a few dead ones do not hold up the rest, and few
 /// enough to bound memory.
@@ -33,16 +45,39 @@ const AT_ONCE: usize = 16;
 /// How to call.
 #[derive(Clone, Debug)]
 pub struct ProbeConfig {
-    /// What to call.
-    pub target: Target,
+    /// What to call, and what is expected of it.
+    pub check: Check,
     /// How names are resolved.
     pub resolver: Resolver,
     /// How requests are made.
     pub http: HttpConfig,
+    /// Whom TLS trusts.
+    pub trust: Trust,
     /// Longest time for a whole call, the lookup included.
     pub timeout: Duration,
     /// Call every address of the name, not only the first that takes a connection.
     pub each_address: bool,
+}
+
+impl ProbeConfig {
+    /// How the control is called, if there is one: with GET, on a connection of its own, for any 2xx.
+    fn control(&self) -> Option<Self> {
+        let target = self.check.control.clone()?;
+        let mut http = self.http.clone();
+        http.method = Method::GET;
+        http.expected_status = ExpectedStatus::default();
+        http.keep_alive = false;
+        Some(Self {
+            check: Check {
+                target,
+                expectation: Expectation::Ok,
+                control: None,
+            },
+            http,
+            each_address: false,
+            ..self.clone()
+        })
+    }
 }
 
 /// Calls a target, as often as it is asked to.
@@ -52,8 +87,12 @@ pub struct Probe(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     target: Arc<Target>,
+    expectation: Expectation,
+    control: Option<Probe>,
     resolver: Resolver,
     http: HttpConfig,
+    /// For `https`.
+    tls: Option<tls::Client>,
     timeout: Duration,
     each_address: bool,
     /// The connections that are kept alive.
@@ -78,6 +117,16 @@ pub struct Round {
 pub struct Calls {
     waiting: std::vec::IntoIter<Call>,
     running: JoinSet<Report>,
+    /// The call of the control, if there is one, until it has ended.
+    controlling: JoinSet<Report>,
+    control: Option<Arc<Report>>,
+}
+
+/// What is seen of a call on the way, whatever it comes to.
+#[derive(Debug, Default)]
+struct Seen {
+    timings: Timings,
+    tls: Option<Arc<Tls>>,
 }
 
 /// A call that is still to be made.
@@ -99,17 +148,26 @@ struct Call {
 impl Probe {
     /// Prepares to call; nothing is sent.
     pub fn new(config: ProbeConfig) -> Self {
+        let control = config.control().map(Self::new);
         let ProbeConfig {
-            target,
+            check,
             resolver,
             http,
+            trust,
             timeout,
             each_address,
         } = config;
+        let tls = (check.target.scheme == Scheme::Https).then(|| {
+            let client = tls::Client::new(trust, http.http2);
+            client.expect("ring has every version of TLS that is asked for")
+        });
         Self(Arc::new(Inner {
-            target: Arc::new(target),
+            target: Arc::new(check.target),
+            expectation: check.expectation,
+            control,
             resolver,
             http,
+            tls,
             timeout,
             each_address,
             kept: Mutex::default(),
@@ -119,6 +177,11 @@ impl Probe {
     /// What is called.
     pub fn target(&self) -> &Arc<Target> {
         &self.0.target
+    }
+
+    /// What its calls are expected to come to.
+    pub fn expectation(&self) -> Expectation {
+        self.0.expectation
     }
 
     /// Resolves the target's name, and prepares the calls. They are made as [`Calls::next`] is asked for
@@ -132,6 +195,10 @@ impl Probe {
         let timeout = within.min(self.0.timeout);
         let started = Timestamp::now();
         let start = Instant::now();
+        let mut controlling = JoinSet::new();
+        if let Some(control) = self.0.control.clone() {
+            controlling.spawn(control.only_call_within(timeout));
+        }
         let (lookup, addresses) = self.addresses(start + timeout).await;
         if let Ok((first, others)) = &addresses {
             self.kept()
@@ -159,9 +226,16 @@ impl Probe {
             calls: Calls {
                 waiting: calls.into_iter(),
                 running: JoinSet::new(),
+                controlling,
+                control: None,
             },
             lookup,
         }
+    }
+
+    /// A round of one call, in a box, as a round that has another one in it.
+    fn only_call_within(self, within: Duration) -> Pin<Box<dyn Future<Output = Report> + Send>> {
+        Box::pin(async move { self.round_within(within).await.only_call().await })
     }
 
     /// The addresses to call, and the lookup that found them.
@@ -212,9 +286,9 @@ impl Probe {
         (first, others): &(SocketAddr, Vec<SocketAddr>),
         request_id: &str,
         deadline: Instant,
-        timings: &mut Timings,
+        seen: &mut Seen,
     ) -> (SocketAddr, Outcome) {
-        let outcome = self.attempt(*first, request_id, deadline, timings).await;
+        let outcome = self.attempt(*first, request_id, deadline, seen).await;
         if is_connected(&outcome) {
             return (*first, outcome);
         }
@@ -222,7 +296,7 @@ impl Probe {
             if Instant::now() >= deadline {
                 break;
             }
-            let outcome = self.attempt(address, request_id, deadline, timings).await;
+            let outcome = self.attempt(address, request_id, deadline, seen).await;
             if is_connected(&outcome) {
                 return (address, outcome);
             }
@@ -230,29 +304,38 @@ impl Probe {
         (*first, outcome)
     }
 
-    /// Connects to an address, unless a connection to it is kept, and makes one request.
+    /// Connects to an address, unless a connection to it is kept, and makes one request, if that is what the
+    /// target is for.
     async fn attempt(
         &self,
         address: SocketAddr,
         request_id: &str,
         deadline: Instant,
-        timings: &mut Timings,
+        seen: &mut Seen,
     ) -> Outcome {
         let start = Instant::now();
         let Inner { target, http, .. } = &*self.0;
         let mut connection = match self.kept_connection(address).await {
             Some(connection) => connection,
-            None => match self.connect(address, deadline, timings).await {
-                Ok(connection) => connection,
-                Err(failure) => return Outcome::Failed(failure, None),
-            },
+            None => {
+                let connected = match self.connect(address, deadline, seen).await {
+                    Ok(_) if target.scheme == Scheme::Tcp => return Outcome::Connected,
+                    Ok(stream) => self.speak_http(stream, start, deadline, seen).await,
+                    Err(failure) => Err(failure),
+                };
+                match connected {
+                    Ok(connection) => connection,
+                    Err(failure) => return Outcome::Failed(failure, None),
+                }
+            }
         };
+        seen.tls = connection.tls.clone();
         let exchange = connection.exchange(http, target, request_id, deadline);
         let Exchange {
             first_byte,
             outcome,
         } = exchange.await;
-        timings[Phase::FirstByte] = first_byte;
+        seen.timings[Phase::FirstByte] = first_byte;
         // A connection on which a response did not come to its end is not one to keep.
         let is_whole = match &outcome {
             Ok(_) => true,
@@ -271,13 +354,16 @@ impl Probe {
                     idle,
                     response,
                 } = error;
+                let stage = match cause {
+                    Cause::Tls(_) => Stage::Tls,
+                    _ => Stage::Http,
+                };
                 let detail = Box::new(Detail {
                     cause,
                     received,
                     idle,
                     after: start.elapsed(),
                 });
-                let stage = Stage::Http;
                 Outcome::Failed(
                     Failure {
                         stage,
@@ -294,19 +380,50 @@ impl Probe {
         &self,
         address: SocketAddr,
         deadline: Instant,
-        timings: &mut Timings,
-    ) -> Result<Connection, Failure> {
-        let http = &self.0.http;
+        seen: &mut Seen,
+    ) -> Result<TcpStream, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let connected = connect(address, left.min(http.connect_timeout)).await;
+        let connected = connect(address, left.min(self.0.http.connect_timeout)).await;
         let (stream, took) = connected.map_err(|ConnectError { kind, cause, took }| {
             failed(Stage::Connect, kind, cause, took)
         })?;
-        timings[Phase::Connect] = Some(took);
-        let connection = Connection::new(stream, http).await;
+        seen.timings[Phase::Connect] = Some(took);
+        Ok(stream)
+    }
+
+    /// Makes a connection one of HTTP, over TLS where the scheme says so. `start` is when the attempt began.
+    async fn speak_http(
+        &self,
+        stream: TcpStream,
+        start: Instant,
+        deadline: Instant,
+        seen: &mut Seen,
+    ) -> Result<Connection, Failure> {
+        let Inner { target, http, .. } = &*self.0;
+        let (stream, tls) = match &self.0.tls {
+            None => (Stream::Tcp(stream), None),
+            Some(client) => {
+                let Handshake { took, tls, outcome } =
+                    client.handshake(stream, target, deadline).await;
+                seen.tls = Some(Arc::clone(&tls));
+                let stream = outcome.map_err(|error| {
+                    let HandshakeError {
+                        kind,
+                        cause,
+                        received,
+                    } = error;
+                    let mut failure = failed(Stage::Tls, kind, cause, start.elapsed());
+                    failure.detail.received = received;
+                    failure
+                })?;
+                seen.timings[Phase::Tls] = Some(took);
+                (Stream::Tls(Box::new(stream)), Some(tls))
+            }
+        };
+        let connection = Connection::new(stream, tls, http).await;
         connection.map_err(|error| {
             let cause = Cause::Malformed(error.to_string());
-            failed(Stage::Http, FailureKind::Protocol, cause, took)
+            failed(Stage::Http, FailureKind::Protocol, cause, start.elapsed())
         })
     }
 
@@ -340,10 +457,16 @@ impl Calls {
         {
             self.running.spawn(call.run());
         }
-        match self.running.join_next().await? {
-            Ok(report) => Some(report),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        let mut report = joined(self.running.join_next().await?);
+        if report.expectation == Expectation::Blocked && report.is_as_expected() {
+            if let Some(ended) = self.controlling.join_next().await {
+                self.control = Some(Arc::new(joined(ended)));
+            }
+            if let Some(control) = &self.control {
+                report.judge_by(Arc::clone(control));
+            }
         }
+        Some(report)
     }
 
     /// Waits for all calls.
@@ -372,27 +495,36 @@ impl Call {
         let start = start.unwrap_or_else(|| now - resolved.unwrap_or_default());
         let deadline = start + timeout;
         let request_id = format!("{:016x}", rand::random::<u64>().max(1));
-        let mut timings = Timings::default();
-        timings[Phase::Dns] = resolved;
+        let mut seen = Seen::default();
+        seen.timings[Phase::Dns] = resolved;
         let (address, outcome) = match addresses {
             Ok(addresses) => {
-                let call = probe.call(&addresses, &request_id, deadline, &mut timings);
+                let call = probe.call(&addresses, &request_id, deadline, &mut seen);
                 let (address, outcome) = call.await;
                 (Some(address), outcome)
             }
             Err(failure) => (None, Outcome::Failed(failure, None)),
         };
+        let Seen { mut timings, tls } = seen;
         timings[Phase::Total] = Some(start.elapsed());
         Report {
             target: Arc::clone(&probe.0.target),
+            expectation: probe.0.expectation,
             started,
             lookup,
             request_id,
             address,
             timings,
+            tls,
+            control: None,
             outcome,
         }
     }
+}
+
+/// The result of a task, which is not aborted by anybody else than who waits for it.
+fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// Whether it came to a connection, so that no other address would do better.

@@ -7,7 +7,7 @@ use http::{Request, Version};
 use http_body_util::Empty;
 
 use super::config::HttpConfig;
-use crate::target::Target;
+use crate::target::{self, Target};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("caller/", env!("CARGO_PKG_VERSION")));
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,7 +56,10 @@ fn uri(target: &Target, version: Version) -> Uri {
     match (version, authority) {
         (Version::HTTP_2, Ok(authority)) => {
             let mut parts = http::uri::Parts::default();
-            parts.scheme = Some(Scheme::HTTP);
+            parts.scheme = Some(match target.scheme {
+                target::Scheme::Https => Scheme::HTTPS,
+                target::Scheme::Http | target::Scheme::Tcp => Scheme::HTTP,
+            });
             parts.authority = Some(authority);
             parts.path_and_query = Some(path);
             Uri::from_parts(parts).unwrap_or_default()

@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-use crate::failure::{OsError, Received};
+use super::tls;
+use crate::failure::{OsError, Received, TlsError};
 
-/// The connection itself, which hyper owns.
+/// The connection itself, which hyper or TLS owns.
 #[derive(Debug)]
-pub(super) struct Tap {
-    stream: TcpStream,
+pub(super) struct Tap<S> {
+    stream: S,
     seen: Evidence,
     /// How many bytes of what is sent and received are kept.
     kept: usize,
@@ -51,12 +51,25 @@ pub(super) enum End {
     Closed,
     /// The operating system reported an error.
     Failed(OsError),
+    /// TLS reported one.
+    Tls(TlsError),
 }
 
-impl Tap {
+impl From<&io::Error> for End {
+    fn from(error: &io::Error) -> Self {
+        match tls::tls_error(error) {
+            Some(error) => Self::Tls(tls::what(error)),
+            // Closed without the alert that says so, as many servers do.
+            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
+            None => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl<S> Tap<S> {
     /// Takes over a connection on which nothing has been sent. Of what is received `kept` bytes are
     /// kept, and of what is sent as many, if that is more than evidence needs.
-    pub(super) fn new(stream: TcpStream, kept: usize) -> (Self, Evidence) {
+    pub(super) fn new(stream: S, kept: usize) -> (Self, Evidence) {
         let seen = Evidence::default();
         let tap = Self {
             stream,
@@ -103,7 +116,7 @@ impl Evidence {
     }
 }
 
-impl AsyncRead for Tap {
+impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,13 +141,13 @@ impl AsyncRead for Tap {
                         .extend_from_slice(&read[..read.len().min(room)]);
                 }
             },
-            Err(error) => seen.end = Some(End::Failed(error.into())),
+            Err(error) => seen.end = Some(error.into()),
         }
         Poll::Ready(polled)
     }
 }
 
-impl AsyncWrite for Tap {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use jiff::Timestamp;
 
 use crate::failure::{Failure, FailureKind};
+use crate::report::Report;
 
 /// Rounds that decide.
 const WINDOW: usize = 10;
@@ -51,6 +52,33 @@ impl Condition {
     }
 }
 
+/// How a round did not come to what was expected.
+#[derive(Clone, Debug)]
+pub(crate) enum Unexpected {
+    /// It failed, and that was not expected, or not so.
+    Failed(Failure),
+    /// It succeeded, where a failure was expected.
+    Succeeded,
+}
+
+impl Unexpected {
+    /// `None` for a call that came to what was expected.
+    pub(crate) fn of(report: &Report) -> Option<Self> {
+        (!report.is_as_expected()).then(|| match report.failure() {
+            Some(failure) => Self::Failed(failure.clone()),
+            None => Self::Succeeded,
+        })
+    }
+
+    /// The kind of failure; `None` for a success.
+    pub(crate) fn kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::Failed(failure) => Some(failure.kind),
+            Self::Succeeded => None,
+        }
+    }
+}
+
 /// A time during which the condition was the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Period {
@@ -58,20 +86,20 @@ pub(crate) struct Period {
     /// The start of the first round that went as the rounds of this period did. It ends where the next
     /// period begins.
     pub(crate) since: Timestamp,
-    /// The last failure in it.
-    pub(crate) failure: Option<Failure>,
+    /// The last result in it that was not expected.
+    pub(crate) unexpected: Option<Unexpected>,
 }
 
 /// How it is after the last round.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
-    /// Whether the last round succeeded.
+    /// Whether the last round came to what was expected.
     pub(crate) ok: bool,
     /// The start of the first round since which `ok` has been the same.
     pub(crate) since: Timestamp,
-    /// The kind of failure of the last round, and the start of the first round since which it has been
-    /// the same.
-    pub(crate) cause: Option<(FailureKind, Timestamp)>,
+    /// The kind of failure of the last round, if it was not as expected (`None` for a success that was not),
+    /// and the start of the first round since which it has been the same.
+    pub(crate) cause: Option<(Option<FailureKind>, Timestamp)>,
     /// The period that lasts.
     pub(crate) now: Period,
     /// The one before it.
@@ -98,8 +126,8 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Judges anew after a round. `failure` is one of its failures, if it had any.
-    pub(crate) fn record(&mut self, round: EndedRound, failure: Option<&Failure>) {
+    /// Judges anew after a round. `unexpected` is one of its calls that were not as expected, if it had any.
+    pub(crate) fn record(&mut self, round: EndedRound, unexpected: Option<&Unexpected>) {
         if self.rounds.len() == WINDOW {
             self.rounds.pop_front();
         }
@@ -107,16 +135,16 @@ impl Health {
         let condition = Condition::of(self.rounds.iter().map(|round| round.failed > 0));
 
         let last = self.verdict.take();
-        let ok = failure.is_none();
+        let ok = unexpected.is_none();
         let since = match &last {
             Some(last) if last.ok == ok => last.since,
             _ => round.started,
         };
-        let cause = failure.map(|failure| {
+        let cause = unexpected.map(|unexpected| {
             let same = last.as_ref().and_then(|last| last.cause);
-            match same.filter(|(kind, _)| *kind == failure.kind) {
+            match same.filter(|(kind, _)| *kind == unexpected.kind()) {
                 Some(same) => same,
-                None => (failure.kind, round.started),
+                None => (unexpected.kind(), round.started),
             }
         });
         let (mut now, before) = match last {
@@ -129,7 +157,7 @@ impl Health {
                 let begun = Period {
                     condition,
                     since,
-                    failure: None,
+                    unexpected: None,
                 };
                 // After an outage the rounds that succeed are unsteady at first. If none fails until it
                 // is working, it has been working since the outage.
@@ -140,7 +168,7 @@ impl Health {
                 (begun, before)
             }
         };
-        now.failure = failure.cloned().or(now.failure);
+        now.unexpected = unexpected.cloned().or(now.unexpected);
         self.verdict = Some(Verdict {
             ok,
             since,
@@ -180,7 +208,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::{Condition, EndedRound, Health, Period, Verdict};
+    use super::{Condition, EndedRound, Health, Period, Unexpected, Verdict};
     use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
 
     fn second(number: usize) -> Timestamp {
@@ -197,15 +225,17 @@ mod tests {
                 'R' => Some(FailureKind::ConnectRefused),
                 _ => None,
             };
-            let failure = kind.map(|kind| Failure {
-                stage: Stage::Connect,
-                kind,
-                detail: Box::new(Detail {
-                    cause: Cause::Timeout,
-                    received: Received::default(),
-                    idle: None,
-                    after: Duration::ZERO,
-                }),
+            let failure = kind.map(|kind| {
+                Unexpected::Failed(Failure {
+                    stage: Stage::Connect,
+                    kind,
+                    detail: Box::new(Detail {
+                        cause: Cause::Timeout,
+                        received: Received::default(),
+                        idle: None,
+                        after: Duration::ZERO,
+                    }),
+                })
             });
             let round = EndedRound {
                 started: second(number),
@@ -223,7 +253,7 @@ mod tests {
 
     fn brief(period: &Period) -> (Condition, usize, Option<FailureKind>) {
         let since = period.since.as_second().try_into().expect("a number");
-        let kind = period.failure.as_ref().map(|failure| failure.kind);
+        let kind = period.unexpected.as_ref().and_then(Unexpected::kind);
         (period.condition, since, kind)
     }
 
@@ -277,7 +307,10 @@ mod tests {
     fn a_cause_is_as_old_as_its_first_failure_in_a_row() {
         let verdict = after("..RRDD");
         assert_eq!(verdict.since, second(2));
-        assert_eq!(verdict.cause, Some((FailureKind::DnsTimeout, second(4))));
+        assert_eq!(
+            verdict.cause,
+            Some((Some(FailureKind::DnsTimeout), second(4)))
+        );
         assert_eq!(
             after("..D.D").cause.map(|(_, since)| since),
             Some(second(4))

@@ -6,28 +6,37 @@ use std::net::SocketAddr;
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::health::{EndedRound, Health};
+use super::health::{EndedRound, Health, Unexpected};
 use crate::failure::FailureKind;
 use crate::report::{Report, Timings};
 
-/// Calls that are remembered: those of an hour at the default interval.
+/// Calls of a target that are remembered: those of an hour at the default interval.
 const MAX_CALLS: usize = 360;
 
-/// Failures that are remembered.
+/// Failures of a target that are remembered.
 const MAX_FAILURES: usize = 20;
 
+/// Calls and failures that are remembered in all where there are many targets, but for the least of each.
+const MAX_CALLS_IN_ALL: usize = 6000;
+const MIN_CALLS: usize = 60;
+const MAX_FAILURES_IN_ALL: usize = 500;
+const MIN_FAILURES: usize = 5;
+
 /// The newest of each are last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct History {
+    max_calls: usize,
+    max_failures: usize,
     /// Calls so far; each has the number of those before it.
     pub(crate) count: u64,
     pub(crate) calls: VecDeque<Call>,
+    /// Calls that did not come to what was expected.
     pub(crate) failures: VecDeque<(u64, Report)>,
-    /// Of the last round, a call that failed, or else the last one.
+    /// Of the last round, a call that was not as expected, or else the last one.
     pub(crate) last: Option<Report>,
     /// What the rounds that have ended say.
     pub(crate) health: Health,
-    /// When a call last succeeded.
+    /// When a call last came to what was expected.
     pub(crate) last_success: Option<Timestamp>,
     /// The round that has not ended yet.
     round: Option<Round>,
@@ -37,6 +46,7 @@ pub(crate) struct History {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) started: Timestamp,
+    pub(crate) is_as_expected: bool,
     pub(crate) failure: Option<FailureKind>,
     /// The status of the response, if one came.
     pub(crate) status: Option<StatusCode>,
@@ -54,30 +64,48 @@ struct Round {
 }
 
 impl History {
+    /// Of one of so many targets.
+    pub(crate) fn for_one_of(targets: usize) -> Self {
+        let share = |in_all: usize, least, most| (in_all / targets.max(1)).clamp(least, most);
+        Self {
+            max_calls: share(MAX_CALLS_IN_ALL, MIN_CALLS, MAX_CALLS),
+            max_failures: share(MAX_FAILURES_IN_ALL, MIN_FAILURES, MAX_FAILURES),
+            count: 0,
+            calls: VecDeque::new(),
+            failures: VecDeque::new(),
+            last: None,
+            health: Health::default(),
+            last_success: None,
+            round: None,
+        }
+    }
+
     /// Remembers a call; `backend` is the name of who answered.
     pub(crate) fn record(&mut self, report: &Report, backend: Option<String>) {
-        if self.calls.len() == MAX_CALLS {
+        if self.calls.len() == self.max_calls {
             self.calls.pop_front();
         }
         self.calls.push_back(Call {
             started: report.started,
+            is_as_expected: report.is_as_expected(),
             failure: report.kind(),
             status: report.response().map(|response| response.status),
             backend,
             address: report.address,
             timings: report.timings,
         });
-        if report.is_ok() {
+        let is_as_expected = report.is_as_expected();
+        if is_as_expected {
             self.last_success = Some(Timestamp::now());
         } else {
-            if self.failures.len() == MAX_FAILURES {
+            if self.failures.len() == self.max_failures {
                 self.failures.pop_front();
             }
             self.failures.push_back((self.count, report.clone()));
         }
         self.count += 1;
 
-        let failed = usize::from(!report.is_ok());
+        let failed = usize::from(!is_as_expected);
         match &mut self.round {
             Some(Round { so_far, last }) => {
                 if so_far.failed == 0 {
@@ -102,7 +130,7 @@ impl History {
     /// All calls of the round have been recorded.
     pub(crate) fn end_round(&mut self) {
         if let Some(Round { so_far, last }) = self.round.take() {
-            self.health.record(so_far, last.failure());
+            self.health.record(so_far, Unexpected::of(&last).as_ref());
             self.last = Some(last);
         }
     }

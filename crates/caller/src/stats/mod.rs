@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-pub(crate) use self::health::Period;
+pub(crate) use self::health::{Period, Unexpected};
 pub(crate) use self::history::{Call, History};
 pub(crate) use self::names::Names;
 pub use self::rollout::{Answered, NotSeen, Rollout};
 pub use self::summary::{Backend, Summary};
 use crate::dns::Lookup;
+use crate::expectation::Expectation;
 use crate::report::Report;
 use crate::target::Target;
 
@@ -35,9 +36,10 @@ pub(crate) trait Observer: Sync {
 /// What is known of a run so far.
 #[derive(Debug)]
 pub(crate) struct Stats {
+    target: Arc<Target>,
     state: Mutex<State>,
     /// Tells that a round has ended.
-    changed: watch::Sender<()>,
+    changed: Arc<watch::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -47,20 +49,32 @@ pub(crate) struct State {
 }
 
 impl Stats {
-    /// Starts counting now; looks for a rollout as well, if that is asked for.
-    pub(crate) fn new(target: Arc<Target>, rollout: bool) -> Self {
-        let summary = Summary::new(target);
+    /// Starts counting the calls of one of so many targets now; looks for a rollout as well, if that is asked
+    /// for. `changed` tells of every target's rounds.
+    pub(crate) fn new(
+        (target, expectation): (Arc<Target>, Expectation),
+        targets: usize,
+        rollout: bool,
+        changed: Arc<watch::Sender<()>>,
+    ) -> Self {
+        let summary = Summary::new(Arc::clone(&target), expectation, Names::for_one_of(targets));
         let state = State {
             summary: match rollout {
                 true => summary.with_rollout(),
                 false => summary,
             },
-            history: History::default(),
+            history: History::for_one_of(targets),
         };
         Self {
+            target,
             state: Mutex::new(state),
-            changed: watch::Sender::new(()),
+            changed,
         }
+    }
+
+    /// What is called.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// The totals, so far.
@@ -71,11 +85,6 @@ impl Stats {
     /// Whether a rollout that was looked for has been seen.
     pub(crate) fn is_rollout_seen(&self) -> bool {
         self.state().summary.rollout().is_some_and(Rollout::is_seen)
-    }
-
-    /// Tells whenever a round has ended.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
     }
 
     /// A thread that panicked while it held the lock has left at worst half a record.

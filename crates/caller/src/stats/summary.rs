@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::{Names, Rollout};
+use crate::expectation::Expectation;
 use crate::failure::FailureKind;
 use crate::report::{Phase, Report};
 use crate::target::Target;
@@ -28,6 +29,8 @@ pub struct Backend {
 #[derive(Clone, Debug)]
 pub struct Summary {
     target: Arc<Target>,
+    expectation: Expectation,
+    unexpected: u64,
     start: Instant,
     calls: u64,
     failed: BTreeMap<FailureKind, u64>,
@@ -40,8 +43,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Starts counting now. `target` is what is called.
-    pub(crate) fn new(target: Arc<Target>) -> Self {
+    /// Starts counting now. `names` bounds who is told apart.
+    pub(crate) fn new(target: Arc<Target>, expectation: Expectation, names: Names) -> Self {
         let now = Instant::now();
         let histogram = || {
             let histogram = Histogram::new_with_bounds(1, MAX_MICROS, 2);
@@ -49,12 +52,14 @@ impl Summary {
         };
         Self {
             target,
+            expectation,
+            unexpected: 0,
             start: now,
             calls: 0,
             failed: BTreeMap::new(),
             last_success: now,
             longest_gap: Duration::ZERO,
-            names: Names::default(),
+            names,
             backends: BTreeMap::new(),
             rollout: None,
             phases: Phase::ALL.map(|_| histogram()),
@@ -64,6 +69,7 @@ impl Summary {
     /// Counts a call that has just ended. Gives the name that its response was counted under.
     pub(crate) fn record(&mut self, report: &Report) -> Option<String> {
         self.calls += 1;
+        self.unexpected += u64::from(!report.is_as_expected());
         match report.kind() {
             Some(kind) => *self.failed.entry(kind).or_default() += 1,
             None => {
@@ -102,6 +108,16 @@ impl Summary {
     /// What was called.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// What its calls were expected to come to.
+    pub fn expectation(&self) -> Expectation {
+        self.expectation
+    }
+
+    /// Calls that did not come to what was expected.
+    pub fn unexpected(&self) -> u64 {
+        self.unexpected
     }
 
     /// Since the first call was about to be made.

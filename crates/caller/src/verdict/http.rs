@@ -50,8 +50,8 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             }
             text
         }
-        // DNS failed; this is not the place.
-        Cause::Lookup => String::new(),
+        // Other stages failed; this is not the place.
+        Cause::Lookup | Cause::Tls(_) => String::new(),
     };
     let pod = report.response().and_then(|response| response.pod.as_ref());
     if let Some(pod) = pod
@@ -112,7 +112,7 @@ fn progress(received: &Received) -> String {
 }
 
 /// What came first, as evidence of who speaks there.
-fn start(received: &Received) -> String {
+pub(super) fn start(received: &Received) -> String {
     match received.start.as_slice() {
         [] => String::new(),
         start => format!(", which begins \"{}\"", Escaped::quoted(start)),
@@ -158,7 +158,7 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     })
 }
 
-fn starts_as_http1(received: &Received) -> bool {
+pub(super) fn starts_as_http1(received: &Received) -> bool {
     received.start.starts_with(b"HTTP/1.")
 }
 
@@ -167,7 +167,7 @@ fn protocol(received: &Received) -> Option<&'static str> {
     let start = received.start.as_slice();
     match start {
         // A record of TLS: an alert or a handshake, version 3.x.
-        [0x15 | 0x16, 3, ..] => Some("the port wants TLS: https"),
+        [0x15 | 0x16, 3, ..] => Some("the port wants TLS: https://"),
         // A SETTINGS frame on stream 0, with which an HTTP/2 server begins.
         [0, _, _, 4, _, 0, 0, 0, 0, ..] => Some("the port speaks HTTP/2 alone: --http2"),
         _ if received.body.is_some() => {
@@ -215,7 +215,7 @@ fn error_status(response: &Response) -> Option<&'static str> {
         429 => Some("the backend limits the rate of calls; the network is fine"),
         300..400 => Some("a redirect, which is not followed; the network is fine"),
         400 if WANTS_TLS.iter().any(|words| body.contains(words)) => {
-            Some("the port wants TLS: https")
+            Some("the port wants TLS: https://")
         }
         400..500 => Some(
             "the request is not one that the backend serves: its path, method, host or credentials; the network is fine",

@@ -4,6 +4,7 @@
 pub mod dns;
 mod http;
 mod next;
+pub mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -27,23 +28,33 @@ pub fn evidence(report: &Report, failure: &Failure) -> String {
             Cause::Os(error) => format!("connecting: {error}"),
             _ => "connecting: no answer".to_owned(),
         },
+        Stage::Tls => tls::evidence(report, failure),
         Stage::Http => http::evidence(report, failure),
     };
     let after = Millis(Some(failure.detail.after));
-    match report.address {
+    let mut text = match report.address {
         // A port that nobody gave is easily the wrong one.
         Some(address) if failure.stage == Stage::Connect && !report.target.is_port_given => {
             format!("{address} (the URL names no port): {what} after {after}")
         }
         Some(address) => format!("{address}: {what} after {after}"),
         None => format!("{what} after {after}"),
+    };
+    if let Some(control) = &report.control {
+        text += &format!("; the control {}", control.target);
+        text += &match control.failure() {
+            None => " answered".to_owned(),
+            Some(failure) => format!(" failed: {}", evidence(control, failure)),
+        };
     }
+    text
 }
 
 /// What happened, in a few words that the evidence bears out.
 pub fn what(failure: &Failure) -> &'static str {
     let refined = match failure.stage {
         Stage::Dns | Stage::Connect => None,
+        Stage::Tls => tls::what(failure),
         Stage::Http => http::what(failure),
     };
     refined.unwrap_or_else(|| words(failure.kind))
@@ -52,10 +63,13 @@ pub fn what(failure: &Failure) -> &'static str {
 /// What is most likely behind it, as far as the evidence tells.
 pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     let refined = match failure.stage {
+        // Whatever the connection failed of, the control's failure counts.
+        _ if failure.kind == FailureKind::Unproven => None,
         Stage::Dns => {
             failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
         }
         Stage::Connect => connect_cause(report, failure),
+        Stage::Tls => tls::likely(report, failure),
         Stage::Http => http::likely(report, failure),
     };
     refined.unwrap_or_else(|| usual_cause(failure.kind).into())
@@ -79,10 +93,10 @@ pub fn likely_of_some<'a>(
         Stage::Dns => "cluster DNS answers only at times",
         Stage::Connect => "some of the endpoints are dead or not ready, and others are well",
         // One that succeeds at times is no better than the others.
-        Stage::Http if well.any(|pod| !sick.contains(&pod)) => {
+        Stage::Tls | Stage::Http if well.any(|pod| !sick.contains(&pod)) => {
             "some of the pods are sick, and others are well"
         }
-        Stage::Http => "the backend fails at times, whichever pod answers",
+        Stage::Tls | Stage::Http => "the backend fails at times, whichever pod answers",
     }
 }
 
@@ -221,6 +235,22 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
             "the call could not be made from here",
             "this pod is short of file descriptors, ports or memory",
         ),
+        TlsHandshake => (
+            "the TLS handshake failed",
+            "the port does not speak TLS, or has no version or algorithm in common with this side",
+        ),
+        TlsUntrusted => (
+            "the certificate is not trusted",
+            "its issuer is not among those that are trusted here: --cacert names others",
+        ),
+        TlsExpired => (
+            "the certificate is out of date",
+            "it was not renewed, or the server has not loaded the new one",
+        ),
+        TlsName => (
+            "the certificate is for other names",
+            "the wrong Service, or a certificate without the name that is used here",
+        ),
         Reset => (
             "the connection was reset",
             "the backend died or was killed mid-answer",
@@ -252,6 +282,10 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
         BodyTooLarge => (
             "the answer is over the size limit",
             "what answered is not the backend that was meant",
+        ),
+        Unproven => (
+            "blocked, but the control did not answer either",
+            "a dead node, or a backend that does not run: this proves no policy",
         ),
     }
 }

@@ -138,11 +138,16 @@ fn of_service(
         HttpStatus | ProxyError | ResponseTimeout if namespace.is_some() => {
             format!("kubectl logs {within} service/{name} --all-pods --prefix --tail=50")
         }
-        Protocol | BodyTooLarge if namespace.is_some() => {
+        TlsUntrusted | TlsExpired | TlsName => {
+            format!("kubectl get secrets {within} --field-selector type=kubernetes.io/tls")
+        }
+        Unproven => format!("kubectl get pods {within} -o wide"),
+        TlsHandshake | Protocol | BodyTooLarge if namespace.is_some() => {
             format!("kubectl get service {within} {name} -o yaml")
         }
         // A Service's name alone cannot be asked for in all namespaces.
-        ConnectRefused | HttpStatus | ProxyError | ResponseTimeout | Protocol | BodyTooLarge => {
+        ConnectRefused | HttpStatus | ProxyError | ResponseTimeout | TlsHandshake | Protocol
+        | BodyTooLarge => {
             format!("kubectl get services -A --field-selector metadata.name={name} -o yaml")
         }
         _ => format!("kubectl get services {within}"),

@@ -11,7 +11,7 @@ use super::text::{Body, Evidence};
 use crate::dns::Lookup;
 use crate::failure::{Failure, Stage};
 use crate::millis::Millis;
-use crate::report::{Outcome, Phase, Report};
+use crate::report::{Outcome, Phase, Report, Tls};
 use crate::target::Target;
 use crate::verdict;
 
@@ -207,6 +207,34 @@ impl Diagnosis<'_> {
         explain(f, report, failure, some)
     }
 
+    /// The handshake, if it ended, and the certificate, even if it was not accepted.
+    fn tls(&self, f: &mut fmt::Formatter<'_>, report: &Report, tls: &Tls) -> fmt::Result {
+        let took = report.timings[Phase::Tls];
+        if let Some(version) = tls.version
+            && took.is_some()
+        {
+            let verified = match tls.is_verified {
+                true => "certificate verified",
+                false => "certificate not verified: --insecure",
+            };
+            let mut text = format!("{version} in {}, {verified}", Millis(took));
+            if let Some(protocol) = &tls.protocol {
+                text += &format!(", {protocol}");
+            }
+            let mark = Mark::of(took, SLOW_STEP);
+            self.step(f, mark, "TLS", Escaped::new(text.as_bytes()))?;
+        }
+        let Some(certificate) = &tls.certificate else {
+            return Ok(());
+        };
+        let text = format!(
+            "{}; {}",
+            verdict::tls::Facts(certificate),
+            verdict::tls::validity(certificate, report.started)
+        );
+        writeln!(f, "      certificate  {}", Escaped::new(text.as_bytes()))
+    }
+
     fn call(&self, f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
         let connect = report.timings[Phase::Connect];
         if let (Some(address), Some(took)) = (report.address, connect) {
@@ -214,12 +242,17 @@ impl Diagnosis<'_> {
             let text = format!("{address} connected in {}", Millis(Some(took)));
             self.step(f, mark, "TCP", text)?;
         }
+        if let Some(tls) = &report.tls {
+            self.tls(f, report, tls)?;
+        }
         match &report.outcome {
+            Outcome::Connected => Ok(()),
             Outcome::Failed(failure, _) => {
                 let step = match failure.stage {
                     // The lookup's line has said why.
                     Stage::Dns => return Ok(()),
                     Stage::Connect => "TCP",
+                    Stage::Tls => "TLS",
                     Stage::Http => "HTTP",
                 };
                 self.step(f, Mark::Failed, step, Evidence { report, failure })

@@ -14,6 +14,10 @@
 //!  "detail":{"cause":"closed","received_bytes":0,"after_ms":0.3},"evidence":"…","likely":"…"}
 //! ```
 //!
+//! Over TLS there is `tls`: version, protocol, whether it was verified, the certificate. With several targets
+//! there is `target`, and with an expectation `expectation` and `as_expected`; `control` is what the control
+//! of a call came to that was blocked.
+//!
 //! `detail` is what `evidence` says in words. The last object of a run has `summary` in place of
 //! `result`. Absent values are left out. Times are in milliseconds.
 
@@ -28,27 +32,35 @@ use runtime::escape::EscapedJson;
 use serde::Serialize;
 
 use crate::dns::{Lookup, Query, QueryOutcome};
-use crate::failure::{Cause, Failure, Http2Error, OsError};
-use crate::report::{Phase, Report, Response, Timings};
+use crate::expectation::Expectation;
+use crate::failure::{Cause, Failure, Http2Error, OsError, TlsError};
+use crate::report::{Phase, Report, Response, Timings, Tls};
+use crate::target::Target;
 use crate::verdict;
 
 /// Displays a report as a JSON object, without a newline.
-pub struct JsonReport<'a>(
+pub struct JsonReport<'a> {
     /// What to show.
-    pub &'a Report,
-);
+    pub report: &'a Report,
+    /// Name the target, as one of several.
+    pub names_target: bool,
+}
 
 impl fmt::Display for JsonReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_json(f, &call(self.0))
+        write_json(f, &call(self.report, self.names_target))
     }
 }
 
-/// A report as it stands in JSON.
-pub(crate) fn call(report: &Report) -> impl Serialize {
+/// A report as it stands in JSON; with the target, if it is one of several.
+pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
     let response = report.response();
+    let is_check = report.expectation != Expectation::Ok || names_target;
     Call {
         time: time(report.started),
+        target: target(&report.target, names_target),
+        expectation: is_check.then(|| report.expectation.to_string()),
+        as_expected: is_check.then(|| report.is_as_expected()),
         url: report.target.as_str(),
         request_id: &report.request_id,
         result: report.result(),
@@ -59,6 +71,11 @@ pub(crate) fn call(report: &Report) -> impl Serialize {
         status: response.map(|response| response.status.as_u16()),
         body: response.map(|response| String::from_utf8_lossy(&response.body)),
         body_bytes: response.map(|response| response.body_len),
+        tls: report.tls.as_deref().map(tls),
+        control: report.control.as_deref().map(|control| ControlView {
+            url: control.target.as_str(),
+            result: control.result(),
+        }),
         phases_ms: timings(&report.timings),
     }
 }
@@ -82,7 +99,13 @@ pub(crate) fn millis(duration: Duration) -> f64 {
 #[derive(Serialize)]
 struct Call<'a> {
     time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
     url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expectation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_expected: Option<bool>,
     request_id: &'a str,
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +122,38 @@ struct Call<'a> {
     body: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<ControlView<'a>>,
     phases_ms: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Serialize)]
+struct ControlView<'a> {
+    url: &'a str,
+    result: &'static str,
+}
+
+#[derive(Serialize)]
+struct TlsView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<&'a str>,
+    verified: bool,
+    wants_certificate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<CertificateView<'a>>,
+}
+
+#[derive(Serialize)]
+struct CertificateView<'a> {
+    subject: &'a str,
+    names: &'a [String],
+    issuer: &'a str,
+    not_before: String,
+    not_after: String,
 }
 
 #[derive(Serialize)]
@@ -118,6 +172,8 @@ struct Detail {
     cause: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     errno: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_alert: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     http2_code: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,12 +244,17 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
             Cause::Timeout => "timeout",
             Cause::Closed => "closed",
             Cause::Malformed(_) | Cause::MalformedHttp2(_) => "malformed",
+            Cause::Tls(_) => "tls",
             Cause::Http2(_) => "http2",
             Cause::Status => "status",
             Cause::TooLarge(_) => "too_large",
         },
         errno: match detail.cause {
             Cause::Os(OsError { errno, .. }) => errno,
+            _ => None,
+        },
+        tls_alert: match &detail.cause {
+            Cause::Tls(TlsError::Alert(alert)) => Some(alert.clone()),
             _ => None,
         },
         http2_code: match detail.cause {
@@ -208,6 +269,28 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
         body_bytes: detail.received.body,
         idle_ms: detail.idle.map(millis),
         after_ms: millis(detail.after),
+    }
+}
+
+/// The name of a target as it stands in JSON, where it has one or is one of several.
+pub(crate) fn target(target: &Target, is_one_of_several: bool) -> Option<&str> {
+    (is_one_of_several || target.name().is_some()).then(|| target.label())
+}
+
+fn tls(tls: &Tls) -> TlsView<'_> {
+    let certificate = tls.certificate.as_ref().map(|certificate| CertificateView {
+        subject: &certificate.subject,
+        names: &certificate.names,
+        issuer: &certificate.issuer,
+        not_before: time(certificate.not_before),
+        not_after: time(certificate.not_after),
+    });
+    TlsView {
+        version: tls.version,
+        protocol: tls.protocol.as_deref(),
+        verified: tls.is_verified,
+        wants_certificate: tls.wants_certificate,
+        certificate,
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use runtime::escape::Escaped;
+use runtime::escape::{Escaped, EscapedJson};
 use serde::Serialize;
 
-use super::json::{millis, time, write_json};
+use super::json::{self, millis, time, write_json};
+use crate::expectation::Expectation;
 use crate::millis::Millis;
 use crate::report::Phase;
 use crate::stats::{Answered, Backend, Rollout, Summary};
@@ -25,7 +26,8 @@ impl fmt::Display for TextSummary<'_> {
         let summary = self.0;
         let (calls, failed) = (summary.calls(), summary.failed());
         let share = |count: u64| count as f64 * 100.0 / calls.max(1) as f64;
-        writeln!(f, "--- {} call statistics ---", summary.target())?;
+        let label = Escaped::new(summary.target().label().as_bytes());
+        writeln!(f, "--- {label} call statistics ---")?;
         writeln!(
             f,
             "{calls} calls, {ok} ok, {failed} failed ({percent:.1}%), in {elapsed:.1?}",
@@ -35,6 +37,11 @@ impl fmt::Display for TextSummary<'_> {
         )?;
         for (kind, count) in summary.failed_by_kind() {
             writeln!(f, "failed: {count} {kind} ({})", verdict::words(kind))?;
+        }
+        let expectation = summary.expectation();
+        if expectation != Expectation::Ok {
+            let as_expected = calls - summary.unexpected();
+            writeln!(f, "expected {expectation}: {as_expected} of {calls} calls")?;
         }
         let gap = summary.longest_gap();
         writeln!(f, "longest gap without a success: {gap:.1?}")?;
@@ -54,6 +61,9 @@ impl fmt::Display for TextSummary<'_> {
         }
         writeln!(f, "{:<12}{:>10}{:>10}{:>10}", "phase", "p50", "p99", "max")?;
         for (phase, quantiles) in summary.quantiles() {
+            if !Phase::of(summary.target().scheme).contains(&phase) {
+                continue;
+            }
             let [p50, p99, max] = match quantiles {
                 Some(durations) => durations.map(|duration| Millis(Some(duration))),
                 None => [const { Millis(None) }; 3],
@@ -62,6 +72,73 @@ impl fmt::Display for TextSummary<'_> {
         }
         Ok(())
     }
+}
+
+/// Displays the total over several targets, each line ended.
+#[derive(Debug)]
+pub struct Total<'a>(
+    /// The summaries of the targets.
+    pub &'a [Summary],
+);
+
+impl Total<'_> {
+    fn sum(&self, count: fn(&Summary) -> u64) -> u64 {
+        self.0.iter().map(count).sum()
+    }
+
+    /// The targets whose expectation was not met throughout.
+    fn unexpected(&self) -> impl Iterator<Item = &Summary> {
+        self.0.iter().filter(|summary| summary.unexpected() > 0)
+    }
+
+    /// The same as a JSON object, with a newline.
+    pub(super) fn to_json(&self) -> String {
+        let total = JsonTotal {
+            targets: self.0.len(),
+            calls: self.sum(Summary::calls),
+            failed: self.sum(Summary::failed),
+            unexpected: self.sum(Summary::unexpected),
+            not_as_expected: self.unexpected().map(|s| s.target().label()).collect(),
+        };
+        let json = serde_json::to_string(&OuterTotal { total }).unwrap_or_default();
+        format!("{}\n", EscapedJson(&json))
+    }
+}
+
+impl fmt::Display for Total<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (targets, calls) = (self.0.len(), self.sum(Summary::calls));
+        writeln!(f, "--- {targets} targets ---")?;
+        let failed = self.sum(Summary::failed);
+        writeln!(f, "{calls} calls, {} ok, {failed} failed", calls - failed)?;
+        let met = targets - self.unexpected().count();
+        writeln!(f, "as expected throughout: {met} of {targets} targets")?;
+        for summary in self.unexpected() {
+            writeln!(
+                f,
+                "not as expected: {} ({}), {} of {} calls",
+                Escaped::new(summary.target().label().as_bytes()),
+                summary.expectation(),
+                summary.unexpected(),
+                summary.calls()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+struct OuterTotal<T> {
+    total: T,
+}
+
+#[derive(Serialize)]
+struct JsonTotal<'a> {
+    targets: usize,
+    calls: u64,
+    failed: u64,
+    unexpected: u64,
+    not_as_expected: Vec<&'a str>,
 }
 
 /// The pods before and after, and whether the ones have replaced the others.
@@ -86,20 +163,22 @@ impl fmt::Display for RolloutLines<'_> {
 
 /// Displays a summary as a JSON object, without a newline.
 #[derive(Debug)]
-pub struct JsonSummary<'a>(
+pub struct JsonSummary<'a> {
     /// What to show.
-    pub &'a Summary,
-);
+    pub summary: &'a Summary,
+    /// Name the target, as one of several.
+    pub names_target: bool,
+}
 
 impl fmt::Display for JsonSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let summary = json(self.0);
+        let summary = json_summary(self.summary, self.names_target);
         write_json(f, &Outer { summary })
     }
 }
 
-/// A summary as it stands in JSON.
-pub(crate) fn json(summary: &Summary) -> impl Serialize {
+/// A summary as it stands in JSON; with the target, if it is one of several.
+pub(crate) fn json_summary(summary: &Summary, names_target: bool) -> impl Serialize {
     let quantiles = |(phase, quantiles): (Phase, Option<[Duration; 3]>)| {
         let [p50, p99, max] = quantiles?.map(millis);
         Some((phase.label(), Quantiles { p50, p99, max }))
@@ -111,8 +190,13 @@ pub(crate) fn json(summary: &Summary) -> impl Serialize {
             .map(|(name, backend)| (name, count(backend)));
         counts.filter(|(_, count)| *count > 0).collect()
     };
+    let expectation = summary.expectation();
+    let is_check = names_target || expectation != Expectation::Ok;
     Json {
+        target: json::target(summary.target(), names_target),
         url: summary.target().as_str(),
+        expectation: is_check.then(|| expectation.to_string()),
+        unexpected: is_check.then(|| summary.unexpected()),
         calls: summary.calls(),
         ok: summary.calls() - summary.failed(),
         failed: summary.failed(),
@@ -133,7 +217,13 @@ struct Outer<T> {
 
 #[derive(Serialize)]
 struct Json<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
     url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expectation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unexpected: Option<u64>,
     calls: u64,
     ok: u64,
     failed: u64,

@@ -7,16 +7,19 @@
 //! ```
 //!
 //! kubectl shows ten lines of each pod, so a call has three: when, what, and how it ended. A
-//! failure has three as well, and says `Call failed` where a success says `Response received`.
+//! failure has three as well, and says `Call failed` where a success says `Response received`. Where there
+//! are several targets, the first line names one in place of `Backend`; where something else than a success
+//! is expected, the third says whether it came to that.
 
 use std::fmt;
 
 use runtime::escape::Escaped;
 
 use super::SUCCESS;
+use crate::expectation::Expectation;
 use crate::failure::{Failure, MAX_EVIDENCE};
 use crate::millis::Millis;
-use crate::report::{Outcome, Report, Response};
+use crate::report::{Outcome, Phase, Report, Response};
 use crate::verdict;
 
 /// Most bytes of the body of a success to show.
@@ -29,6 +32,8 @@ pub struct Block<'a> {
     pub report: &'a Report,
     /// Add a fourth line: the pod, the address, and how long each phase took.
     pub wide: bool,
+    /// Name the target.
+    pub names_target: bool,
 }
 
 impl fmt::Display for Block<'_> {
@@ -36,18 +41,29 @@ impl fmt::Display for Block<'_> {
         let report = self.report;
         // As date(1) writes it in the C locale.
         let date = report.started.strftime("%a %b %e %H:%M:%S UTC %Y");
-        writeln!(f, "=== Frontend calling Backend at {date} ===")?;
+        let target = match self.names_target {
+            true => report.target.label(),
+            false => "Backend",
+        };
+        let target = Escaped::new(target.as_bytes());
+        writeln!(f, "=== Frontend calling {target} at {date} ===")?;
         match &report.outcome {
+            Outcome::Connected => write!(f, "{}\n{SUCCESS}", Connected(report))?,
             Outcome::Answered(response) => {
-                writeln!(f, "{}\n{SUCCESS}", Body::of_success(response))?;
+                write!(f, "{}\n{SUCCESS}", Body::of_success(response))?;
             }
             Outcome::Failed(failure, _) => {
                 let what = verdict::what(failure);
                 let likely = verdict::likely(report, failure);
                 writeln!(f, "{}", Evidence { report, failure })?;
                 let likely = Escaped::new(likely.as_bytes());
-                writeln!(f, "Call failed: {what}; likely {likely}")?;
+                write!(f, "Call failed: {what}; likely {likely}")?;
             }
+        }
+        match (report.expectation, report.is_as_expected()) {
+            (Expectation::Ok, _) => writeln!(f)?,
+            (expectation, true) => writeln!(f, " (as expected: {expectation})")?,
+            (expectation, false) => writeln!(f, " (not as expected: {expectation})")?,
         }
         match self.wide {
             false => Ok(()),
@@ -73,6 +89,18 @@ impl fmt::Display for Evidence<'_> {
                 write!(f, ": {}", Body { response, most })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Displays what a call is that has nothing to ask.
+pub(crate) struct Connected<'a>(pub(crate) &'a Report);
+
+impl fmt::Display for Connected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.address {
+            Some(address) => write!(f, "Connected to {address}"),
+            None => f.write_str("Connected"),
         }
     }
 }
@@ -127,8 +155,8 @@ impl fmt::Display for Wide<'_> {
             Some(address) => write!(f, "{address}")?,
             None => f.write_str("-")?,
         }
-        for (phase, duration) in report.timings.iter() {
-            write!(f, " {}={}", phase.label(), Millis(duration))?;
+        for phase in Phase::of(report.target.scheme) {
+            write!(f, " {}={}", phase.label(), Millis(report.timings[*phase]))?;
         }
         let lookup = report.lookup.as_ref();
         if let Some(name) = lookup.and_then(|lookup| lookup.answered_elsewhere()) {

@@ -1,0 +1,82 @@
+//! What `/status.json` and `/events` say of several targets at once, as a JSON object:
+//!
+//! ```json
+//! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","interval_ms":10000.0,
+//!  "started":"2025-12-10T16:00:00.000Z","time":"2025-12-10T16:20:03.120Z",
+//!  "targets":[{"target":"backend","url":"http://backend:8080/","expectation":"ok","state":"failing",
+//!    "state_since":"2025-12-10T16:19:50.000Z","kind":"connect_refused",
+//!    "message":"the connection was refused","last_success":"…","calls":120,"unexpected":2}]}
+//! ```
+//!
+//! `target` is the name or the URL, and `state` is as in [`super::status`]. `kind` and `message` are those of
+//! the last call that did not come to what was expected, within this state; `unexpected` counts such calls.
+
+use jiff::Timestamp;
+use runtime::escape::EscapedJson;
+use serde::Serialize;
+
+use super::Page;
+use super::status::{message, state};
+use crate::stats::{State, Stats, Unexpected};
+use crate::views::json;
+
+#[derive(Serialize)]
+struct Overview<'a> {
+    instance: &'a str,
+    version: &'static str,
+    name: Option<&'a str>,
+    interval_ms: f64,
+    started: String,
+    time: String,
+    targets: Vec<TargetView>,
+}
+
+#[derive(Serialize)]
+struct TargetView {
+    target: String,
+    url: String,
+    expectation: String,
+    state: &'static str,
+    state_since: Option<String>,
+    kind: Option<&'static str>,
+    message: Option<&'static str>,
+    last_success: Option<String>,
+    calls: u64,
+    unexpected: u64,
+}
+
+impl Page {
+    /// The state of every target as JSON.
+    pub(super) fn overview(&self) -> String {
+        let json = serde_json::to_string(&Overview {
+            instance: &self.instance,
+            version: env!("CARGO_PKG_VERSION"),
+            name: self.name.as_deref(),
+            interval_ms: json::millis(self.interval),
+            started: json::time(self.started),
+            time: json::time(Timestamp::now()),
+            targets: self.stats.iter().map(|stats| target(stats)).collect(),
+        });
+        EscapedJson(&json.unwrap_or_default()).to_string()
+    }
+}
+
+fn target(stats: &Stats) -> TargetView {
+    let State { summary, history } = &*stats.state();
+    let now = history.health.verdict();
+    let unexpected = now.and_then(|verdict| verdict.now.unexpected.as_ref());
+    TargetView {
+        target: summary.target().label().to_owned(),
+        url: summary.target().to_string(),
+        expectation: summary.expectation().to_string(),
+        state: state(history),
+        state_since: now.map(|verdict| json::time(verdict.now.since)),
+        kind: unexpected
+            .and_then(Unexpected::kind)
+            .map(|kind| kind.label()),
+        message: unexpected.map(message),
+        last_success: history.last_success.map(json::time),
+        calls: summary.calls(),
+        unexpected: summary.unexpected(),
+    }
+}
