@@ -92,7 +92,7 @@ pub struct Proxy {
 /// What a server showed of itself in a TLS handshake.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The version, such as `TLSv1_3`; `None` if the handshake did not end.
+    /// The version, such as `TLSv1.3`; `None` if the handshake did not end.
     pub version: Option<&'static str>,
     /// The protocol that was agreed on (ALPN).
     pub protocol: Option<String>,

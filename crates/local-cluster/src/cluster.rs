@@ -15,6 +15,7 @@ use caller::dns::{ConfSource, Families, Resolver};
 use caller::expectation::Expectation;
 use caller::expected_status::ExpectedStatus;
 use caller::probe::{HttpConfig, Keep, ProbeConfig};
+use caller::stats::Summary;
 use caller::targets::Check;
 use caller::trust::Trust;
 use caller::views::Format;
@@ -227,7 +228,7 @@ impl Cluster {
 
         let mut failed = 0;
         while let Some(ended) = callers.join_next().await {
-            failed += ended?.failed();
+            failed += ended?.iter().map(Summary::failed).sum::<u64>();
         }
         stop_backends.send_replace(true);
         while let Some(ended) = servers.join_next().await {

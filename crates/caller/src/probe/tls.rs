@@ -24,7 +24,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
 };
 
 use super::certificate;
@@ -106,7 +106,7 @@ impl Client {
             Ok(Ok(stream)) => {
                 let (_, connection) = stream.get_ref();
                 let version = connection.protocol_version();
-                tls.version = version.and_then(|version| version.as_str());
+                tls.version = version.and_then(version_name);
                 tls.protocol = connection.alpn_protocol().map(text);
                 tls.is_verified = !self.trust.insecure;
                 Handshake {
@@ -188,6 +188,15 @@ fn server_name(target: &Target) -> ServerName<'static> {
                 std::net::Ipv4Addr::UNSPECIFIED.into(),
             ))
         }
+    }
+}
+
+/// As OpenSSL and curl write it.
+fn version_name(version: ProtocolVersion) -> Option<&'static str> {
+    match version {
+        ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        _ => None,
     }
 }
 

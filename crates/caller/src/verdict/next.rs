@@ -80,6 +80,12 @@ fn is_death(kind: FailureKind) -> bool {
     matches!(kind, Reset | EmptyReply | Incomplete)
 }
 
+/// Whether the certificate that was shown is what is wrong.
+fn is_of_certificate(kind: FailureKind) -> bool {
+    use FailureKind::*;
+    matches!(kind, TlsUntrusted | TlsExpired | TlsName)
+}
+
 fn command(kind: FailureKind, subject: &Subject, own_namespace: Option<&str>) -> String {
     use FailureKind::*;
     let own = in_namespace(own_namespace);
@@ -102,6 +108,9 @@ fn command(kind: FailureKind, subject: &Subject, own_namespace: Option<&str>) ->
                 of_service(kind, name, namespace.as_deref(), own_namespace)
             }
             Subject::Address(address) => of_address(kind, *address, &own),
+            Subject::ThisPod if is_of_certificate(kind) => {
+                format!("kubectl get secrets {own} --field-selector type=kubernetes.io/tls")
+            }
             Subject::ThisPod => "caller diagnose --listening".to_owned(),
             Subject::Outside => {
                 "kubectl logs -n kube-system -l k8s-app=kube-dns --tail=50".to_owned()
@@ -138,7 +147,7 @@ fn of_service(
         HttpStatus | ProxyError | ResponseTimeout if namespace.is_some() => {
             format!("kubectl logs {within} service/{name} --all-pods --prefix --tail=50")
         }
-        TlsUntrusted | TlsExpired | TlsName => {
+        kind if is_of_certificate(kind) => {
             format!("kubectl get secrets {within} --field-selector type=kubernetes.io/tls")
         }
         Unproven => format!("kubectl get pods {within} -o wide"),

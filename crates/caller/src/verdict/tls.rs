@@ -98,8 +98,8 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             bytes => format!("TLS handshake: closed after {bytes} bytes"),
         },
     };
-    if is_certificate_wanted(report) && !matches!(failure.kind, FailureKind::TlsName) {
-        text += ", after it asked for a client certificate";
+    if is_certificate_wanted(report) && failure.kind == FailureKind::TlsHandshake {
+        text += " (it asked for a client certificate)";
     }
     text
 }

@@ -42,9 +42,10 @@ impl fmt::Display for TextSummary<'_> {
         if expectation != Expectation::Ok {
             let as_expected = calls - summary.unexpected();
             writeln!(f, "expected {expectation}: {as_expected} of {calls} calls")?;
+        } else {
+            let gap = summary.longest_gap();
+            writeln!(f, "longest gap without a success: {gap:.1?}")?;
         }
-        let gap = summary.longest_gap();
-        writeln!(f, "longest gap without a success: {gap:.1?}")?;
         for (name, Backend { answered, failed }) in summary.backends() {
             write!(
                 f,
