@@ -141,9 +141,11 @@ fn errors_say_what_is_likely_and_s_keeps_them_quiet() {
 #[test]
 fn what_it_does_not_have_is_refused_by_name() {
     let link = Link::new();
-    let https = link.run(&["https://backend/"]);
-    assert_eq!(https.code, Some(1));
-    assert!(https.stderr.contains("https"), "{}", https.stderr);
+    for url in ["tcp://backend:1", "ftp://backend/"] {
+        let other = link.run(&[url]);
+        assert_eq!(other.code, Some(1), "{url}");
+        assert!(other.stderr.contains(&url[..3]), "{}", other.stderr);
+    }
     let two = link.run(&["http://backend/", "http://backend/"]);
     assert!(
         two.stderr.starts_with("curl: this curl takes one URL\n"),

@@ -123,8 +123,10 @@ fn probes_are_green_while_it_calls() {
 #[test]
 fn a_bad_value_exits_2_and_names_the_flag() {
     for (args, named) in [
-        (&["https://backend/"][..], "[URL]"),
-        (&["http://"], "[URL]"),
+        (&["ftp://backend/"][..], "[TARGET]"),
+        (&["http://"], "[TARGET]"),
+        (&["--targets=/nosuch"], "--targets"),
+        (&["--key=/nosuch"], "--cert"),
         (&["--interval=x"], "--interval"),
         (&["--timeout=0s"], "--timeout"),
         (&["--count=0"], "--count"),

@@ -45,12 +45,17 @@ fn a_call_counts_by_what_it_came_to() {
             1.0,
         ),
         (
-            "caller_phase_duration_seconds_bucket{le=\"10.0\",phase=\"dns\"}",
+            "caller_phase_duration_seconds_bucket{le=\"10.0\",target=\"TARGET\",phase=\"dns\"}",
             1.0,
         ),
+        ("caller_unexpected_results_total", 0.0),
+        ("caller_expectation_met", 1.0),
     ] {
-        assert_eq!(value(admin, metric), Some(expected), "{metric}");
+        let metric = metric.replace("TARGET", &bed.url("backend"));
+        assert_eq!(value(admin, &metric), Some(expected), "{metric}");
     }
+    let tls = "caller_calls_total{result=\"tls_expired\"}";
+    assert_eq!(value(admin, tls), None, "there is no TLS in plain HTTP");
     let now = jiff::Timestamp::now().as_second() as f64;
     let last = value(admin, "caller_last_success_timestamp_seconds").expect("it is there");
     assert!((now - last).abs() < 60.0, "{last}");
@@ -77,6 +82,8 @@ fn a_failure_counts_by_its_kind() {
             Some(0.0),
         ),
         ("caller_last_success_timestamp_seconds", Some(0.0)),
+        ("caller_unexpected_results_total", Some(1.0)),
+        ("caller_expectation_met", Some(0.0)),
         (
             "caller_responses_total{pod=\"backend-1\",result=\"ok\"}",
             None,
@@ -132,7 +139,8 @@ fn labels_are_bounded_and_cannot_break_out() {
         .collect();
     assert_eq!(pods.len(), 101);
     for pod in pods.iter().filter(|pod| !pod.contains("other")) {
-        assert!(pod.starts_with("{pod=\"x\\\"} 1\\\\"), "{pod}");
+        let label = pod.split_once(',').map_or("", |(_, label)| label);
+        assert!(label.starts_with("pod=\"x\\\"} 1\\\\"), "{pod}");
     }
 }
 

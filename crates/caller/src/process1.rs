@@ -186,8 +186,10 @@ mod tests {
         assert_eq!(given(&["caller"]), both);
         let urls = ["https://c/", "http://d/"];
         assert_eq!(given(&["caller", urls[0], urls[1]]), urls);
-        let file = ["--targets=/other"];
-        assert_eq!(given(&["caller", "--targets", "/other"]), file);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "ok http://d/").expect("written");
+        let option = format!("--targets={}", file.path().display());
+        assert_eq!(given(&["caller", &option]), [option.clone()]);
     }
 
     #[test]

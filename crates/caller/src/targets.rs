@@ -184,7 +184,7 @@ fn parse_line(line: &str) -> Result<Option<Check>, LineError> {
         return Ok(None);
     };
     let expectation = text.parse().map_err(|source| {
-        let text = text.to_owned();
+        let text = without_credentials(text);
         LineError::Expectation { text, source }
     })?;
     let target = fields.next().ok_or(LineError::NoTarget)?;
@@ -206,7 +206,7 @@ fn parse_line(line: &str) -> Result<Option<Check>, LineError> {
                 return Err(LineError::Control);
             }
             Some(("control", url)) => control = Some(url.parse()?),
-            _ => return Err(LineError::Option(field.to_owned())),
+            _ => return Err(LineError::Option(without_credentials(field))),
         }
     }
     Ok(Some(Check {
@@ -214,6 +214,14 @@ fn parse_line(line: &str) -> Result<Option<Check>, LineError> {
         expectation,
         control,
     }))
+}
+
+/// A field as it may be repeated in an error: of a URL with a password, the host alone.
+fn without_credentials(field: &str) -> String {
+    match field.rsplit_once('@') {
+        Some((_, host)) => format!("...@{host}"),
+        None => field.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -322,6 +330,18 @@ mod tests {
             assert!(error.starts_with(named), "{text}: {error}");
         }
         assert!(parse("ok http://a\nok http://a name=again").is_ok());
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_a_password() {
+        for text in [
+            "http://u:s3cret@a/",
+            "ok b http://u:s3cret@a/",
+            "ok http://u:s3cret@a:x/",
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
     }
 
     proptest! {

@@ -134,10 +134,23 @@ pub fn get(addr: SocketAddr, path: &str) -> Reply {
     )
 }
 
-/// The value of a metric at an admin port, by its name and labels as they are written.
+/// The value of a metric at an admin port, by its name and labels as they are written; the label `target`,
+/// which comes first, may be left out where there is one target.
 pub fn metric(admin: SocketAddr, name: &str) -> Option<f64> {
     let text = get(admin, "/metrics").body;
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = text.lines().find_map(|line| {
+        let (metric, value) = line.rsplit_once(' ')?;
+        (metric == name || without_target(metric) == name).then_some(value)
+    });
     value.map(|value| value.parse().expect("a number"))
+}
+
+fn without_target(metric: &str) -> String {
+    let Some((name, labels)) = metric.split_once("{target=\"") else {
+        return metric.to_owned();
+    };
+    match labels.split_once("\",") {
+        Some((_, others)) => format!("{name}{{{others}"),
+        None => name.to_owned(),
+    }
 }

@@ -187,6 +187,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::expectation::Expectation;
     use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
     use crate::report::{Outcome, Response, Timings};
 
@@ -217,6 +218,9 @@ mod tests {
             request_id: String::new(),
             address: None,
             timings: Timings::default(),
+            expectation: Expectation::Ok,
+            tls: None,
+            control: None,
             outcome: match is_ok {
                 true => Outcome::Answered(response),
                 false => Outcome::Failed(failure, Some(response)),
