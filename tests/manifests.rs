@@ -4,6 +4,8 @@
 mod alerts;
 #[path = "manifests/argocd.rs"]
 mod argocd;
+#[path = "manifests/check.rs"]
+mod check;
 #[path = "manifests/pods.rs"]
 mod pods;
 #[path = "manifests/readme.rs"]
@@ -22,7 +24,7 @@ use test_support::tool;
 
 use crate::render::{
     WorkingCopy, container, fields, for_each_deployment, of_kind, parse, render, renderings, root,
-    selects, subfolders,
+    selects,
 };
 
 #[test]
@@ -181,12 +183,14 @@ fn a_password_for_the_registry_reaches_every_pod_once_its_lines_are_taken_in() {
             .filter(|account| account["imagePullSecrets"][0]["name"] == "registry")
             .map(|account| account["metadata"]["name"].to_string())
             .collect();
-        for deployment in of_kind(&manifests, "Deployment") {
-            let account = &deployment["spec"]["template"]["spec"]["serviceAccountName"];
-            assert!(
-                with_password.contains(&account.to_string()),
-                "{folder}: {account}"
-            );
+        for kind in ["Deployment", "Job"] {
+            for owner in of_kind(&manifests, kind) {
+                let account = &owner["spec"]["template"]["spec"]["serviceAccountName"];
+                assert!(
+                    with_password.contains(&account.to_string()),
+                    "{folder}: {account}"
+                );
+            }
         }
     }
 }
@@ -224,8 +228,8 @@ fn the_base_goes_into_whichever_namespace_it_is_applied_to() {
 #[test]
 fn two_namespaces_can_have_all_of_it_side_by_side() {
     let copy = WorkingCopy::new();
-    let mut components = subfolders(&copy.path().join("kustomize/components"));
-    components.retain(|component| component != "namespace");
+    // `check-hardened` has all that `check` has.
+    let components = copy.components(&["namespace", "check"]);
     let Some(one) = copy.combine("one-of-two", &components) else {
         return;
     };
@@ -298,7 +302,14 @@ fn network_policies_let_nobody_in_or_out_by_default_and_name_all_others() {
             for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
                 for rule in policy["spec"][rules].as_array().into_iter().flatten() {
                     assert!(rule[peers].is_array(), "{folder}: anybody, by {rule}");
-                    assert!(rule["ports"].is_array(), "{folder}: any port, by {rule}");
+                    // The check may call every port of the backend, and is to see what blocks it.
+                    let backend =
+                        serde_json::json!([{"podSelector": {"matchLabels": {"app": "backend"}}}]);
+                    let may_call = policy["metadata"]["name"] == "check" && rule["to"] == backend;
+                    assert!(
+                        rule["ports"].is_array() || may_call,
+                        "{folder}: any port, by {rule}"
+                    );
                 }
             }
         }
@@ -329,6 +340,7 @@ fn the_patches_that_the_network_policies_suggest_work() {
     let patches =
         patches_in_comment(&kustomize.join("components/network-policy/kustomization.yaml"));
     assert_eq!(patches.len(), 2, "{patches:?}");
+    // In the policies of the backend and the frontend, and in those of the frontend and the check.
     for (patch, expected) in patches.iter().zip(["observability", "10.96.0.10/32"]) {
         let copy = tempfile::tempdir().expect("a directory");
         let copied = Command::new("cp")
@@ -339,10 +351,13 @@ fn the_patches_that_the_network_policies_suggest_work() {
         assert!(copied.expect("coreutils").success());
         let overlay = copy.path().join("kustomize/overlays/patched");
         fs::create_dir(&overlay).expect("it is a copy");
-        let text = format!("resources: [../hardened]\n{patch}");
+        let text = format!(
+            "resources: [../hardened]\ncomponents: [../../components/check-hardened]\n{patch}"
+        );
         fs::write(overlay.join("kustomization.yaml"), text).expect("it is a copy");
         let output = run(Command::new(&kubectl).arg("kustomize").arg(overlay));
         assert_eq!(output.code, Some(0), "{}", output.stderr);
-        assert!(output.stdout.contains(expected), "{}", output.stdout);
+        let found = output.stdout.matches(expected).count();
+        assert_eq!(found, 2, "{expected}: {}", output.stdout);
     }
 }

@@ -264,11 +264,22 @@ fn every_query_of_the_dashboard_returns_data() {
     for panel in panels {
         for target in panel["targets"].as_array().expect("a list") {
             let query = target["expr"].as_str().expect("text");
+            let about_calls = query.contains("caller_") && !query.contains("caller_build_info");
+            assert!(
+                !about_calls || query.contains(r#"target=~"$target""#),
+                "{query}"
+            );
             let query = query
                 .replace("$namespace", NAMESPACE)
+                .replace("$target", ".*")
                 .replace("$__rate_interval", "5s")
                 .replace("$__range", "5s");
             assert!(!query.contains('$'), "{query}");
+            if query.contains("caller_tls_") {
+                // Nobody is called over TLS here, so it has to be a valid query and no more.
+                prometheus.query(&query, "");
+                continue;
+            }
             wait_until(&query, PATIENCE, || {
                 !prometheus.query(&query, "").is_empty()
             });
@@ -280,6 +291,13 @@ fn every_query_of_the_dashboard_returns_data() {
     assert_eq!(
         variable["query"],
         "label_values(caller_build_info, namespace)"
+    );
+    let targets = prometheus.api("/api/v1/label/target/values?match[]=caller_calls_total");
+    assert_eq!(targets.as_array().expect("a list").len(), 1, "{targets}");
+    let variable = &dashboard["templating"]["list"][2];
+    assert_eq!(
+        variable["query"],
+        r#"label_values(caller_calls_total{namespace="$namespace"}, target)"#
     );
 }
 

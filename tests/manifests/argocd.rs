@@ -47,6 +47,10 @@ fn the_project_lets_the_application_do_its_work_and_nothing_else() {
     assert_eq!(spec["destinations"], json!([destination]));
     let namespace = json!([{"group": "", "kind": "Namespace"}]);
     assert_eq!(spec["clusterResourceWhitelist"], namespace);
+    // Of the kinds that belong to a namespace all are allowed, so those of every component are.
+    for list in ["namespaceResourceWhitelist", "namespaceResourceBlacklist"] {
+        assert!(spec[list].is_null(), "{list}");
+    }
     for (folder, manifests) in renderings().unwrap_or_default() {
         for manifest in manifests {
             let allowed = match manifest["kind"].as_str() {

@@ -60,7 +60,15 @@ impl WorkingCopy {
         render(folder.path())
     }
 
-    /// What can be deployed: the root, the overlays, and every component added to the base.
+    /// The components, but for some.
+    pub(crate) fn components(&self, without: &[&str]) -> Vec<String> {
+        let mut components = subfolders(&self.path().join("kustomize/components"));
+        components.retain(|component| !without.contains(&component.as_str()));
+        components
+    }
+
+    /// What can be deployed: the root, the overlays, and every component added to the base. `check` and
+    /// `check-hardened` bring the same Job, the one without network policies and the other with them.
     pub(crate) fn render_all(&self) -> Option<Vec<(String, String)>> {
         let kustomize = self.path().join("kustomize");
         let overlays = subfolders(&kustomize.join("overlays"));
@@ -70,9 +78,16 @@ impl WorkingCopy {
             let rendering = render(&kustomize.join(&folder))?;
             renderings.push((folder, rendering));
         }
-        let components = subfolders(&kustomize.join("components"));
-        let all = self.combine("pod-to-pod-communication", &components)?;
-        renderings.push(("all components".to_owned(), all));
+        for (name, without) in [
+            (
+                "all components but the policies",
+                &["network-policy", "check-hardened"][..],
+            ),
+            ("all components", &["check"]),
+        ] {
+            let rendering = self.combine("pod-to-pod-communication", &self.components(without))?;
+            renderings.push((name.to_owned(), rendering));
+        }
         Some(renderings)
     }
 }
@@ -91,7 +106,7 @@ pub(crate) fn renderings() -> Option<&'static [(String, Vec<Value>)]> {
 }
 
 /// The names of the folders in a folder, in order.
-pub(crate) fn subfolders(folder: &Path) -> Vec<String> {
+fn subfolders(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("it is there");
     let entries = entries.map(|entry| entry.expect("it can be read"));
     let folders = entries.filter(|entry| entry.path().is_dir());
@@ -143,6 +158,17 @@ pub(crate) fn for_each_deployment(check: impl Fn(&Value, &Value)) {
         assert!(of_kind(manifests, "Deployment").count() >= 2, "{folder}");
         for deployment in of_kind(manifests, "Deployment") {
             check(deployment, &deployment["spec"]["template"]);
+        }
+    }
+}
+
+/// Calls `check` for each pod template of each rendering: those of Deployments and of Jobs.
+pub(crate) fn for_each_pod_template(check: impl Fn(&Value)) {
+    for (_, manifests) in renderings().unwrap_or_default() {
+        for kind in ["Deployment", "Job"] {
+            for owner in of_kind(manifests, kind) {
+                check(&owner["spec"]["template"]);
+            }
         }
     }
 }
