@@ -9,6 +9,7 @@ use std::thread;
 
 use tempfile::TempDir;
 use test_support::bed::Bed;
+use test_support::pki::{Pki, free_addr};
 use test_support::process::{Output, run};
 use test_support::tool;
 
@@ -136,6 +137,44 @@ fn errors_say_what_is_likely_and_s_keeps_them_quiet() {
     assert!(loud.stderr.ends_with(likely), "{}", loud.stderr);
     assert_eq!(link.run(&["-s", &closed]).stderr, "");
     assert_eq!(link.run(&["-sS", &closed]).stderr.lines().count(), 2);
+}
+
+/// Both curls exit with the same code and print the same body, from a server of TLS.
+#[test]
+fn over_tls_bodies_and_exit_codes_are_alike() {
+    let Some(real) = tool("curl") else { return };
+    let Some(pki) = Pki::new() else { return };
+    let path = |file: &str| pki.file(file).to_string_lossy().into_owned();
+    let trusted = ["--cacert", &path("ca.pem")];
+    let plain = server("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+    for (certificate, args, code) in [
+        ("good", &trusted[..], 0),
+        ("good", &["-k"], 0),
+        ("expired", &["-k"], 0),
+        ("good", &["--cacert", &path("stranger.pem")], 60),
+        ("expired", &trusted, 60),
+        ("other", &trusted, 60),
+        ("self", &trusted, 60),
+        ("good", &["--cacert", "/nosuch.pem"], 77),
+        ("", &trusted, 35),
+    ] {
+        let addr = match certificate {
+            "" => plain,
+            _ => free_addr(),
+        };
+        let _server = (!certificate.is_empty()).then(|| pki.serve(addr, certificate, &[]));
+        let url = format!("https://127.0.0.1:{}/", addr.port());
+        let args = [args, &["-s", "-o", "/dev/null", "-w", "%{http_code}", &url]].concat();
+        let theirs = run(Command::new(&real).args(&args));
+        let ours = Link::new().run(&args);
+        let seen = format!("{certificate} {args:?}: {ours:?} and not {theirs:?}");
+        assert_eq!(ours.code, theirs.code, "{seen}");
+        // Nothing has been asked where a file cannot be read.
+        if code != 77 {
+            assert_eq!(ours.stdout, theirs.stdout, "{seen}");
+        }
+        assert_eq!(ours.code, Some(code), "{seen}");
+    }
 }
 
 #[test]

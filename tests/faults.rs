@@ -8,6 +8,8 @@ mod dns;
 mod http;
 #[path = "faults/namespace.rs"]
 mod namespace;
+#[path = "faults/tls.rs"]
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;

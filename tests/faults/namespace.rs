@@ -68,8 +68,12 @@ impl Namespace {
     }
 
     fn backend_at(&self, address: &str) -> Process {
+        self.server(address, "8080")
+    }
+
+    fn server(&self, address: &str, port: &str) -> Process {
         let mut command = self.command("python3");
-        command.args(["-u", "-m", "http.server", "8080", "--bind", address]);
+        command.args(["-u", "-m", "http.server", port, "--bind", address]);
         let backend = Process::spawn(command.current_dir("/proc/self/net"));
         backend.wait_for_stdout("Serving HTTP");
         backend
@@ -128,6 +132,83 @@ fn assert_policy(test: &str, chain: &str, rule: &str, named: &Named, is_blocked:
     let blocked = run(command().args(["once", "--connect-timeout=300ms", "--expect=blocked"]));
     assert_eq!(blocked.code == Some(0), is_blocked, "{}", blocked.stdout);
     assert_named(command, named, || namespace.without_rules());
+}
+
+/// A policy is proved where the control, on the same host, answers; a host that is dead proves none.
+#[test]
+fn blocked_is_proved_by_a_control_that_answers() {
+    let Some(namespace) = Namespace::new("control") else {
+        return;
+    };
+    let (_backend, control) = (namespace.backend(), namespace.server("127.0.0.1", "8081"));
+    let files = tempfile::tempdir().expect("a directory");
+    let file = files.path().join("targets");
+    let once = |control: &str| {
+        let line = format!("blocked http://127.0.0.1:8080/ name=payments {control}\n");
+        std::fs::write(&file, line).expect("it can be written");
+        let mut command = namespace.command(CALLER);
+        command.args(["once", "--connect-timeout=300ms", "--targets"]);
+        run(command.arg(&file))
+    };
+    let control_at = "control=http://127.0.0.1:8081/";
+
+    let open = once(control_at);
+    assert_eq!(open.code, Some(1), "{}", open.stdout);
+    let not = "Response received successfully! (not as expected: blocked)\n";
+    assert!(open.stdout.contains(not), "{}", open.stdout);
+
+    for rule in ["drop", "reject with icmpx type admin-prohibited"] {
+        let rule: Vec<&str> = ["tcp", "dport", "8080"]
+            .into_iter()
+            .chain(rule.split(' '))
+            .collect();
+        namespace.rule("input", &rule);
+        for control in [control_at, "control=tcp://127.0.0.1:8081", ""] {
+            let blocked = once(control);
+            assert_eq!(blocked.code, Some(0), "{}", blocked.stdout);
+            assert!(
+                blocked.stdout.contains(" (as expected: blocked)\n"),
+                "{}",
+                blocked.stdout
+            );
+            let answered = "; the control http://127.0.0.1:8081/ answered\n";
+            let is_told = blocked.stdout.contains(answered);
+            assert_eq!(is_told, control == control_at, "{}", blocked.stdout);
+        }
+        namespace.without_rules();
+    }
+
+    // The policy is in force, and what would prove it is dead, whichever way.
+    namespace.rule("input", &["tcp", "dport", "8080", "drop"]);
+    let unproven = |control: &str, evidence: &str| {
+        let unproven = once(control);
+        assert_eq!(unproven.code, Some(1), "{}", unproven.stdout);
+        let lines: Vec<&str> = unproven.stdout.lines().collect();
+        assert!(
+            lines[1].starts_with("127.0.0.1:8080: connecting: no answer after "),
+            "{}",
+            lines[1]
+        );
+        assert!(lines[1].contains(evidence), "{}", lines[1]);
+        let likely = verdict::usual_cause(FailureKind::Unproven);
+        let verdict = format!(
+            "Call failed: blocked, but the control did not answer either; likely {likely} (not as expected: blocked)"
+        );
+        assert_eq!(lines[2], verdict);
+        let check = "Check failed: expected blocked, but it was unproven";
+        assert_eq!(lines[3], check);
+    };
+    unproven(
+        "control=http://127.0.0.1:8081/nosuch",
+        "; the control http://127.0.0.1:8081/nosuch failed: 127.0.0.1:8081: HTTP 404",
+    );
+    drop(control);
+    unproven(
+        control_at,
+        " failed: 127.0.0.1:8081: connecting: Connection refused",
+    );
+    namespace.rule("input", &["tcp", "dport", "8081", "drop"]);
+    unproven(control_at, " failed: 127.0.0.1:8081: connecting: no answer");
 }
 
 #[test]

@@ -189,7 +189,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "ok http://d/").expect("written");
         let option = format!("--targets={}", file.path().display());
-        assert_eq!(given(&["caller", &option]), [option.clone()]);
+        assert_eq!(given(&["caller", &option]), [option.as_str()]);
     }
 
     #[test]

@@ -107,7 +107,7 @@ pub struct Tls {
 /// A server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whose it is, as in RFC 4514.
+    /// Whose it is, such as `CN=kubernetes`.
     pub subject: String,
     /// The host names and addresses that it is for.
     pub names: Vec<String>,

@@ -73,9 +73,9 @@ fn date(moment: Timestamp) -> impl fmt::Display {
 fn span(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.as_second() - from.as_second();
     match seconds {
-        ..3_600 => format!("{} min", seconds / 60),
-        ..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+        172_800.. => format!("{} days", seconds / 86_400),
+        3_600.. => format!("{} h", seconds / 3_600),
+        _ => format!("{} min", seconds / 60),
     }
 }
 
