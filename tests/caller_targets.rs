@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use local_cluster::cluster::SERVICE;
 use serde_json::Value;
 use tempfile::TempDir;
 use test_support::bed::Bed;
@@ -491,6 +492,44 @@ fn targets_are_from_the_command_line_the_variable_or_a_file() {
     assert_eq!(labels(both().arg(&two)), [two.as_str()]);
     assert_eq!(labels(both().env_remove("CALLER_TARGETS")), [one, two]);
     assert_eq!(labels(&mut check.caller()), ["file"]);
+}
+
+/// The lists that the manifests bring, in a cluster without policies.
+#[test]
+fn the_lists_of_the_check_are_read_and_met_as_far_as_no_policy_is_needed() {
+    let components = concat!(env!("CARGO_MANIFEST_DIR"), "/../../kustomize/components");
+    let list = |component: &str| {
+        let path = format!("{components}/{component}/targets");
+        let list = fs::read_to_string(path).expect("it is there");
+        list.replace(":8080", ":PORT")
+            .replace(":8079", ":CLOSED")
+            .replace(":8081", ":PORT")
+    };
+    let run_list = |component: &str| {
+        let check = Check::new(&list(component));
+        let local = [Ipv4Addr::LOCALHOST.into()];
+        check
+            .bed
+            .records
+            .set(&SERVICE.replace("backend", "backend-pods"), local);
+        check.once(&["--format=json"])
+    };
+    let plain = run_list("check");
+    assert_eq!(plain.code, Some(0), "{}{}", plain.stdout, plain.stderr);
+    // Here nothing keeps the admin port from anybody.
+    let hardened = run_list("check-hardened");
+    assert_eq!(
+        hardened.code,
+        Some(1),
+        "{}{}",
+        hardened.stdout,
+        hardened.stderr
+    );
+    let results: Vec<_> = objects(&hardened)
+        .iter()
+        .map(|object| object["as_expected"].clone())
+        .collect();
+    assert_eq!(results, [true, false]);
 }
 
 #[test]

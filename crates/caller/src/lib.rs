@@ -1,5 +1,5 @@
-//! Calls a backend over and over, as a pod in a cluster does: resolve the name through cluster DNS,
-//! connect, ask, and say what happened; and when it failed, why.
+//! Calls targets over and over, as a pod in a cluster does: resolve the name through cluster DNS, connect, ask,
+//! and say what happened; and when it failed, why.
 //!
 //! It is a one-way pipe: a [`target`] is called by a [`probe`], which gives a [`report`] of each call;
 //! everything that is shown, counted or decided is a view of reports.
@@ -8,14 +8,16 @@
 //! |---|---|---|
 //! | [`failure`] | stages, kinds and the evidence of a failure, as data | |
 //! | [`dns`] | looks names up | `failure` |
+//! | [`expectation`] | what a call is expected to come to | `failure` |
 //! | [`target`], [`expected_status`] | what is called, and which statuses are a success | `dns`, for hosts |
-//! | [`report`] | the result of one call, as data | `target`, `dns`, `failure` |
+//! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |
+//! | [`trust`] | which certificates TLS trusts and shows | |
+//! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure` |
 //! | [`probe`] | makes a round of calls, stage by stage | those above |
 //! | [`listening`] | what this pod listens at | |
-//! | [`expectation`] | what a call is expected to come to | `report`, `failure` |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
 //! | [`verdict`] | words failures | `report` and what it is made of, `stats` |
-//! | [`views`] | text, JSON, summary, transcript, diagnosis | `report`, `stats`, `verdict` |
+//! | [`views`] | text, JSON, table, TAP, JUnit, summary, transcript, diagnosis | `report`, `stats`, `verdict` |
 //! | `metrics`, `page` | what Prometheus and browsers are shown | `report`, `stats`, `views`, `verdict` |
 //! | [`commands`] | the loop and the subcommands | all of those |
 //! | [`curl`] | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
