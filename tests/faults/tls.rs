@@ -295,6 +295,20 @@ fn nginx_speaks_either_version_keeps_connections_and_says_that_it_wants_tls() {
         "{step}"
     );
 
+    // OpenSSL's own server closes without a word, nginx says why.
+    let silent = free_addr();
+    let _server = pki.serve(silent, "good", &[]);
+    let silent = format!("http://localhost:{}/", silent.port());
+    let silent = run(caller(&pki, addr).args(["once", &silent]));
+    assert_eq!(silent.code, Some(52), "{}", silent.stdout);
+    assert!(
+        silent
+            .stdout
+            .ends_with("; likely the port wants TLS: https://\n"),
+        "{}",
+        silent.stdout
+    );
+
     let plain = format!("http://localhost:{}/", addr.port());
     let plain = run(caller(&pki, addr).args(["once", &plain]));
     assert_eq!(plain.code, Some(22), "{}", plain.stdout);

@@ -149,6 +149,8 @@ pub struct Detail {
     pub cause: Cause,
     /// How much of a response had come by then.
     pub received: Received,
+    /// Whether the port speaks TLS, which was looked at because a plain request got no answer.
+    pub wants_tls: bool,
     /// How long the connection had been idle before, where a kept one was used.
     pub idle: Option<Duration>,
     /// From the start of the attempt at this address, or of the lookup, to the failure.
@@ -236,6 +238,11 @@ pub struct Received {
 impl Received {
     /// How many bytes of what was received are kept as evidence.
     pub const KEPT: usize = 64;
+
+    /// Whether it begins as a record of TLS does: an alert or a handshake, version 3.x.
+    pub fn starts_as_tls(&self) -> bool {
+        matches!(self.start.as_slice(), [0x15 | 0x16, 3, ..])
+    }
 }
 
 impl From<&io::Error> for OsError {

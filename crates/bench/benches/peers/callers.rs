@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use local_cluster::cluster::{SEARCH, SERVICE};
 use local_cluster::dns::{Dns, Records};
-use test_support::wait_until;
+use test_support::pki::{Pki, free_addr};
+use test_support::{tool, wait_until};
 use tokio::runtime::Runtime;
 
 use crate::process::Process;
@@ -107,6 +108,25 @@ impl Bed {
         });
         (cpu / rounds, peak)
     }
+}
+
+/// Processor time for each call over TLS, each with a handshake of its own: of caller, and of curl started anew.
+/// `None`: there are not the tools.
+pub(crate) fn over_tls(caller: &Path, calls: u32, rounds: u32) -> Option<(Duration, Duration)> {
+    let _ = tool("curl")?;
+    let pki = Pki::new()?;
+    let addr = free_addr();
+    let _server = pki.serve(addr, "good", &[]);
+    let ca = pki.file("ca.pem");
+    let (ca, url) = (ca.display(), format!("https://{addr}/"));
+    let (ours, _) = run(&format!(
+        "{} --admin-listen=off --interval=0s --count={calls} --cacert={ca} {url}",
+        caller.display()
+    ));
+    let (theirs, _) = run(&format!(
+        "i=0; while [ $i -lt {rounds} ]; do curl -s --cacert {ca} {url}; i=$((i+1)); done"
+    ));
+    Some((ours / calls, theirs / rounds))
 }
 
 /// Runs a script; gives its processor time and the peak memory of what it runs.

@@ -325,6 +325,18 @@ fn callers(binaries: &Path) {
             peak / curl_peak
         );
     }
+    let over_tls = || callers::over_tls(&binaries.join("caller"), 1000, 100);
+    let (tls, curl): (Vec<f64>, Vec<f64>) = (0..3)
+        .filter_map(|_| over_tls())
+        .map(|(ours, curl)| (ours.as_secs_f64() * 1e6, curl.as_secs_f64() * 1e6))
+        .unzip();
+    if !tls.is_empty() {
+        let (tls, curl) = (median(tls), median(curl));
+        let ratio = tls / curl;
+        println!(
+            "| CPU per https call, a handshake for each | {tls:.0} µs | curl {curl:.0} µs | {ratio:.3} | |"
+        );
+    }
     for addresses in [10, 100, 1000] {
         let (cpu, memory) = bed.caller(addresses, 5000);
         let cpu = cpu.as_secs_f64() * 1e6;

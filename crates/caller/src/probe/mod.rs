@@ -21,6 +21,7 @@ use std::time::Duration;
 use ::http::Method;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -41,6 +42,9 @@ use crate::trust::Trust;
 /// How many addresses are called at once: enough that a few dead ones do not hold up the rest, and few
 /// enough to bound memory.
 const AT_ONCE: usize = 16;
+
+/// Longest time to look whether a port that is silent speaks TLS.
+const LOOK_FOR_TLS: Duration = Duration::from_millis(500);
 
 /// How to call.
 #[derive(Clone, Debug)]
@@ -95,6 +99,8 @@ struct Inner {
     tls: Option<tls::Client>,
     timeout: Duration,
     each_address: bool,
+    /// Whether the port of an `http` target speaks TLS, once that has been looked at.
+    wants_tls: OnceCell<bool>,
     /// The connections that are kept alive.
     kept: Mutex<HashMap<SocketAddr, Connection>>,
 }
@@ -170,6 +176,7 @@ impl Probe {
             tls,
             timeout,
             each_address,
+            wants_tls: OnceCell::new(),
             kept: Mutex::default(),
         }))
     }
@@ -358,7 +365,9 @@ impl Probe {
                     Cause::Tls(_) => Stage::Tls,
                     _ => Stage::Http,
                 };
+                let is_silent = received.bytes == 0 && idle.is_none();
                 let detail = Box::new(Detail {
+                    wants_tls: is_silent && self.wants_tls(address, kind, deadline).await,
                     cause,
                     received,
                     idle,
@@ -425,6 +434,29 @@ impl Probe {
             let cause = Cause::Malformed(error.to_string());
             failed(Stage::Http, FailureKind::Protocol, cause, start.elapsed())
         })
+    }
+
+    /// Whether a port that closed a plain connection without a word speaks TLS, as OpenSSL's servers do. It is
+    /// asked once, on a connection of its own.
+    async fn wants_tls(&self, address: SocketAddr, kind: FailureKind, deadline: Instant) -> bool {
+        let is_closed = matches!(kind, FailureKind::EmptyReply | FailureKind::Reset);
+        if !is_closed || self.0.target.scheme != Scheme::Http {
+            return false;
+        }
+        let ask = async {
+            let deadline = deadline.min(Instant::now() + LOOK_FOR_TLS);
+            let left = deadline.saturating_duration_since(Instant::now());
+            match (
+                connect(address, left).await,
+                tls::Client::new(Trust::default(), false),
+            ) {
+                (Ok((stream, _)), Ok(client)) => {
+                    client.is_spoken(stream, &self.0.target, deadline).await
+                }
+                _ => false,
+            }
+        };
+        *self.0.wants_tls.get_or_init(|| ask).await
     }
 
     /// A connection to this address that is kept and stands.
@@ -540,6 +572,7 @@ fn failed(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Fai
         detail: Box::new(Detail {
             cause,
             received: Received::default(),
+            wants_tls: false,
             idle: None,
             after,
         }),

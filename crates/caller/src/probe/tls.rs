@@ -83,6 +83,20 @@ impl Client {
         })
     }
 
+    /// Whether TLS is spoken there, whatever comes of it.
+    pub(super) async fn is_spoken(
+        &self,
+        stream: TcpStream,
+        target: &Target,
+        deadline: Instant,
+    ) -> bool {
+        let Handshake { outcome, .. } = self.handshake(stream, target, deadline).await;
+        match outcome {
+            Ok(_) => true,
+            Err(HandshakeError { received, .. }) => received.starts_as_tls(),
+        }
+    }
+
     /// Makes a connection one of TLS, until `deadline`.
     pub(super) async fn handshake(
         &self,

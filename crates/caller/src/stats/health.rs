@@ -232,6 +232,7 @@ mod tests {
                     detail: Box::new(Detail {
                         cause: Cause::Timeout,
                         received: Received::default(),
+                        wants_tls: false,
                         idle: None,
                         after: Duration::ZERO,
                     }),

@@ -207,6 +207,7 @@ mod tests {
             detail: Box::new(Detail {
                 cause: Cause::Status,
                 received: Received::default(),
+                wants_tls: false,
                 idle: None,
                 after: Duration::ZERO,
             }),

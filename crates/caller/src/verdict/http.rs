@@ -8,7 +8,6 @@ use runtime::escape::Escaped;
 
 use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received};
 use crate::report::{Proxy, Report, Response};
-use crate::target::Scheme;
 
 /// How a server that wants TLS answers a plain request: Go's words, nginx's, and Apache's.
 const WANTS_TLS: [&str; 3] = [
@@ -16,10 +15,6 @@ const WANTS_TLS: [&str; 3] = [
     "plain HTTP request was sent to HTTPS port",
     "speaking plain HTTP to an SSL-enabled server port",
 ];
-
-/// Ports that servers use for TLS by convention. OpenSSL closes a connection without a word where it is sent a
-/// plain request.
-const TLS_PORTS: [u16; 5] = [443, 6443, 8443, 9443, 10250];
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
@@ -141,12 +136,8 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         (FailureKind::Reset | FailureKind::EmptyReply, Cause::Closed | Cause::Os(_)) if was_idle => {
             "the connection was closed while it was idle: the backend, or something on the way, waits for a shorter time than lies between two calls".into()
         }
-        (FailureKind::Reset | FailureKind::EmptyReply, Cause::Closed | Cause::Os(_))
-            if report.target.scheme == Scheme::Http
-                && detail.received.bytes == 0
-                && TLS_PORTS.contains(&report.target.port) =>
-        {
-            "a port like this mostly wants TLS: https://; if not, the backend died or was killed mid-answer".into()
+        (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls => {
+            "the port wants TLS: https://".into()
         }
         (FailureKind::Reset, Cause::Http2(Http2Error { reason, .. })) => match *reason {
             Reason::INTERNAL_ERROR => "a fault of the backend's own".into(),
@@ -178,8 +169,7 @@ pub(super) fn starts_as_http1(received: &Received) -> bool {
 fn protocol(received: &Received) -> Option<&'static str> {
     let start = received.start.as_slice();
     match start {
-        // A record of TLS: an alert or a handshake, version 3.x.
-        [0x15 | 0x16, 3, ..] => Some("the port wants TLS: https://"),
+        _ if received.starts_as_tls() => Some("the port wants TLS: https://"),
         // A SETTINGS frame on stream 0, with which an HTTP/2 server begins.
         [0, _, _, 4, _, 0, 0, 0, 0, ..] => Some("the port speaks HTTP/2 alone: --http2"),
         _ if received.body.is_some() => {

@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::http::starts_as_http1;
-use crate::failure::{Cause, Failure, FailureKind, Received, TlsError};
+use crate::failure::{Cause, Failure, FailureKind, TlsError};
 use crate::report::{Certificate, Report, Tls};
 
 /// Names of a certificate that are shown.
@@ -128,12 +128,10 @@ fn is_certificate_wanted(report: &Report) -> bool {
 }
 
 pub(super) fn what(failure: &Failure) -> Option<&'static str> {
-    let starts_as_tls =
-        |received: &Received| matches!(received.start.as_slice(), [0x15 | 0x16, 3, ..]);
     let received = &failure.detail.received;
     match (failure.kind, &failure.detail.cause) {
         (FailureKind::ResponseTimeout, _) => Some("connected, but no answer in the TLS handshake"),
-        (FailureKind::TlsHandshake, _) if received.bytes > 0 && !starts_as_tls(received) => {
+        (FailureKind::TlsHandshake, _) if received.bytes > 0 && !received.starts_as_tls() => {
             Some("what answered does not speak TLS")
         }
         _ => None,

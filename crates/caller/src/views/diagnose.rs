@@ -9,6 +9,7 @@ use runtime::escape::Escaped;
 use super::resolve::Options;
 use super::text::{Body, Evidence};
 use crate::dns::Lookup;
+use crate::expectation::Expectation;
 use crate::failure::{Failure, Stage};
 use crate::millis::Millis;
 use crate::report::{Outcome, Phase, Report, Tls};
@@ -76,7 +77,11 @@ pub struct Diagnosis<'a> {
 
 impl fmt::Display for Diagnosis<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "      target       {}", self.target)?;
+        write!(f, "      target       {}", self.target)?;
+        match self.reports.first().map(|report| report.expectation) {
+            None | Some(Expectation::Ok) => writeln!(f)?,
+            Some(expectation) => writeln!(f, ", expected: {expectation}")?,
+        }
         // The calls of a round share one lookup.
         if let Some(lookup) = self
             .reports

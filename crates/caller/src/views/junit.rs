@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runtime::escape::Escaped;
 
-use super::table::Result;
+use super::table::CallResult;
 use crate::report::{Phase, Report};
 use crate::verdict;
 
@@ -62,7 +62,7 @@ fn case(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     if report.is_as_expected() {
         return writeln!(f, "/>");
     }
-    let message = Result(report).to_string();
+    let message = CallResult(report).to_string();
     write!(
         f,
         ">\n      <failure type=\"{}\" message=\"{}\">",

@@ -41,7 +41,7 @@ impl fmt::Display for Table<'_> {
             writeln!(
                 f,
                 "{mark}  {label:<wide$}  {expected:<narrow$}  {}",
-                Result(report)
+                CallResult(report)
             )?;
             if report.is_as_expected() {
                 continue;
@@ -59,9 +59,9 @@ impl fmt::Display for Table<'_> {
 }
 
 /// Displays what a call came to, on one line.
-pub(super) struct Result<'a>(pub(super) &'a Report);
+pub(super) struct CallResult<'a>(pub(super) &'a Report);
 
-impl fmt::Display for Result<'_> {
+impl fmt::Display for CallResult<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.0;
         let took = Millis(report.timings[Phase::Total]);

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::json::millis;
-use super::table::Result;
+use super::table::CallResult;
 use crate::report::{Phase, Report};
 use crate::verdict;
 
@@ -40,7 +40,7 @@ impl fmt::Display for Tap<'_> {
 fn diagnostics(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     let failure = report.failure();
     writeln!(f, "  ---")?;
-    field(f, "message", &Result(report).to_string())?;
+    field(f, "message", &CallResult(report).to_string())?;
     field(f, "severity", &"fail")?;
     field(f, "url", &report.target.as_str())?;
     field(f, "expected", &report.expectation.to_string())?;
