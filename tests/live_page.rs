@@ -1078,6 +1078,14 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
     assert!(browser.text("failed").ends_with("(100.0\u{a0}%)"));
     assert_eq!(browser.text("failed-name"), "Not as expected");
     look(&browser, "target-unexpected");
+    let one = get(admin, "/status.json?target=forbidden");
+    let mut blocked: Value = serde_json::from_str(&one.body).expect("JSON");
+    blocked["last"]["control"] = serde_json::json!({ "url": "http://control:80/", "result": "ok" });
+    let control = browser.run(&format!(
+        "receive({{ data: {} }}); return document.getElementById('control').textContent",
+        Value::from(blocked.to_string())
+    ));
+    assert_eq!(control, "Control of the last call: http://control:80/, ok");
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
