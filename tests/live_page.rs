@@ -1,26 +1,30 @@
 //! The live page: what it is made of, over the wire; and in a real browser, what a person sees of
 //! calls that are waited for, work, fail now and then, fail, work again, and come from a caller that was
-//! restarted. Each of these is looked at on a phone and on a desk, by day and by night; the pictures are
-//! in the target directory.
+//! restarted; and of several targets, many, and one over TLS. Each of these is looked at on a phone and on
+//! a desk, by day and by night; the pictures are in the target directory.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use local_cluster::cluster::SERVICE;
 use serde_json::Value;
+use tempfile::TempDir;
 use test_support::bed::Bed;
 use test_support::browser::Browser;
 use test_support::http::{Connection, exchange, get};
 use test_support::process::{Process, caller};
-use test_support::{PATIENCE, wait_until};
+use test_support::{PATIENCE, Tool, tool, wait_until};
 
 /// Keys, as WebDriver numbers them.
+const ARROW_DOWN: char = '\u{e015}';
 const ARROW_LEFT: char = '\u{e012}';
 const END: char = '\u{e010}';
 const ENTER: char = '\u{e007}';
+const ESCAPE: char = '\u{e00c}';
 const TAB: char = '\u{e004}';
 
 /// What is wrong with the page as it is laid out and coloured now.
@@ -36,6 +40,28 @@ fn start(bed: &Bed, admin: &str, args: &[&str]) -> (Process, SocketAddr) {
         .env("POD_NAME", "frontend-1")
         .args(args);
     caller(&mut command)
+}
+
+/// A caller of the targets in a file with these lines.
+fn start_file(bed: &Bed, lines: &str, args: &[&str]) -> (Process, SocketAddr) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("targets");
+    std::fs::write(&file, lines).expect("it can be written");
+    let args = [&["--targets", file.to_str().expect("UTF-8")], args].concat();
+    // It has been read by the time that the page can be asked for.
+    start(bed, "127.0.0.1:0", &args)
+}
+
+/// Five targets: one fails, and two are to fail and do.
+fn five(bed: &Bed) -> String {
+    let port = bed.service.port();
+    format!(
+        "ok              http://backend:{port}/     name=backend
+         dns_nxdomain    http://old-name/
+         ok              http://127.0.0.2:{port}/   name=db
+         connect_refused http://127.0.0.3:{port}/
+         ok              tcp://127.0.0.1:{port}"
+    )
 }
 
 fn status(admin: SocketAddr) -> Value {
@@ -105,6 +131,40 @@ fn look(browser: &Browser, name: &str) {
 fn title(browser: &Browser) -> String {
     let title = browser.run("return document.title");
     title.as_str().expect("text").to_owned()
+}
+
+/// The cells of the rows of a table, by the id of its body.
+fn table(browser: &Browser, id: &str) -> Vec<Vec<String>> {
+    let cells = browser.run(&format!(
+        "return [...document.getElementById('{id}').rows].map(row => \
+             [...row.cells].map(cell => cell.textContent))"
+    ));
+    serde_json::from_value(cells).expect("rows of cells")
+}
+
+/// The target whose link has the focus, in the overview.
+fn focused(browser: &Browser) -> String {
+    let target = "return document.activeElement.closest('#targets a')?.textContent ?? ''";
+    browser.run(target).as_str().expect("text").to_owned()
+}
+
+fn click(browser: &Browser, selector: &str) {
+    browser.run(&format!("document.querySelector({selector:?}).click()"));
+}
+
+/// Errors in the console, without those that say that the stream broke off, or that a target, or the
+/// caller, was not there.
+fn errors(browser: &Browser) -> Vec<String> {
+    let expected = [
+        "ERR_INCOMPLETE_CHUNKED_ENCODING",
+        "ERR_CONNECTION_RESET",
+        "ERR_CONNECTION_REFUSED",
+        "404 (Not Found)",
+    ];
+    let is_expected = |line: &String| expected.iter().any(|error| line.contains(error));
+    let mut lines = browser.console();
+    lines.retain(|line| !is_expected(line));
+    lines
 }
 
 /// The next event of a stream: its id and its data.
@@ -601,15 +661,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     assert_eq!(browser.text("before"), "");
     look(&browser, "restarted");
 
-    // That the stream broke off, and that nobody listened for a while.
-    let dead = [
-        "ERR_INCOMPLETE_CHUNKED_ENCODING",
-        "ERR_CONNECTION_RESET",
-        "ERR_CONNECTION_REFUSED",
-    ];
-    let unexpected = |line: &String| !dead.iter().any(|error| line.contains(error));
-    let errors: Vec<String> = browser.console().into_iter().filter(unexpected).collect();
-    assert_eq!(errors, Vec::<String>::new());
+    assert_eq!(errors(&browser), Vec::<String>::new());
     let elsewhere = |asked: &String| !asked.starts_with(&url) && !asked.starts_with("data:");
     let requests: Vec<String> = browser.requests();
     assert!(requests.contains(&format!("{url}events")), "{requests:?}");
@@ -760,4 +812,404 @@ fn the_page_answers_to_names_that_only_this_pod_can_have() {
             assert_eq!(ask(path, host), 200, "{host}{path}");
         }
     }
+}
+
+#[test]
+fn the_status_of_several_targets_is_an_overview() {
+    let bed = Bed::start(&["backend-1"]);
+    let (_caller, admin) = start_file(&bed, &five(&bed), &["--interval=20ms"]);
+    let one = |label: &str| get(admin, &format!("/status.json?target={label}"));
+    let states = || {
+        let status = status(admin);
+        let targets = status["targets"].as_array().expect("a list").iter();
+        let state = |target: &Value| target["state"].as_str().expect("text").to_owned();
+        targets.map(state).collect::<Vec<_>>()
+    };
+    wait_until("a call of each", PATIENCE, || {
+        states() == ["working", "working", "failing", "working", "working"]
+    });
+    let label = format!("http%3A%2F%2F127.0.0.3%3A{}%2F", bed.service.port());
+    let refused: Value = serde_json::from_str(&one(&label).body).expect("JSON");
+    assert_eq!(refused["expectation"], "connect_refused");
+    assert_eq!(refused["calls"][0]["result"], "connect_refused");
+    assert_eq!(refused["calls"][0]["as_expected"], true);
+    assert_eq!(refused["failures"], Value::Array(Vec::new()));
+    assert_eq!(one("nobody").status(), 404);
+}
+
+#[test]
+fn a_browser_sees_all_targets_and_each_of_them() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&["backend-1"]);
+    let (_caller, admin) = start_file(&bed, &five(&bed), &["--interval=200ms"]);
+    let (url, port) = (format!("http://{admin}/"), bed.service.port());
+    browser.resize(1280, 900, false);
+    browser.open(&url);
+
+    let verdict = "✗ 1 of 5 targets failing: db";
+    browser.wait_for_text("verdict", verdict);
+    assert_eq!(title(&browser), format!("{verdict} – frontend-1"));
+    assert_eq!(browser.text("title"), "caller in frontend-1");
+    browser.wait_for_text("what", "calls 5 targets every 0.2 s, started ");
+    assert_eq!(browser.text("one"), "");
+    assert_eq!(browser.text("path"), "");
+    assert_eq!(browser.text("filter"), "", "five are seen at a glance");
+    let refused = format!("http://127.0.0.3:{port}/");
+    let rows = || {
+        let rows = table(&browser, "targets");
+        let brief = |row: &Vec<String>| [row[0].clone(), row[1].clone(), row[3].clone()];
+        rows.iter().map(brief).collect::<Vec<_>>()
+    };
+    let expected = [
+        [
+            "✗ failing",
+            &format!("db http://127.0.0.2:{port}/"),
+            "the connection was refused",
+        ],
+        ["✓ working", &format!("backend http://backend:{port}/"), ""],
+        [
+            "✓ as expected",
+            "http://old-name:80/ dns_nxdomain expected",
+            "",
+        ],
+        [
+            "✓ as expected",
+            &format!("{refused} connect_refused expected"),
+            "",
+        ],
+        ["✓ working", &format!("tcp://127.0.0.1:{port}"), ""],
+    ];
+    wait_until("a call of each", PATIENCE, || rows() == expected);
+    let calls = |row: usize, column: usize| -> u64 {
+        table(&browser, "targets")[row][column].parse().unwrap_or(0)
+    };
+    let seen = calls(0, 4);
+    wait_until("more calls", PATIENCE, || calls(0, 4) > seen + 10);
+    assert_eq!(rows(), expected, "the rows stay where they are");
+    assert!(calls(0, 5) > 10);
+    assert_eq!(calls(3, 5), 0);
+    let since = table(&browser, "targets")[0][2].clone();
+    assert!(since.contains(", for "), "{since}");
+    look(&browser, "targets-5");
+
+    // One by a click, and back by the link.
+    click(&browser, "#targets a");
+    browser.wait_for_text("verdict", "✗ Failing: the connection was refused");
+    assert_eq!(browser.text("path"), "All targets › db");
+    let one = "✗ Failing: the connection was refused – db – frontend-1";
+    assert_eq!(title(&browser), one);
+    assert_eq!(browser.text("all"), "");
+    let pods = table(&browser, "pods");
+    assert_eq!(pods.len(), 1, "calls of this target alone: {pods:?}");
+    assert_eq!(pods[0][0], format!("nobody at 127.0.0.2:{port}"));
+    look(&browser, "target-of-5");
+    click(&browser, "#back");
+    browser.wait_for_text("verdict", verdict);
+
+    // By keyboard, from where one was; and by the browser's own buttons.
+    assert_eq!(focused(&browser), "db");
+    browser.press('j');
+    assert_eq!(focused(&browser), "backend");
+    browser.press(ARROW_DOWN);
+    browser.press('k');
+    browser.press(ENTER);
+    browser.wait_for_text("verdict", "✓ Working");
+    assert_eq!(browser.text("target"), "backend");
+    assert_eq!(table(&browser, "pods")[0][0], "backend-1");
+    assert_eq!(browser.text("key-tls"), "");
+    assert_eq!(browser.text("tls"), "");
+    browser.press(ESCAPE);
+    browser.wait_for_text("verdict", verdict);
+    assert_eq!(focused(&browser), "backend");
+    browser.run("history.back()");
+    browser.wait_for_text("target", "backend");
+    browser.wait_for_text("verdict", "✓ Working");
+    browser.run("history.forward()");
+    browser.wait_for_text("verdict", verdict);
+
+    // What is refused as it should be, is well.
+    click(&browser, &format!("#targets a[href*='127.0.0.3']"));
+    browser.wait_for_text("verdict", "✓ As expected: connect_refused");
+    browser.wait_for_text("what", " and expects connect_refused, started ");
+    browser.wait_for_text("since", "as expected since ");
+    browser.wait_for_text("call", ": connect_refused, as expected, ");
+    browser.wait_for_text("quantiles", "a result as expected took ");
+    assert_eq!(browser.text("failed"), "0 (0.0\u{a0}%)");
+    assert_eq!(browser.text("failures"), "");
+    assert_eq!(browser.text("why"), "");
+    look(&browser, "target-as-expected");
+
+    // Whoever looks at one after the other has one stream open, and not one for each.
+    for _ in 0..10 {
+        for (hash, text) in [("", verdict), ("#target=backend", "✓ Working")] {
+            browser.run(&format!("location.hash = '{hash}'"));
+            browser.wait_for_text("verdict", text);
+        }
+    }
+    assert_eq!(browser.console(), Vec::<String>::new());
+    let requests = browser.requests();
+    assert!(
+        requests.contains(&format!("{url}events?target=db")),
+        "{requests:?}"
+    );
+    let elsewhere = |asked: &&String| !asked.starts_with(&url) && !asked.starts_with("data:");
+    let elsewhere: Vec<&String> = requests.iter().filter(elsewhere).collect();
+    assert_eq!(elsewhere, Vec::<&String>::new());
+}
+
+#[test]
+fn a_link_leads_to_a_target_or_says_that_there_is_none() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&["backend-1"]);
+    let (caller, admin) = start_file(&bed, &five(&bed), &["--interval=200ms"]);
+    let url = format!("http://{admin}/");
+    browser.resize(1280, 900, false);
+    browser.open(&format!("{url}#target=backend"));
+    browser.wait_for_text("verdict", "✓ Working");
+    assert_eq!(browser.text("target"), "backend");
+
+    browser.open("about:blank");
+    browser.open(&format!("{url}#target=nobody"));
+    browser.wait_for_text("lost", "This caller has no target nobody.");
+    assert_eq!(browser.text("now"), "");
+    assert_eq!(browser.text("one"), "");
+    assert_eq!(title(&browser), "No such target – caller");
+    look(&browser, "target-unknown");
+    // It is a text, whatever it is.
+    browser.run(
+        "location.hash = '#target=100%+%3Cimg%20src=x%20onerror=console.error(1)%3E%E2%80%AE'",
+    );
+    let hostile = "no target 100%+<img src=x onerror=console.error(1)>\\u{202e}.";
+    browser.wait_for_text("lost", hostile);
+    click(&browser, "#back");
+    let verdict = browser.wait_for_text("verdict", "1 of 5 targets");
+    assert_eq!(browser.text("lost"), "");
+
+    // The caller dies, and another with one target takes its place.
+    drop(caller);
+    browser.wait_for_text("lost", "No contact with the caller since ");
+    assert_eq!(browser.text("verdict"), "Unknown: no contact");
+    let since = browser.text("since");
+    assert!(
+        since.starts_with("until ") && since.ends_with(&format!(": {verdict}")),
+        "{since}"
+    );
+    look(&browser, "targets-lost");
+    let args = ["--interval=1h", &bed.url("backend")];
+    let (caller, _) = start(&bed, &admin.to_string(), &args);
+    browser.wait_for_text("verdict", "✓ Working");
+    assert_eq!(browser.text("all"), "");
+    assert_eq!(browser.text("path"), "", "there are no others");
+
+    // A target is looked at that the next caller does not have.
+    let label = format!("http%3A%2F%2Fbackend%3A{}%2F", bed.service.port());
+    browser.run(&format!("location.hash = '#target={label}'"));
+    browser.wait_for_text("verdict", "✓ Working");
+    drop(caller);
+    browser.wait_for_text("lost", "No contact with the caller since ");
+    let args = ["--interval=1h", "http://127.0.0.2/", "http://127.0.0.3/"];
+    let (_caller, _) = start(&bed, &admin.to_string(), &args);
+    browser.wait_for_text("lost", "This caller has no target http://backend:");
+    assert_eq!(errors(&browser), Vec::<String>::new());
+}
+
+#[test]
+fn a_hundred_targets_can_be_used_on_a_phone() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&["backend-1"]);
+    let port = bed.service.port();
+    let line = |n: usize| match n {
+        // A success that was not to be.
+        0 => format!("connect_refused http://backend:{port}/ name=forbidden\n"),
+        _ if n.is_multiple_of(10) => format!("ok http://127.0.0.2:{port}/{n} name=broken-{n}\n"),
+        _ if n.is_multiple_of(9) => format!(
+            "ok http://backend:{port}/{}/{n}\n",
+            "a-long-path/".repeat(9)
+        ),
+        _ => format!("ok tcp://127.0.0.1:{port} name=database-{n}\n"),
+    };
+    let lines: String = (0..100).map(line).collect();
+    let (_caller, admin) = start_file(&bed, &lines, &["--interval=1s"]);
+    browser.resize(375, 900, false);
+    browser.open(&format!("http://{admin}/"));
+    let verdict = "✗ 10 of 100 targets failing: forbidden, broken-10, broken-20 and 7 more";
+    browser.wait_for_text("verdict", verdict);
+    let working = || {
+        let rows = table(&browser, "targets");
+        rows.iter().filter(|row| row[0] == "✓ working").count()
+    };
+    wait_until("a call of each", PATIENCE, || working() == 90);
+    look(&browser, "targets-100");
+
+    // What is looked for is found.
+    browser.resize(375, 900, false);
+    browser.run("document.getElementById('filter').focus()");
+    for key in "brOKen-9".chars() {
+        browser.press(key);
+    }
+    let rows = table(&browser, "targets");
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0][1].starts_with("broken-90 "), "{rows:?}");
+    assert_eq!(browser.text("verdict"), verdict, "on all of them");
+    browser.press(ESCAPE);
+    wait_until("all of them", PATIENCE, || {
+        table(&browser, "targets").len() == 100
+    });
+
+    // A success that was not to be is said to be one.
+    let unexpected = "the call succeeded, though connect_refused was expected";
+    assert_eq!(table(&browser, "targets")[0][3], unexpected);
+    click(&browser, "#targets a");
+    browser.wait_for_text("verdict", &format!("✗ Failing: {unexpected}"));
+    let since = browser.text("since");
+    assert!(since.contains("; no result as expected for "), "{since}");
+    let evidence = browser.text("evidence");
+    assert!(evidence.ends_with(": backend-1 answered"), "{evidence}");
+    assert_eq!(browser.text("cause"), "");
+    assert_eq!(browser.text("next"), "");
+    browser.wait_for_text("failures", unexpected);
+    browser.wait_for_text("call", ": ok, not as expected, backend-1 at ");
+    assert!(browser.text("failed").ends_with("(100.0\u{a0}%)"));
+    assert_eq!(browser.text("failed-name"), "Not as expected");
+    look(&browser, "target-unexpected");
+    let one = get(admin, "/status.json?target=forbidden");
+    let mut blocked: Value = serde_json::from_str(&one.body).expect("JSON");
+    blocked["last"]["control"] = serde_json::json!({ "url": "http://control:80/", "result": "ok" });
+    let control = browser.run(&format!(
+        "receive({{ data: {} }}); return document.getElementById('control').textContent",
+        Value::from(blocked.to_string())
+    ));
+    assert_eq!(control, "Control of the last call: http://control:80/, ok");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn a_name_of_a_target_is_a_text_whatever_it_is() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::start(&["backend-1"]);
+    // Fields of a file end at white space, which HTML can do without.
+    let name = "<img/src=x/onerror=console.error('injected')>\"'&%41+\u{202e}\u{200b}";
+    let shown = "<img/src=x/onerror=console.error('injected')>\"'&%41+\\u{202e}\\u{200b}";
+    let port = bed.service.port();
+    let lines = format!("ok http://backend:{port}/ name={name}\nok http://127.0.0.2:{port}/");
+    let (_caller, admin) = start_file(&bed, &lines, &["--interval=200ms"]);
+    browser.resize(1280, 900, false);
+    browser.open(&format!("http://{admin}/"));
+    browser.wait_for_text("targets", shown);
+    browser.wait_for_text("verdict", "✗ 1 of 2 targets failing");
+    look(&browser, "target-hostile");
+    click(&browser, "#targets tr:last-child a");
+    browser.wait_for_text("verdict", "✓ Working");
+    assert_eq!(browser.text("target"), shown);
+    assert_eq!(title(&browser), format!("✓ Working – {shown} – frontend-1"));
+    // As somebody who was sent the link.
+    let link = browser.run("return location.href");
+    browser.open("about:blank");
+    browser.open(link.as_str().expect("text"));
+    browser.wait_for_text("verdict", "✓ Working");
+    assert_eq!(browser.text("target"), shown);
+    let made = "return document.querySelectorAll('img').length";
+    assert_eq!(browser.run(made), 0, "no markup out of data");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+/// An HTTPS server at an address of this machine, with a certificate for nine days that `ca.pem` in the
+/// directory has issued.
+fn tls_server(openssl: &Tool) -> (Process, u16, TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let run = |args: &str| {
+        let mut command = Command::new(openssl);
+        command.current_dir(&dir).args(args.split_whitespace());
+        let output = command.stdin(Stdio::null()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args}: {said}");
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    run(&format!(
+        "req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=the-issuer"
+    ));
+    run(&format!(
+        "req {key} -keyout server.key -out server.csr -subj /CN=the-server"
+    ));
+    let names = "subjectAltName=IP:127.0.0.1,DNS:the-server.example\n";
+    std::fs::write(dir.path().join("names"), names).expect("it can be written");
+    run(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 9 -extfile names -out server.pem",
+    );
+    let mut server = Command::new(openssl);
+    let args = "s_server -accept 127.0.0.1:0 -www -key server.key -cert server.pem";
+    server.current_dir(&dir).args(args.split_whitespace());
+    let server = Process::spawn(&mut server);
+    let accepts = server.wait_for_stdout("ACCEPT 127.0.0.1:");
+    let (_, port) = accepts.rsplit_once(':').expect("it has a port");
+    let port = port.parse().expect("a number");
+    (server, port, dir)
+}
+
+#[test]
+fn a_browser_sees_what_tls_was_agreed_on_and_how_long_the_certificate_lasts() {
+    let (Some(browser), Some(openssl)) = (Browser::start(), tool("openssl")) else {
+        return;
+    };
+    let (_server, port, dir) = tls_server(&openssl);
+    let bed = Bed::start(&[]);
+    let ca = dir.path().join("ca.pem");
+    let url = format!("https://127.0.0.1:{port}/");
+    let args = [
+        "--interval=200ms",
+        "--cacert",
+        ca.to_str().expect("UTF-8"),
+        &url,
+    ];
+    let (_caller, admin) = start(&bed, "127.0.0.1:0", &args);
+    browser.resize(1280, 900, false);
+    browser.open(&format!("http://{admin}/"));
+    browser.wait_for_text("verdict", "✓ Working");
+    let row = || table(&browser, "tls-facts").remove(0);
+    let [version, verified, until, names, issuer] = row().try_into().expect("five");
+    assert_eq!(version, "TLSv1.3");
+    assert_eq!(verified, "✓ verified");
+    assert!(
+        until.starts_with("! 20") && until.ends_with(", 8 days left"),
+        "{until}"
+    );
+    assert_eq!(names, "127.0.0.1, the-server.example");
+    assert_eq!(issuer, "CN=the-issuer");
+    assert_eq!(browser.text("key-tls"), "TLS");
+    let call = browser.wait_for_text("call", ", tls ");
+    assert!(!call.contains("tls –"), "{call}");
+    let drawn = "return document.querySelector('path.tls').getBBox().height";
+    assert_ne!(browser.run(drawn), 0);
+    look(&browser, "https");
+
+    // Another certificate, in the words of the page.
+    let status = status(admin);
+    let other = |not_after: &str, verified: bool| {
+        let mut status = status.clone();
+        status["last"]["tls"]["certificate"]["not_after"] = not_after.into();
+        status["last"]["tls"]["verified"] = verified.into();
+        let event = Value::from(status.to_string());
+        let classes = browser.run(&format!(
+            "receive({{ data: {event} }}); \
+             const row = document.getElementById('tls-facts').rows[0]; \
+             return [...row.cells].slice(1, 3).flatMap(cell => [cell.textContent, cell.className.trim()])"
+        ));
+        serde_json::from_value::<[String; 4]>(classes).expect("four texts")
+    };
+    let expired = ["! not verified", "warn", "✗ 2025-12-10, expired", "bad"];
+    assert_eq!(other("2025-12-10T16:20:00.000Z", false), expired);
+    let [.., until, class] = other("2999-12-10T16:20:00.000Z", true);
+    assert!(
+        until.starts_with("2999-12-10, ") && class.is_empty(),
+        "{until}"
+    );
+    assert_eq!(browser.console(), Vec::<String>::new());
 }

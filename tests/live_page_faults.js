@@ -37,7 +37,7 @@ function look() {
     if (element.scrollWidth > element.clientWidth + 1 && style.overflowX !== 'visible') faults.push(`${name(element)} is cut`);
     range.selectNodeContents(element);
     if (element.tagName === 'TD' && width < 100 && range.getClientRects().length > 3) faults.push(`${name(element)} is squeezed`);
-    if (element.tagName === 'BUTTON') needs(3, element, style.borderTopColor, behind(element.parentElement));
+    if (element.matches('button, [type=search]')) needs(3, element, style.borderTopColor, behind(element.parentElement));
     if (element.tagName === 'I') needs(3, element, element.className === 'fail' ? style.borderTopColor : style.backgroundColor, behind(element.parentElement));
   }
   const walk = document.createTreeWalker(document.querySelector('body'), NodeFilter.SHOW_TEXT);
