@@ -930,7 +930,7 @@ fn a_browser_sees_all_targets_and_each_of_them() {
     browser.wait_for_text("verdict", verdict);
 
     // What is refused as it should be, is well.
-    click(&browser, &format!("#targets a[href*='127.0.0.3']"));
+    click(&browser, "#targets a[href*='127.0.0.3']");
     browser.wait_for_text("verdict", "✓ As expected: connect_refused");
     browser.wait_for_text("what", " and expects connect_refused, started ");
     browser.wait_for_text("since", "as expected since ");

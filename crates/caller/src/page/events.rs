@@ -11,8 +11,11 @@ use super::Page;
 use super::status::Known;
 use crate::stats::Stats;
 
-/// At least so long between two events, however fast the calls are.
+/// At least so long between two events of a target, however fast the calls are.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// The same for the overview, which always has all targets in it.
+const OVERVIEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// At most so long, so that both ends know that the other is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -40,13 +43,26 @@ pub(super) async fn feed(
             return;
         }
         let next = async {
-            sleep(PAUSE).await;
+            sleep(match stats {
+                Some(_) => PAUSE,
+                None => OVERVIEW_PAUSE,
+            })
+            .await;
+            let news = async {
+                // Rounds of other targets are none to tell of.
+                while changed.changed().await.is_ok() && !is_news(stats.as_deref(), &known) {}
+            };
             // Without news, an event tells that we are still here.
-            let _ = timeout(KEEP_ALIVE, changed.changed()).await;
+            let _ = timeout(KEEP_ALIVE, news).await;
         };
         tokio::select! {
             () = next => {}
             () = events.closed() => return,
         }
     }
+}
+
+/// Whether the round that has just ended is one to tell of.
+fn is_news(stats: Option<&Stats>, known: &Known) -> bool {
+    stats.is_none_or(|stats| stats.state().history.count > known.number())
 }

@@ -149,6 +149,11 @@ impl Known {
         known().unwrap_or_default()
     }
 
+    /// The number of the first call that is not known.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The id of the event after which so much is known.
     pub(super) fn event_id(&self) -> String {
         format!("{}:{}", self.instance, self.number)
