@@ -15,3 +15,4 @@ pub mod output;
 mod repeated;
 pub mod server;
 pub mod signals;
+pub mod tcp_counters;
