@@ -1,6 +1,6 @@
 //! What echo-server answers: each row of what http-echo was observed to answer, and what is ours.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
 
 use test_support::http::{Connection, Reply, exchange, get};
@@ -254,6 +254,7 @@ fn the_pod_is_named_where_it_is_known() {
         "x-node-name",
         "x-pod-namespace",
         "x-request-id",
+        "x-peer-address",
     ] {
         assert_eq!(anonymous.header(name), None);
     }
@@ -272,6 +273,57 @@ fn the_pod_is_named_where_it_is_known() {
     assert_eq!(named.header("x-node-name"), Some("node-1"));
     assert_eq!(named.header("x-pod-namespace"), None);
     assert_eq!(named.header("x-request-id"), Some("r-1"));
+}
+
+#[test]
+fn a_request_with_an_id_is_told_the_address_that_the_server_saw() {
+    // All addresses, IPv6 and IPv4: there, an IPv4 client is ::ffff:127.0.0.1 to the kernel.
+    let (_server, addr) = start(&["-listen=:0"]);
+    let v4 = SocketAddr::from(([127, 0, 0, 1], addr.port()));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, addr.port()));
+    for addr in [v4, v6] {
+        if addr.is_ipv6() && TcpStream::connect(addr).is_err() {
+            eprintln!("skipped the half for IPv6: this machine has none");
+            continue;
+        }
+        let mut connection = Connection::open(addr);
+        let local = connection.local_addr().to_string();
+        for request in [
+            "GET / HTTP/1.1\r\nHost: b\r\nX-Request-Id: r-1\r\n\r\n",
+            "GET /health HTTP/1.1\r\nHost: b\r\nX-Request-Id: r-1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: b\r\nX-Request-Id: r-1\r\nContent-Length: 3\r\n\r\nabc",
+        ] {
+            connection.send(request);
+            let reply = connection.reply();
+            assert_eq!(reply.header("x-peer-address"), Some(&*local), "{request}");
+        }
+        // It is for those who ask: to others, an answer is what it was.
+        connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
+        assert_eq!(connection.reply().header("x-peer-address"), None);
+    }
+}
+
+#[tokio::test]
+async fn http_2_has_the_peer_address_beside_the_request_id() {
+    let (server, addr) = start(&["-access-log=json"]);
+    let client = reqwest::Client::builder()
+        .http2_prior_knowledge()
+        .local_address(IpAddr::from([127, 0, 0, 2]))
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let url = format!("http://{addr}/");
+    let anonymous = client.get(&url).send().await.expect("an answer");
+    assert!(!anonymous.headers().contains_key("x-peer-address"));
+    for id in ["r-1", "r-2"] {
+        let request = client.get(&url).header("x-request-id", id);
+        let reply = request.send().await.expect("an answer");
+        let peer = reply.headers()["x-peer-address"].to_str().expect("text");
+        assert!(peer.starts_with("127.0.0.2:"), "{peer}");
+        let logged = server.wait_for_stdout(&format!("\"request_id\":\"{id}\""));
+        let client = format!("\"client\":\"{peer}\"");
+        assert!(logged.contains(&client), "{client} in {logged}");
+    }
 }
 
 #[tokio::test]

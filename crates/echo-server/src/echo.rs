@@ -4,7 +4,11 @@
 //! - `/health` -- 200 and `{"status":"ok"}`, whatever the status asked for, and not in the log
 //! - a share of them, with [`Faults`] -- late, or another status
 //! - `CONNECT` -- 405 with the text: a 2xx would promise a tunnel, and could carry no text
+//!
+//! A request with `X-Request-Id` gets it back, and with it `X-Peer-Address`: the address and port that this
+//! server saw, `10.244.0.7:41234` or `[fd00::7]:41234`. A client that knows its own can tell a NAT on the way.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,6 +20,7 @@ use runtime::body::Body;
 use runtime::server::{Arrival, Handler, Reply, keep_head};
 
 use crate::access_log::{Entry, Lines};
+use crate::append::append_address;
 use crate::{Faults, Pod, sniff};
 
 const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
@@ -24,6 +29,10 @@ const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
 const NODE_NAME: HeaderName = HeaderName::from_static("x-node-name");
 const POD_NAMESPACE: HeaderName = HeaderName::from_static("x-pod-namespace");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
+
+/// Longest address with a port, `[FFFF:…:FFFF]:65535`, and one byte to spare.
+const MAX_ADDRESS: usize = 48;
 
 /// Answers with the text.
 #[derive(Clone, Debug)]
@@ -120,7 +129,12 @@ impl Answer {
         }
     }
 
-    fn respond(&self, method: &Method, request_id: Option<&HeaderValue>) -> Response<Body> {
+    fn respond(
+        &self,
+        method: &Method,
+        request_id: Option<&HeaderValue>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
         let body = match *method {
             Method::HEAD => Bytes::new(),
             _ => self.body.clone(),
@@ -129,7 +143,13 @@ impl Answer {
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
         if let Some(id) = request_id {
-            response.headers_mut().insert(REQUEST_ID, id.clone());
+            let headers = response.headers_mut();
+            headers.insert(REQUEST_ID, id.clone());
+            let mut address = Vec::with_capacity(MAX_ADDRESS);
+            append_address(&mut address, peer);
+            if let Ok(address) = HeaderValue::from_bytes(&address) {
+                headers.insert(PEER_ADDRESS, address);
+            }
         }
         response
     }
@@ -153,7 +173,8 @@ impl Handler for Echo {
         let answers = &*self.0;
         if head.uri.path() == "/health" {
             let request_id = head.headers.get(REQUEST_ID);
-            return Reply::Now(answers.health.respond(&head.method, request_id));
+            let health = &answers.health;
+            return Reply::Now(health.respond(&head.method, request_id, arrival.peer));
         }
         if head.method == Method::CONNECT {
             return Reply::Now(answers.give(&answers.connect, head, arrival));
@@ -173,7 +194,7 @@ impl Answers {
     /// Answers, and says so in the log.
     fn give(&self, answer: &Answer, head: &Parts, arrival: Arrival) -> Response<Body> {
         let request_id = head.headers.get(REQUEST_ID);
-        let response = answer.respond(&head.method, request_id);
+        let response = answer.respond(&head.method, request_id, arrival.peer);
         self.log.write(&Entry {
             head,
             request_id,

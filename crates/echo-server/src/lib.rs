@@ -5,6 +5,7 @@
 //! [`EchoServer::run`] serves until it is told to stop.
 
 mod access_log;
+mod append;
 pub mod cli;
 mod echo;
 mod sniff;

@@ -48,6 +48,11 @@ impl Connection {
         }
     }
 
+    /// This side's address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().expect("it is connected")
+    }
+
     /// Sends bytes as they are. A server that has had enough may have hung up already.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.get_mut().write_all(bytes.as_ref());

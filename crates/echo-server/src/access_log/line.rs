@@ -2,7 +2,6 @@
 //! by hand: `format!` takes three times as long as all of this.
 
 use std::cell::Cell;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +11,8 @@ use http::{StatusCode, Version};
 use runtime::escape::{Escaped, EscapedJson};
 use runtime::server::Arrival;
 use serde::Serialize;
+
+use crate::append::{append_address, append_display, append_number};
 
 /// Most bytes of a path, a user agent, a request id: a line is not to be as long as a client likes.
 const MAX_FIELD: usize = 1024;
@@ -50,26 +51,6 @@ pub(super) fn append_text(line: &mut Vec<u8>, entry: &Entry<'_>) {
     line.push(b'\n');
 }
 
-fn append_number(line: &mut Vec<u8>, number: impl itoa::Integer) {
-    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn append_address(line: &mut Vec<u8>, address: SocketAddr) {
-    match address {
-        SocketAddr::V4(address) => {
-            let [first, rest @ ..] = address.ip().octets();
-            append_number(line, first);
-            for octet in rest {
-                line.push(b'.');
-                append_number(line, octet);
-            }
-            line.push(b':');
-            append_number(line, address.port());
-        }
-        SocketAddr::V6(_) => append_display(line, format_args!("{address}")),
-    }
-}
-
 /// As Go writes a duration, and Rust's `Debug` as well: `11.547µs`, `1.5ms`, `2s`.
 fn append_duration(line: &mut Vec<u8>, duration: Duration) {
     let nanos = duration.subsec_nanos();
@@ -93,11 +74,6 @@ fn append_duration(line: &mut Vec<u8>, duration: Duration) {
         line.truncate(end.map_or(start, |last| last + 1));
     }
     line.extend_from_slice(unit.as_bytes());
-}
-
-fn append_display(line: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    let written = line.write_fmt(text);
-    debug_assert!(written.is_ok(), "a Vec takes everything");
 }
 
 #[derive(Serialize)]
@@ -186,12 +162,11 @@ fn append_now(line: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::time::Duration;
 
     use proptest::prelude::*;
 
-    use super::{append_address, append_duration};
+    use super::append_duration;
 
     proptest! {
         #[test]
@@ -200,13 +175,6 @@ mod tests {
             let mut line = Vec::new();
             append_duration(&mut line, duration);
             prop_assert_eq!(String::from_utf8_lossy(&line), format!("{duration:?}"));
-        }
-
-        #[test]
-        fn an_address_is_written_as_rust_writes_it(address: SocketAddr) {
-            let mut line = Vec::new();
-            append_address(&mut line, address);
-            prop_assert_eq!(String::from_utf8_lossy(&line), address.to_string());
         }
     }
 }
