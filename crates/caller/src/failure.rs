@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -99,6 +100,8 @@ failure_kinds! {
     Protocol: "protocol", 8;
     /// The connection was made, and the response did not come in time.
     ResponseTimeout: "response_timeout", 28;
+    /// The connection was made, and large packets are lost on the way, while small ones pass.
+    PathMtu: "path_mtu", 28;
     /// A proxy or a sidecar answered for a backend that it could not reach.
     ProxyError: "proxy_error", 22;
     /// The backend answered with a status that is not expected.
@@ -151,6 +154,10 @@ pub struct Detail {
     pub received: Received,
     /// Whether the port speaks TLS, which was looked at because a plain request got no answer.
     pub wants_tls: bool,
+    /// The ICMP message that rejected the connection, where the kernel tells.
+    pub icmp: Option<Icmp>,
+    /// What is too large for the way, where that was looked at.
+    pub hole: Option<Hole>,
     /// How long the connection had been idle before, where a kept one was used.
     pub idle: Option<Duration>,
     /// From the start of the attempt at this address, or of the lookup, to the failure.
@@ -219,6 +226,35 @@ pub enum Http2Frame {
     GoAway,
     /// This request alone is refused or aborted.
     RstStream,
+}
+
+/// An ICMP message about a connection that was being made (RFC 792, RFC 4443).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Icmp {
+    /// The type.
+    pub r#type: u8,
+    /// The code.
+    pub code: u8,
+    /// Who sent it; that of IPv6 differs in its types and codes.
+    pub from: IpAddr,
+}
+
+/// A way on which large packets vanish and small ones pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The largest IP packet that passes, in bytes.
+    pub mtu: u32,
+    /// Where larger ones are lost.
+    pub direction: Direction,
+}
+
+/// A direction of the way to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From here to the backend.
+    There,
+    /// From the backend to here.
+    Back,
 }
 
 /// Most bytes of evidence from the network in one piece; what is longer is cut.

@@ -1,6 +1,6 @@
 //! Result of one call. Every view (the log, the metrics, the summary, the exit code) is made of this.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +30,12 @@ pub struct Report {
     pub request_id: String,
     /// What was connected to; for a Service that is the ClusterIP. `None`: it did not come to that.
     pub address: Option<SocketAddr>,
+    /// The address and port that the call was made from, where a connection was made.
+    pub local: Option<SocketAddr>,
     /// How long each phase took.
     pub timings: Timings,
+    /// What TCP had to send again meanwhile, where that was looked at and was something.
+    pub resent: Option<Resent>,
     /// What TLS showed, where it came to that.
     pub tls: Option<Arc<Tls>>,
     /// The call of the control in the same round, where this one was blocked as expected.
@@ -59,6 +63,8 @@ pub struct Response {
     pub status: StatusCode,
     /// `X-Pod-Name`, where the backend says it.
     pub pod: Option<String>,
+    /// `X-Peer-Address`: who the backend took the caller for.
+    pub peer_address: Option<SocketAddr>,
     /// `Location`, of a redirect.
     pub location: Option<String>,
     /// The proxy that made up this response itself, as far as its headers and its body tell.
@@ -87,6 +93,58 @@ pub struct Proxy {
     pub name: &'static str,
     /// The header fields that give it away, as `name: value`.
     pub headers: Vec<String>,
+}
+
+/// What TCP sent again in this pod while a call was under way. Counted for the pod as a whole: see
+/// [`runtime::tcp_counters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resent {
+    /// SYNs.
+    pub syns: u64,
+    /// Other segments.
+    pub segments: u64,
+    /// Whether another call was under way, which it may have been for.
+    pub is_shared: bool,
+}
+
+/// Who the backend takes the caller for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The address that it has: nothing on the way translates it.
+    Unchanged,
+    /// Another: there is NAT on the way, and policies there see this one.
+    Translated(SocketAddr),
+}
+
+/// What was found of the way to an address, beyond what the call itself says.
+#[derive(Clone, Debug, Default)]
+pub struct Path {
+    /// The MTU of the interface that the call went out of, in bytes.
+    pub interface_mtu: Option<u32>,
+    /// How much has passed in one piece.
+    pub passed: Option<Passed>,
+    /// The hops that answered, where packets are dropped.
+    pub hops: Option<Hops>,
+    /// The call that failed because it was large, where those that are small succeed.
+    pub failed: Option<Box<Report>>,
+}
+
+/// Sizes that are known to pass, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// So much each way.
+    BothWays(u64),
+    /// An answer with so long a body.
+    Answer(u64),
+}
+
+/// Where connections with a bounded number of hops end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hops {
+    /// The farthest hop that answered: its number, and its address.
+    pub last: Option<(u8, IpAddr)>,
+    /// How many were tried.
+    pub tried: u8,
 }
 
 /// What a server showed of itself in a TLS handshake.
@@ -239,6 +297,15 @@ impl Report {
     /// Whether the call was a success.
     pub fn is_ok(&self) -> bool {
         self.failure().is_none()
+    }
+
+    /// Who the backend took the caller for, where it says so.
+    pub fn source(&self) -> Option<Source> {
+        let seen = self.response()?.peer_address?;
+        Some(match seen.ip() == self.local?.ip() {
+            true => Source::Unchanged,
+            false => Source::Translated(seen),
+        })
     }
 
     /// Whether the call came to what was expected of it.

@@ -156,8 +156,8 @@ pub(super) struct ResolveArgs {
     pub(super) timeout: Duration,
 }
 
-/// Goes through a call step by step: resolv.conf, DNS, TCP and HTTP for each address. At the first
-/// failure it says the likely cause and the kubectl command to run next.
+/// Goes through a call step by step: resolv.conf, DNS, TCP, TLS and HTTP for each address, and then the way there
+/// and back. At the first failure it says the likely cause and the kubectl command to run next.
 ///
 /// The exit code is as that of `caller once`.
 #[derive(Debug, Parser)]
@@ -169,6 +169,22 @@ pub(super) struct DiagnoseArgs {
     /// Show what this pod listens at, and who can reach it, in place of a call
     #[arg(long)]
     pub(super) listening: bool,
+
+    /// Make no connections beyond the calls themselves: do not look for packets that are too large for the way,
+    /// nor for the last hop that answers
+    #[arg(long, env = "CALLER_NO_PATH")]
+    pub(super) no_path: bool,
+
+    /// text or json (an object for each target, with the same steps)
+    #[arg(long, default_value = "text")]
+    pub(super) format: DiagnoseFormat,
+}
+
+/// How a diagnosis is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum DiagnoseFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, clap::Args)]

@@ -12,13 +12,13 @@ use runtime::environment;
 use runtime::log::LevelFilter;
 
 use self::args::{
-    CallArgs, CommandArgs, DiagnoseArgs, Given, OnceArgs, ResolveArgs, ResolverArgs, RunArgs,
+    CallArgs, CommandArgs, DiagnoseArgs, DiagnoseFormat, Given, OnceArgs, ResolveArgs,
+    ResolverArgs, RunArgs,
 };
 pub(crate) use self::values::Header;
-use crate::commands::{once, resolve, run};
+use crate::commands::{diagnose, once, resolve, run};
 use crate::dns::Resolver;
 use crate::expectation::Expectation;
-use crate::probe::ProbeConfig;
 use crate::process1::{Arguments, Process1};
 use crate::target::Target;
 
@@ -62,7 +62,7 @@ pub enum Command {
     /// Look a name up.
     Resolve(resolve::Config),
     /// Call every address of each target's name, step by step.
-    Diagnose(Vec<ProbeConfig>),
+    Diagnose(diagnose::Config),
     /// Show what this pod listens at.
     Listening,
 }
@@ -71,7 +71,8 @@ impl Command {
     /// What a subcommand that calls is to call.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         let probes = match self {
-            Self::Once(once::Config { probes, .. }) | Self::Diagnose(probes) => probes.as_slice(),
+            Self::Once(once::Config { probes, .. })
+            | Self::Diagnose(diagnose::Config { probes, .. }) => probes.as_slice(),
             Self::Run(_) | Self::Resolve(_) | Self::Listening => &[],
         };
         probes.iter().map(|probe| &probe.check.target)
@@ -160,9 +161,16 @@ impl Cli {
             Some(CommandArgs::Diagnose(DiagnoseArgs {
                 listening: true, ..
             })) => Command::Listening,
-            Some(CommandArgs::Diagnose(DiagnoseArgs { call, .. })) => {
-                Command::Diagnose(call.into_probes(Expectation::Ok, true, false)?)
-            }
+            Some(CommandArgs::Diagnose(DiagnoseArgs {
+                call,
+                listening: false,
+                no_path,
+                format,
+            })) => Command::Diagnose(diagnose::Config {
+                probes: call.into_probes(Expectation::Ok, true, false)?,
+                path: !no_path,
+                json: format == DiagnoseFormat::Json,
+            }),
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::failure::FailureKind;
 use crate::listening;
 use crate::probe::{Probe, ProbeConfig};
 use crate::report::Report;
-use crate::views::diagnose::{Diagnosis, Marks};
+use crate::views::diagnose::Diagnosis;
 use crate::views::listening::Listening;
 use crate::views::without_success;
 
@@ -23,27 +23,43 @@ const CALLS: usize = 8;
 /// No further call begins after so long.
 const CALLS_TIME: Duration = Duration::from_secs(3);
 
+/// What to look at, and how to say it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to call, for each target.
+    pub probes: Vec<ProbeConfig>,
+    /// Look at the way as well, by connections of its own.
+    pub path: bool,
+    /// A JSON object for each target in place of text.
+    pub json: bool,
+}
+
 /// Calls every address of each target, one target after the other, and prints each step.
 ///
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(probes: Vec<ProbeConfig>) -> anyhow::Result<ExitCode> {
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let Config { probes, path, json } = config;
     let mut kind = None;
     for (number, probe) in probes.into_iter().enumerate() {
-        if number > 0 {
+        if number > 0 && !json {
             print("\n")?;
         }
-        let failed = diagnose(&Probe::new(probe)).await?;
+        let failed = diagnose(&Probe::new(probe), path, json).await?;
         kind = kind.or(failed);
     }
     Ok(kind.map_or(0, FailureKind::exit_code).into())
 }
 
 /// Prints each step of a target's calls, and gives the kind of the first failure.
-async fn diagnose(probe: &Probe) -> anyhow::Result<Option<FailureKind>> {
+async fn diagnose(
+    probe: &Probe,
+    looks_at_path: bool,
+    json: bool,
+) -> anyhow::Result<Option<FailureKind>> {
     let start = Instant::now();
-    let reports = probe.round().await.calls.all().await;
+    let mut reports = probe.round().await.calls.all().await;
     let mut again = Vec::new();
     if let [report] = reports.as_slice()
         && report.address.is_some()
@@ -52,17 +68,32 @@ async fn diagnose(probe: &Probe) -> anyhow::Result<Option<FailureKind>> {
             again.extend(probe.round().await.calls.all().await);
         }
     }
-    let marks = Marks {
-        colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    let path = match (looks_at_path, of_interest(&mut reports)) {
+        (true, Some(report)) => Some(probe.path(report).await),
+        _ => None,
     };
     let diagnosis = Diagnosis {
         target: probe.target(),
         reports: &reports,
         again: &again,
-        marks,
+        path: path.as_ref(),
     };
-    print(&without_success(diagnosis.to_string(), "\\x20"))?;
-    Ok(reports.iter().chain(&again).find_map(Report::kind))
+    let text = match json {
+        true => without_success(diagnosis.to_json(), "\\u0020"),
+        false => {
+            let is_terminal = std::io::stdout().is_terminal();
+            let colour = is_terminal && std::env::var_os("NO_COLOR").is_none();
+            without_success(diagnosis.to_text(colour), "\\x20")
+        }
+    };
+    print(&text)?;
+    Ok(diagnosis.kind())
+}
+
+/// The call whose way is looked at: the first that failed, or else the first.
+fn of_interest(reports: &mut [Report]) -> Option<&mut Report> {
+    let failed = reports.iter().position(|report| !report.is_ok());
+    reports.get_mut(failed.unwrap_or_default())
 }
 
 /// Shows what this pod listens at.

@@ -12,7 +12,6 @@
 //! the last call that did not come to what was expected, within this state; `unexpected` counts such calls.
 
 use jiff::Timestamp;
-use runtime::escape::EscapedJson;
 use serde::Serialize;
 
 use super::Page;
@@ -48,7 +47,7 @@ struct TargetView {
 impl Page {
     /// The state of every target as JSON.
     pub(super) fn overview(&self) -> String {
-        let json = serde_json::to_string(&Overview {
+        json::to_json(&Overview {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
             name: self.name.as_deref(),
@@ -56,8 +55,7 @@ impl Page {
             started: json::time(self.started),
             time: json::time(Timestamp::now()),
             targets: self.stats.iter().map(|stats| target(stats)).collect(),
-        });
-        EscapedJson(&json.unwrap_or_default()).to_string()
+        })
     }
 }
 

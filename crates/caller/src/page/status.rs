@@ -124,6 +124,9 @@ struct CallView<'a> {
     /// Where it is not what `result` says: a failure that was expected, or a success that was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     as_expected: Option<bool>,
+    /// What TCP had to send again, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<String>,
     pod: Option<&'a str>,
     address: Option<SocketAddr>,
     phases_ms: BTreeMap<&'static str, f64>,
@@ -293,6 +296,7 @@ fn call(call: &Call) -> CallView<'_> {
         time: json::time(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
         as_expected: (call.is_as_expected == call.failure.is_some()).then_some(call.is_as_expected),
+        tcp: call.resent.and_then(verdict::path::resent),
         pod: call.backend.as_deref(),
         address: call.address,
         phases_ms: json::timings(&call.timings),

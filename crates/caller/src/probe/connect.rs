@@ -1,21 +1,35 @@
 //! The TCP connection to one address.
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::failure::{Cause, FailureKind};
+use crate::failure::{Cause, FailureKind, Icmp};
+
+/// How a connection is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Options {
+    /// Largest segment in either direction, in bytes; `None` leaves it to the kernel.
+    pub(super) mss: Option<u32>,
+    /// Hops after which a packet is discarded; `None` leaves it to the kernel.
+    pub(super) hops: Option<u8>,
+}
 
 /// An attempt to connect that failed, and how long it took.
 #[derive(Debug)]
 pub(super) struct ConnectError {
     pub(super) kind: FailureKind,
     pub(super) cause: Cause,
+    pub(super) icmp: Option<Icmp>,
     pub(super) took: Duration,
 }
 
@@ -23,38 +37,64 @@ pub(super) struct ConnectError {
 /// took.
 pub(super) async fn connect(
     address: SocketAddr,
+    options: Options,
     within: Duration,
 ) -> Result<(TcpStream, Duration), ConnectError> {
     let start = Instant::now();
-    let connected = timeout(within, handshake(address)).await;
-    let took = start.elapsed();
-    match connected {
-        Ok(Ok(stream)) => Ok((stream, took)),
-        Ok(Err(error)) => Err(ConnectError {
-            kind: kind(&error, address),
-            cause: Cause::Os((&error).into()),
-            took,
-        }),
-        Err(_) => Err(ConnectError {
-            kind: FailureKind::ConnectTimeout,
-            cause: Cause::Timeout,
-            took,
-        }),
+    let failed = |kind, cause, icmp| ConnectError {
+        kind,
+        cause,
+        icmp,
+        took: start.elapsed(),
+    };
+    let begun = begin(address, options);
+    let stream =
+        begun.map_err(|error| failed(kind(&error, address), Cause::Os((&error).into()), None))?;
+    match timeout(within, handshake(&stream)).await {
+        Ok(Ok(())) => {
+            let took = start.elapsed();
+            // On a connection that stands it would make an error of what TCP gets over.
+            let _ = tell_of_icmp(&stream, address, false);
+            Ok((stream, took))
+        }
+        Ok(Err(error)) => {
+            let cause = Cause::Os((&error).into());
+            Err(failed(kind(&error, address), cause, last_icmp(&stream)))
+        }
+        Err(_) => Err(failed(
+            FailureKind::ConnectTimeout,
+            Cause::Timeout,
+            last_icmp(&stream),
+        )),
     }
 }
 
-/// As `TcpStream::connect`, on a socket of our own, because that one closes a socket that fails, and
-/// with it what the kernel knows of the failure.
-async fn handshake(address: SocketAddr) -> io::Result<TcpStream> {
+/// Sends the SYN, on a socket of our own, because `TcpStream::connect` closes one that fails, and with it what
+/// the kernel knows of the failure.
+fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     // A request is one packet, and it is not to wait for another.
     socket.set_tcp_nodelay(true)?;
+    if let Some(mss) = options.mss {
+        socket.set_tcp_mss(mss)?;
+    }
+    match (options.hops, address) {
+        (Some(hops), SocketAddr::V4(_)) => socket.set_ttl_v4(hops.into())?,
+        (Some(hops), SocketAddr::V6(_)) => socket.set_unicast_hops_v6(hops.into())?,
+        (None, _) => {}
+    }
+    // Where the kernel does not queue these, nothing is told of them.
+    let _ = tell_of_icmp(&socket, address, true);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
-    let stream = TcpStream::from_std(socket.into())?;
+    TcpStream::from_std(socket.into())
+}
+
+/// Waits for the end of the handshake.
+async fn handshake(stream: &TcpStream) -> io::Result<()> {
     let outcome = || match stream.take_error()? {
         Some(error) => Err(error),
         // Woken although the handshake has not ended.
@@ -62,11 +102,51 @@ async fn handshake(address: SocketAddr) -> io::Result<TcpStream> {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 Err(io::ErrorKind::WouldBlock.into())
             }
-            connected => connected,
+            connected => connected.map(drop),
         },
     };
-    stream.async_io(Interest::WRITABLE, outcome).await?;
-    Ok(stream)
+    stream.async_io(Interest::WRITABLE, outcome).await
+}
+
+/// Whether ICMP messages about a socket are queued for it (ip(7), `IP_RECVERR`).
+fn tell_of_icmp(socket: &impl AsFd, address: SocketAddr, on: bool) -> nix::Result<()> {
+    match address {
+        SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &on),
+        SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvErr, &on),
+    }
+}
+
+/// The ICMP message that is queued for a socket, if there is one.
+fn last_icmp(stream: &TcpStream) -> Option<Icmp> {
+    let mut packet = [0; 128];
+    let mut packet = [IoSliceMut::new(&mut packet)];
+    let mut space = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let message =
+        recvmsg::<SockaddrStorage>(stream.as_raw_fd(), &mut packet, Some(&mut space), flags);
+    let message = message.ok()?;
+    message.cmsgs().ok()?.find_map(|part| {
+        let (error, from): (_, IpAddr) = match part {
+            ControlMessageOwned::Ipv4RecvErr(error, Some(from)) => {
+                let from = Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr));
+                (error, from.into())
+            }
+            ControlMessageOwned::Ipv6RecvErr(error, Some(from)) => {
+                (error, Ipv6Addr::from(from.sin6_addr.s6_addr).into())
+            }
+            _ => return None,
+        };
+        // What this machine says itself has no sender of any use.
+        matches!(
+            error.ee_origin,
+            libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6
+        )
+        .then_some(Icmp {
+            r#type: error.ee_type,
+            code: error.ee_code,
+            from,
+        })
+    })
 }
 
 /// What an error of connect(2), or one that the kernel reports of a handshake, means.

@@ -1,6 +1,7 @@
 //! The request and its response, on a connection that stands. Nothing is done behind the caller's back:
 //! no proxy, no redirect, no retry.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ const MAX_FIELDS: usize = 1000;
 const MAX_POD_NAME: usize = 253;
 
 const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
+const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
 
 /// A connection that speaks HTTP.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(super) struct Connection {
     sender: Sender,
     /// What the server showed of itself, over TLS.
     pub(super) tls: Option<Arc<Tls>>,
+    /// This end of it.
+    pub(super) local: Option<SocketAddr>,
     evidence: Evidence,
     /// When the last response ended. `None` for a new connection.
     idle_since: Option<Instant>,
@@ -85,6 +89,7 @@ impl Connection {
     pub(super) async fn new(
         stream: Stream,
         tls: Option<Arc<Tls>>,
+        local: Option<SocketAddr>,
         config: &HttpConfig,
     ) -> hyper::Result<Self> {
         let (tap, evidence) = Tap::new(stream, config.keep.wire);
@@ -107,6 +112,7 @@ impl Connection {
         Ok(Self {
             sender,
             tls,
+            local,
             evidence,
             idle_since: None,
             _driver: AbortOnDrop(driver.abort_handle()),
@@ -161,6 +167,7 @@ impl Connection {
         let mut response = Response {
             status: head.status,
             pod: text(&head.headers, &POD_NAME, MAX_POD_NAME),
+            peer_address: peer_address(&head.headers),
             location: text(&head.headers, &LOCATION, MAX_EVIDENCE),
             proxy: None,
             wire: self.wire(config.keep),
@@ -238,6 +245,13 @@ async fn drop_result<T, E>(connection: impl Future<Output = Result<T, E>>) {
 fn text(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String> {
     let value = headers.get(name)?.as_bytes();
     Some(String::from_utf8_lossy(&value[..value.len().min(most)]).into_owned())
+}
+
+/// Who the backend took this client for; IPv4 as such.
+fn peer_address(headers: &HeaderMap) -> Option<SocketAddr> {
+    let text = headers.get(PEER_ADDRESS)?.to_str().ok()?;
+    let address: SocketAddr = text.parse().ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 enum BodyError {

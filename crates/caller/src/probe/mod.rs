@@ -6,8 +6,10 @@ mod conclude;
 mod config;
 mod connect;
 mod http;
+mod path;
 mod proxy;
 mod request;
+mod resent;
 mod stream;
 mod tap;
 mod tls;
@@ -26,8 +28,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::config::{HttpConfig, Keep};
-use self::connect::{ConnectError, connect};
+use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
+use self::resent::ResentWatch;
 use self::stream::Stream;
 use self::tls::{Handshake, HandshakeError};
 use crate::dns::{Host, Lookup, Resolver};
@@ -123,6 +126,7 @@ pub struct Round {
 pub struct Calls {
     waiting: std::vec::IntoIter<Call>,
     running: JoinSet<Report>,
+    watch: ResentWatch,
     /// The call of the control, if there is one, until it has ended.
     controlling: JoinSet<Report>,
     control: Option<Arc<Report>>,
@@ -132,6 +136,7 @@ pub struct Calls {
 #[derive(Debug, Default)]
 struct Seen {
     timings: Timings,
+    local: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
 }
 
@@ -201,6 +206,7 @@ impl Probe {
     pub async fn round_within(&self, within: Duration) -> Round {
         let timeout = within.min(self.0.timeout);
         let started = Timestamp::now();
+        let watch = ResentWatch::start();
         let start = Instant::now();
         let mut controlling = JoinSet::new();
         if let Some(control) = self.0.control.clone() {
@@ -233,6 +239,7 @@ impl Probe {
             calls: Calls {
                 waiting: calls.into_iter(),
                 running: JoinSet::new(),
+                watch,
                 controlling,
                 control: None,
             },
@@ -295,7 +302,10 @@ impl Probe {
         deadline: Instant,
         seen: &mut Seen,
     ) -> (SocketAddr, Outcome) {
-        let outcome = self.attempt(*first, request_id, deadline, seen).await;
+        let usual = Options::default();
+        let outcome = self
+            .attempt(*first, usual, request_id, deadline, seen)
+            .await;
         if is_connected(&outcome) {
             return (*first, outcome);
         }
@@ -303,7 +313,9 @@ impl Probe {
             if Instant::now() >= deadline {
                 break;
             }
-            let outcome = self.attempt(address, request_id, deadline, seen).await;
+            let outcome = self
+                .attempt(address, usual, request_id, deadline, seen)
+                .await;
             if is_connected(&outcome) {
                 return (address, outcome);
             }
@@ -316,6 +328,7 @@ impl Probe {
     async fn attempt(
         &self,
         address: SocketAddr,
+        options: Options,
         request_id: &str,
         deadline: Instant,
         seen: &mut Seen,
@@ -325,7 +338,7 @@ impl Probe {
         let mut connection = match self.kept_connection(address).await {
             Some(connection) => connection,
             None => {
-                let connected = match self.connect(address, deadline, seen).await {
+                let connected = match self.connect(address, options, deadline, seen).await {
                     Ok(_) if target.scheme == Scheme::Tcp => return Outcome::Connected,
                     Ok(stream) => self.speak_http(stream, start, deadline, seen).await,
                     Err(failure) => Err(failure),
@@ -337,6 +350,7 @@ impl Probe {
             }
         };
         seen.tls = connection.tls.clone();
+        seen.local = connection.local;
         let exchange = connection.exchange(http, target, request_id, deadline);
         let Exchange {
             first_byte,
@@ -367,6 +381,8 @@ impl Probe {
                 };
                 let is_silent = received.bytes == 0 && idle.is_none();
                 let detail = Box::new(Detail {
+                    icmp: None,
+                    hole: None,
                     wants_tls: is_silent && self.wants_tls(address, kind, deadline).await,
                     cause,
                     received,
@@ -388,15 +404,26 @@ impl Probe {
     async fn connect(
         &self,
         address: SocketAddr,
+        options: Options,
         deadline: Instant,
         seen: &mut Seen,
     ) -> Result<TcpStream, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let connected = connect(address, left.min(self.0.http.connect_timeout)).await;
-        let (stream, took) = connected.map_err(|ConnectError { kind, cause, took }| {
-            failed(Stage::Connect, kind, cause, took)
+        let within = left.min(self.0.http.connect_timeout);
+        let connected = connect(address, options, within).await;
+        let (stream, took) = connected.map_err(|error| {
+            let ConnectError {
+                kind,
+                cause,
+                icmp,
+                took,
+            } = error;
+            let mut failure = failed(Stage::Connect, kind, cause, took);
+            failure.detail.icmp = icmp;
+            failure
         })?;
         seen.timings[Phase::Connect] = Some(took);
+        seen.local = stream.local_addr().ok();
         Ok(stream)
     }
 
@@ -429,7 +456,7 @@ impl Probe {
                 (Stream::Tls(Box::new(stream)), Some(tls))
             }
         };
-        let connection = Connection::new(stream, tls, http).await;
+        let connection = Connection::new(stream, tls, seen.local, http).await;
         connection.map_err(|error| {
             let cause = Cause::Malformed(error.to_string());
             failed(Stage::Http, FailureKind::Protocol, cause, start.elapsed())
@@ -447,7 +474,7 @@ impl Probe {
             let deadline = deadline.min(Instant::now() + LOOK_FOR_TLS);
             let left = deadline.saturating_duration_since(Instant::now());
             match (
-                connect(address, left).await,
+                connect(address, Options::default(), left).await,
                 tls::Client::new(Trust::default(), false),
             ) {
                 (Ok((stream, _)), Ok(client)) => {
@@ -490,6 +517,7 @@ impl Calls {
             self.running.spawn(call.run());
         }
         let mut report = joined(self.running.join_next().await?);
+        report.resent = self.watch.look(&report);
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
             if let Some(ended) = self.controlling.join_next().await {
                 self.control = Some(Arc::new(joined(ended)));
@@ -537,7 +565,11 @@ impl Call {
             }
             Err(failure) => (None, Outcome::Failed(failure, None)),
         };
-        let Seen { mut timings, tls } = seen;
+        let Seen {
+            mut timings,
+            local,
+            tls,
+        } = seen;
         timings[Phase::Total] = Some(start.elapsed());
         Report {
             target: Arc::clone(&probe.0.target),
@@ -546,7 +578,9 @@ impl Call {
             lookup,
             request_id,
             address,
+            local,
             timings,
+            resent: None,
             tls,
             control: None,
             outcome,
@@ -573,6 +607,8 @@ fn failed(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Fai
             cause,
             received: Received::default(),
             wants_tls: false,
+            icmp: None,
+            hole: None,
             idle: None,
             after,
         }),

@@ -31,7 +31,11 @@ pub(super) fn request(
         headers.insert(AUTHORIZATION, authorization.clone());
     }
     // <https://www.w3.org/TR/trace-context/>: version, trace, parent, sampled.
-    let trace = format!("00-{:032x}-{request_id}-01", rand::random::<u128>().max(1));
+    let (trace, parent) = (
+        rand::random::<u128>().max(1),
+        &request_id[..request_id.len().min(16)],
+    );
+    let trace = format!("00-{trace:032x}-{parent}-01");
     if let Ok(trace) = HeaderValue::try_from(trace) {
         headers.insert(TRACE_PARENT, trace);
     }

@@ -233,6 +233,8 @@ mod tests {
                         cause: Cause::Timeout,
                         received: Received::default(),
                         wants_tls: false,
+                        icmp: None,
+                        hole: None,
                         idle: None,
                         after: Duration::ZERO,
                     }),

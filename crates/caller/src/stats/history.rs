@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::health::{EndedRound, Health, Unexpected};
 use crate::failure::FailureKind;
-use crate::report::{Report, Timings};
+use crate::report::{Report, Resent, Timings};
 
 /// Calls of a target that are remembered: those of an hour at the default interval.
 const MAX_CALLS: usize = 360;
@@ -55,6 +55,8 @@ pub(crate) struct Call {
     /// What was connected to, if it came to that.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) timings: Timings,
+    /// What TCP had to send again meanwhile.
+    pub(crate) resent: Option<Resent>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl History {
             backend,
             address: report.address,
             timings: report.timings,
+            resent: report.resent,
         });
         let is_as_expected = report.is_as_expected();
         if is_as_expected {

@@ -18,6 +18,9 @@ const WANTS_TLS: [&str; 3] = [
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
+    if let Some(hole) = failure.detail.hole {
+        return format!("connected, then no answer ({})", super::path::hole(hole));
+    }
     let mut text = match &failure.detail.cause {
         Cause::Status => report.response().map_or(String::new(), status),
         Cause::TooLarge(limit) => format!("over {limit} bytes of body"),

@@ -4,6 +4,7 @@
 pub mod dns;
 mod http;
 mod next;
+pub mod path;
 pub mod tls;
 
 use std::borrow::Cow;
@@ -15,7 +16,7 @@ pub use self::next::{after_lookup, how_to_read, next_command};
 use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, OsError, Stage};
 use crate::millis::Millis;
-use crate::report::Report;
+use crate::report::{Report, Resent};
 use crate::stats::NotSeen;
 
 /// What was seen: names, addresses, errors, sizes, times.
@@ -25,7 +26,10 @@ pub fn evidence(report: &Report, failure: &Failure) -> String {
     }
     let what = match failure.stage {
         Stage::Dns | Stage::Connect => match &failure.detail.cause {
-            Cause::Os(error) => format!("connecting: {error}"),
+            Cause::Os(error) => match failure.detail.icmp {
+                Some(icmp) => format!("connecting: {error}, {}", path::icmp(icmp)),
+                None => format!("connecting: {error}"),
+            },
             _ => "connecting: no answer".to_owned(),
         },
         Stage::Tls => tls::evidence(report, failure),
@@ -40,6 +44,17 @@ pub fn evidence(report: &Report, failure: &Failure) -> String {
         Some(address) => format!("{address}: {what} after {after}"),
         None => format!("{what} after {after}"),
     };
+    // Until a connection stands, only SYNs are its own.
+    let resent = report.resent.map(|resent| match failure.stage {
+        Stage::Dns | Stage::Connect => Resent {
+            segments: 0,
+            ..resent
+        },
+        Stage::Tls | Stage::Http => resent,
+    });
+    if let Some(resent) = resent.and_then(path::resent) {
+        text += &format!("; {resent}");
+    }
     if let Some(control) = &report.control {
         text += &format!("; the control {}", control.target);
         text += &match control.failure() {
@@ -121,6 +136,9 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
     else {
         return None;
     };
+    if let Some(likely) = failure.detail.icmp.and_then(path::likely_by_icmp) {
+        return Some(likely.into());
+    }
     let family = match report.address?.is_ipv6() {
         true => "IPv6",
         false => "IPv4",
@@ -270,6 +288,10 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
         ResponseTimeout => (
             "connected, but no answer in time",
             "the backend is overloaded or stuck",
+        ),
+        PathMtu => (
+            "large packets are lost on the way",
+            "an MTU on the way that is smaller than the interface's, as of a tunnel, and ICMP that is dropped",
         ),
         ProxyError => (
             "a proxy answered, for a backend that it could not reach",

@@ -103,6 +103,8 @@ fn command(kind: FailureKind, subject: &Subject, own_namespace: Option<&str>) ->
             "kubectl get services,endpointslices -n kube-system -l k8s-app=kube-dns".to_owned()
         }
         Local => format!("kubectl describe pods {own}"),
+        // Whoever makes the pods' network has set the MTU of their interfaces.
+        PathMtu => "kubectl get nodes -o wide; kubectl get daemonsets -A".to_owned(),
         _ => match subject {
             Subject::Service(name, namespace) => {
                 of_service(kind, name, namespace.as_deref(), own_namespace)

@@ -85,6 +85,12 @@ fn is_self_signed(certificate: &Certificate) -> bool {
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
+    if let Some(hole) = failure.detail.hole {
+        return format!(
+            "connected, then no answer in the TLS handshake ({})",
+            super::path::hole(hole)
+        );
+    }
     let mut text = match &failure.detail.cause {
         Cause::Tls(TlsError::Alert(alert)) => format!("TLS alert {alert}"),
         Cause::Tls(TlsError::Certificate(error)) => certificate_problem(report, failure, error),

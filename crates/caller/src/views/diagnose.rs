@@ -1,18 +1,19 @@
-//! `caller diagnose`: the reports of a round, step by step, for a person.
+//! `caller diagnose`: the reports of a round, step by step, for a person or as JSON.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use runtime::escape::Escaped;
+use serde::Serialize;
 
+use super::json;
 use super::resolve::Options;
 use super::text::{Body, Evidence};
 use crate::dns::Lookup;
 use crate::expectation::Expectation;
-use crate::failure::{Failure, Stage};
+use crate::failure::{Failure, FailureKind, Stage};
 use crate::millis::Millis;
-use crate::report::{Outcome, Phase, Report, Tls};
+use crate::report::{Outcome, Path, Phase, Report, Tls};
 use crate::target::Target;
 use crate::verdict;
 
@@ -22,18 +23,13 @@ const SLOW_LOOKUP: Duration = Duration::from_millis(100);
 /// A handshake or a response that takes longer is slow. The first SYN that is lost costs a second.
 const SLOW_STEP: Duration = Duration::from_secs(1);
 
-/// Marks how a step went: in colour on a terminal.
-#[derive(Clone, Copy, Debug)]
-pub struct Marks {
-    /// Use colour (ECMA-48 SGR).
-    pub colour: bool,
-}
-
 /// How a step went.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum Mark {
     Ok,
     Slow,
+    #[serde(rename = "FAIL")]
     Failed,
 }
 
@@ -45,24 +41,32 @@ impl Mark {
             _ => Self::Ok,
         }
     }
-}
 
-impl Marks {
-    fn show(self, mark: Mark) -> String {
-        let (word, sgr) = match mark {
-            Mark::Ok => ("ok  ", 32),
-            Mark::Slow => ("slow", 33),
-            Mark::Failed => ("FAIL", 31),
+    fn show(self, colour: bool) -> String {
+        let (word, sgr) = match self {
+            Self::Ok => ("ok  ", 32),
+            Self::Slow => ("slow", 33),
+            Self::Failed => ("FAIL", 31),
         };
-        match self.colour {
+        match colour {
             true => format!("\x1b[{sgr}m{word}\x1b[0m"),
             false => word.to_owned(),
         }
     }
 }
 
-/// Displays the way of a round's calls, a line a step; after the first failure its likely cause and the
-/// command to run next.
+/// A line of a diagnosis.
+#[derive(Debug, Serialize)]
+struct Step {
+    /// `None` for a remark on the step before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark: Option<Mark>,
+    step: &'static str,
+    text: String,
+}
+
+/// The way of a round's calls, a line a step; after the first failure its likely cause and the command to run
+/// next.
 #[derive(Debug)]
 pub struct Diagnosis<'a> {
     /// What was called.
@@ -71,100 +75,102 @@ pub struct Diagnosis<'a> {
     pub reports: &'a [Report],
     /// Further calls, where there is one address.
     pub again: &'a [Report],
-    /// How to mark.
-    pub marks: Marks,
+    /// What was found of the way, where it was looked at.
+    pub path: Option<&'a Path>,
 }
 
-impl fmt::Display for Diagnosis<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "      target       {}", self.target)?;
-        match self.reports.first().map(|report| report.expectation) {
-            None | Some(Expectation::Ok) => writeln!(f)?,
-            Some(expectation) => writeln!(f, ", expected: {expectation}")?,
-        }
+#[derive(Serialize)]
+struct Json<'a, T> {
+    target: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expectation: Option<String>,
+    result: &'static str,
+    exit_code: u8,
+    steps: &'a [Step],
+    calls: Vec<T>,
+}
+
+impl Diagnosis<'_> {
+    /// As text, each line ended; in colour (ECMA-48 SGR) if that is wanted.
+    pub fn to_text(&self, colour: bool) -> String {
+        let line = |step: &Step| {
+            let mark = step
+                .mark
+                .map_or("    ".to_owned(), |mark| mark.show(colour));
+            let text = Escaped::new(step.text.as_bytes());
+            format!("{mark}  {:<11}  {text}\n", step.step)
+        };
+        self.steps().iter().map(line).collect()
+    }
+
+    /// As a JSON object, on one line.
+    pub fn to_json(&self) -> String {
+        let calls = || self.reports.iter().chain(self.again);
+        let failure = self.kind();
+        let expectation = self.expectation();
+        let object = Json {
+            target: self.target.as_str(),
+            expectation: expectation.map(|expectation| expectation.to_string()),
+            result: failure.map_or("ok", |kind| kind.label()),
+            exit_code: failure.map_or(0, |kind| kind.exit_code()),
+            steps: &self.steps(),
+            calls: calls().map(|report| json::call(report, false)).collect(),
+        };
+        format!("{}\n", json::to_json(&object))
+    }
+
+    /// The kind of the first failure, of the calls or of what was found of the way.
+    pub fn kind(&self) -> Option<FailureKind> {
+        let calls = self.reports.iter().chain(self.again);
+        let on_the_way = self.path.and_then(|path| path.failed.as_deref());
+        calls.chain(on_the_way).find_map(Report::kind)
+    }
+
+    /// What the calls are expected to come to, if that is not a success.
+    fn expectation(&self) -> Option<Expectation> {
+        let report = self.reports.first()?;
+        (report.expectation != Expectation::Ok).then_some(report.expectation)
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = Steps::default();
+        let expected = self
+            .expectation()
+            .map(|expected| format!(", expected: {expected}"));
+        let target = format!("{}{}", self.target, expected.unwrap_or_default());
+        steps.remark("target", target);
         // The calls of a round share one lookup.
-        if let Some(lookup) = self
+        let mut lookups = self
             .reports
             .iter()
-            .find_map(|report| report.lookup.as_deref())
-        {
-            self.lookup(f, lookup)?;
+            .filter_map(|report| report.lookup.as_deref());
+        if let Some(lookup) = lookups.next() {
+            steps.lookup(lookup);
         }
         let mut explained = false;
         let is_mixed = self.reports.iter().any(Report::is_ok);
         for report in self.reports {
-            self.call(f, report)?;
+            steps.call(report);
             if let Some(failure) = report.failure()
                 && !explained
                 && self.again.is_empty()
             {
                 explained = true;
                 let some = || verdict::likely_of_some(failure, self.reports.iter());
-                explain(f, report, failure, is_mixed.then(some))?;
+                steps.explain(report, failure, is_mixed.then(some));
             }
         }
-        match self.again {
-            [] => Ok(()),
-            _ => self.share(f),
+        if !self.again.is_empty() {
+            self.share(&mut steps);
         }
-    }
-}
-
-impl Diagnosis<'_> {
-    fn step(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        mark: Mark,
-        what: &str,
-        text: impl fmt::Display,
-    ) -> fmt::Result {
-        writeln!(f, "{}  {what:<11}  {text}", self.marks.show(mark))
-    }
-
-    fn lookup(&self, f: &mut fmt::Formatter<'_>, lookup: &Lookup) -> fmt::Result {
-        if let Some(conf) = &lookup.conf {
-            let servers: Vec<String> = conf.nameservers.iter().map(|s| s.to_string()).collect();
-            let text = format!(
-                "nameserver {}; search {}; {}",
-                servers.join(" "),
-                conf.search.join(" "),
-                Options(conf)
-            );
-            self.step(f, Mark::Ok, "resolv.conf", Escaped::new(text.as_bytes()))?;
+        if let Some(path) = self.path {
+            steps.path(path, self.reports);
         }
-        match &lookup.outcome {
-            Ok(addresses) => {
-                let addresses: Vec<String> = addresses.iter().map(|ip| ip.to_string()).collect();
-                let text = format!(
-                    "{} is {} in {}, {} questions, {}",
-                    lookup.name,
-                    addresses.join(", "),
-                    Millis(Some(lookup.duration)),
-                    lookup.queries.len(),
-                    verdict::dns::source(lookup),
-                );
-                let mark = Mark::of(Some(lookup.duration), SLOW_LOOKUP);
-                self.step(f, mark, "DNS", Escaped::new(text.as_bytes()))?;
-                match verdict::dns::note(lookup) {
-                    Some(note) => {
-                        writeln!(f, "      note         {}", Escaped::new(note.as_bytes()))
-                    }
-                    None => Ok(()),
-                }
-            }
-            Err(failure) => {
-                let step = match lookup.conf {
-                    Some(_) => "DNS",
-                    None => "resolv.conf",
-                };
-                let text = verdict::dns::evidence(lookup, failure);
-                self.step(f, Mark::Failed, step, Escaped::new(text.as_bytes()))
-            }
-        }
+        steps.0
     }
 
     /// How many of all the calls failed, who answered them, and the first failure explained.
-    fn share(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn share(&self, steps: &mut Steps) {
         let calls = || self.reports.iter().chain(self.again);
         let count = calls().count();
         let (mut failed, mut answered) = (BTreeMap::new(), BTreeMap::new());
@@ -195,25 +201,79 @@ impl Diagnosis<'_> {
         if !pods.is_empty() {
             text += &format!("; answered by {}", pods.join(", "));
         }
-        let mark = if failures == 0 {
-            Mark::Ok
-        } else {
-            Mark::Failed
+        let mark = match failures {
+            0 => Mark::Ok,
+            _ => Mark::Failed,
         };
-        self.step(f, mark, "calls", text)?;
+        steps.step(mark, "calls", text);
         let first = calls().find_map(|report| Some((report, report.failure()?)));
         let Some((report, failure)) = first else {
-            return Ok(());
+            return;
         };
         if self.reports.iter().all(Report::is_ok) {
-            writeln!(f, "      seen         {}", Evidence { report, failure })?;
+            steps.remark("seen", Evidence { report, failure }.to_string());
         }
         let some = (failures < count).then(|| verdict::likely_of_some(failure, calls()));
-        explain(f, report, failure, some)
+        steps.explain(report, failure, some);
+    }
+}
+
+/// The lines so far.
+#[derive(Debug, Default)]
+struct Steps(Vec<Step>);
+
+impl Steps {
+    fn step(&mut self, mark: Mark, step: &'static str, text: String) {
+        let mark = Some(mark);
+        self.0.push(Step { mark, step, text });
+    }
+
+    fn remark(&mut self, step: &'static str, text: impl Into<String>) {
+        let (mark, text) = (None, text.into());
+        self.0.push(Step { mark, step, text });
+    }
+
+    fn lookup(&mut self, lookup: &Lookup) {
+        if let Some(conf) = &lookup.conf {
+            let servers: Vec<String> = conf.nameservers.iter().map(|s| s.to_string()).collect();
+            let text = format!(
+                "nameserver {}; search {}; {}",
+                servers.join(" "),
+                conf.search.join(" "),
+                Options(conf)
+            );
+            self.step(Mark::Ok, "resolv.conf", text);
+        }
+        match &lookup.outcome {
+            Ok(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(|ip| ip.to_string()).collect();
+                let text = format!(
+                    "{} is {} in {}, {} questions, {}",
+                    lookup.name,
+                    addresses.join(", "),
+                    Millis(Some(lookup.duration)),
+                    lookup.queries.len(),
+                    verdict::dns::source(lookup),
+                );
+                let mark = Mark::of(Some(lookup.duration), SLOW_LOOKUP);
+                self.step(mark, "DNS", text);
+                if let Some(note) = verdict::dns::note(lookup) {
+                    self.remark("note", note);
+                }
+            }
+            Err(failure) => {
+                let step = match lookup.conf {
+                    Some(_) => "DNS",
+                    None => "resolv.conf",
+                };
+                let text = verdict::dns::evidence(lookup, failure);
+                self.step(Mark::Failed, step, text);
+            }
+        }
     }
 
     /// The handshake, if it ended, and the certificate, even if it was not accepted.
-    fn tls(&self, f: &mut fmt::Formatter<'_>, report: &Report, tls: &Tls) -> fmt::Result {
+    fn tls(&mut self, report: &Report, tls: &Tls) {
         let took = report.timings[Phase::Tls];
         if let Some(version) = tls.version
             && took.is_some()
@@ -226,78 +286,89 @@ impl Diagnosis<'_> {
             if let Some(protocol) = &tls.protocol {
                 text += &format!(", {protocol}");
             }
-            let mark = Mark::of(took, SLOW_STEP);
-            self.step(f, mark, "TLS", Escaped::new(text.as_bytes()))?;
+            self.step(Mark::of(took, SLOW_STEP), "TLS", text);
         }
-        let Some(certificate) = &tls.certificate else {
-            return Ok(());
-        };
-        let text = format!(
-            "{}; {}",
-            verdict::tls::Facts(certificate),
-            verdict::tls::validity(certificate, report.started)
-        );
-        writeln!(f, "      certificate  {}", Escaped::new(text.as_bytes()))
+        if let Some(certificate) = &tls.certificate {
+            let facts = verdict::tls::Facts(certificate);
+            let validity = verdict::tls::validity(certificate, report.started);
+            self.remark("certificate", format!("{facts}; {validity}"));
+        }
     }
 
-    fn call(&self, f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    fn call(&mut self, report: &Report) {
         let connect = report.timings[Phase::Connect];
         if let (Some(address), Some(took)) = (report.address, connect) {
-            let mark = Mark::of(connect, SLOW_STEP);
-            let text = format!("{address} connected in {}", Millis(Some(took)));
-            self.step(f, mark, "TCP", text)?;
+            let mut text = format!("{address} connected in {}", Millis(Some(took)));
+            // With a failure it stands in the evidence.
+            if let Some(resent) = report.resent.and_then(verdict::path::resent)
+                && report.is_ok()
+            {
+                text += &format!(": {resent}");
+            }
+            self.step(Mark::of(connect, SLOW_STEP), "TCP", text);
         }
         if let Some(tls) = &report.tls {
-            self.tls(f, report, tls)?;
+            self.tls(report, tls);
         }
         match &report.outcome {
-            Outcome::Connected => Ok(()),
+            Outcome::Connected => {}
             Outcome::Failed(failure, _) => {
                 let step = match failure.stage {
                     // The lookup's line has said why.
-                    Stage::Dns => return Ok(()),
+                    Stage::Dns => return,
                     Stage::Connect => "TCP",
                     Stage::Tls => "TLS",
                     Stage::Http => "HTTP",
                 };
-                self.step(f, Mark::Failed, step, Evidence { report, failure })
+                let evidence = Evidence { report, failure }.to_string();
+                self.step(Mark::Failed, step, evidence);
             }
             Outcome::Answered(response) => {
                 let first_byte = report.timings[Phase::FirstByte];
                 let pod = response.pod.as_deref().unwrap_or("an unnamed pod");
                 let text = format!(
-                    "{} from {}, first byte after {}, {} bytes: {}",
+                    "{} from {pod}, first byte after {}, {} bytes: {}",
                     response.status.as_u16(),
-                    Escaped::new(pod.as_bytes()),
                     Millis(first_byte),
                     response.body_len,
                     Body::of_success(response),
                 );
-                self.step(f, Mark::of(first_byte, SLOW_STEP), "HTTP", text)
+                self.step(Mark::of(first_byte, SLOW_STEP), "HTTP", text);
             }
         }
     }
-}
 
-/// What happened, why, and what to do next. `likely` is for what only several calls tell.
-fn explain(
-    f: &mut fmt::Formatter<'_>,
-    report: &Report,
-    failure: &Failure,
-    likely: Option<&str>,
-) -> fmt::Result {
-    writeln!(f, "      what         {}", verdict::what(failure))?;
-    match likely {
-        Some(likely) => writeln!(f, "      likely       {likely}")?,
-        None => {
-            let likely = verdict::likely(report, failure);
-            writeln!(f, "      likely       {}", Escaped::new(likely.as_bytes()))?;
+    /// The way of the calls: who sees whom, what passes, where packets end.
+    fn path(&mut self, path: &Path, reports: &[Report]) {
+        let mut seen = reports
+            .iter()
+            .filter_map(|report| Some((report, report.source()?)));
+        if let Some((report, source)) = seen.next() {
+            self.remark("source", verdict::path::Seen(report, source).to_string());
+        }
+        if let Some(sizes) = verdict::path::sizes(path) {
+            self.remark("path", sizes);
+        }
+        if let Some(hops) = &path.hops {
+            self.remark("path", verdict::path::end(hops));
+        }
+        if let Some(report) = path.failed.as_deref()
+            && let Some(failure) = report.failure()
+        {
+            let evidence = Evidence { report, failure }.to_string();
+            self.step(Mark::Failed, "path", evidence);
+            self.explain(report, failure, None);
         }
     }
-    let next = verdict::next_command(report, failure.kind);
-    writeln!(f, "      next         {}", Escaped::new(next.as_bytes()))?;
-    match verdict::how_to_read(report, failure.kind) {
-        Some(reading) => writeln!(f, "      read         {reading}"),
-        None => Ok(()),
+
+    /// What happened, why, and what to do next. `likely` is for what only several calls tell.
+    fn explain(&mut self, report: &Report, failure: &Failure, likely: Option<&str>) {
+        self.remark("what", verdict::what(failure));
+        let usual = || verdict::likely(report, failure).into_owned();
+        self.remark("likely", likely.map_or_else(usual, str::to_owned));
+        self.remark("next", verdict::next_command(report, failure.kind));
+        if let Some(reading) = verdict::how_to_read(report, failure.kind) {
+            self.remark("read", reading);
+        }
     }
 }

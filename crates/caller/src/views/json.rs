@@ -24,7 +24,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -33,8 +33,8 @@ use serde::Serialize;
 
 use crate::dns::{Lookup, Query, QueryOutcome};
 use crate::expectation::Expectation;
-use crate::failure::{Cause, Failure, Http2Error, OsError, TlsError};
-use crate::report::{Phase, Report, Response, Timings, Tls};
+use crate::failure::{Cause, Direction, Failure, Http2Error, OsError, TlsError};
+use crate::report::{Phase, Report, Response, Source, Timings, Tls};
 use crate::target::Target;
 use crate::verdict;
 
@@ -67,6 +67,16 @@ pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
         error: error(report),
         dns: report.lookup.as_deref().map(dns),
         address: report.address,
+        source: report.local.map(|address| SourceView {
+            address,
+            seen_as: response.and_then(|response| response.peer_address),
+            nat: report.source().map(|source| source != Source::Unchanged),
+        }),
+        resent: report.resent.map(|resent| ResentView {
+            syns: resent.syns,
+            segments: resent.segments,
+            in_this_pod: resent.is_shared,
+        }),
         pod: response.and_then(|response| response.pod.as_deref()),
         status: response.map(|response| response.status.as_u16()),
         body: response.map(|response| String::from_utf8_lossy(&response.body)),
@@ -82,8 +92,13 @@ pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
 
 /// Writes a value as compact JSON.
 pub(crate) fn write_json(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> fmt::Result {
-    let json = serde_json::to_string(value).map_err(|_| fmt::Error)?;
-    write!(f, "{}", EscapedJson(&json))
+    f.write_str(&to_json(value))
+}
+
+/// A value as compact JSON.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value).expect("a view has keys of text");
+    EscapedJson(&json).to_string()
 }
 
 /// A moment, to the millisecond (RFC 3339).
@@ -115,6 +130,10 @@ struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<SourceView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resent: Option<ResentView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
@@ -127,6 +146,30 @@ struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     control: Option<ControlView<'a>>,
     phases_ms: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Serialize)]
+struct IcmpView {
+    r#type: u8,
+    code: u8,
+    from: IpAddr,
+}
+
+#[derive(Serialize)]
+struct SourceView {
+    address: SocketAddr,
+    /// Who the backend takes it for, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_as: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nat: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct ResentView {
+    syns: u64,
+    segments: u64,
+    in_this_pod: bool,
 }
 
 #[derive(Serialize)]
@@ -174,6 +217,12 @@ struct Detail {
     errno: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_alert: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp: Option<IcmpView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_mtu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     http2_code: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,6 +306,16 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
             Cause::Tls(TlsError::Alert(alert)) => Some(alert.clone()),
             _ => None,
         },
+        icmp: detail.icmp.map(|icmp| IcmpView {
+            r#type: icmp.r#type,
+            code: icmp.code,
+            from: icmp.from,
+        }),
+        path_mtu: detail.hole.map(|hole| hole.mtu),
+        lost: detail.hole.map(|hole| match hole.direction {
+            Direction::There => "there",
+            Direction::Back => "back",
+        }),
         http2_code: match detail.cause {
             Cause::Http2(Http2Error { reason, .. }) => Some(reason.into()),
             _ => None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use runtime::escape::{Escaped, EscapedJson};
+use runtime::escape::Escaped;
 use serde::Serialize;
 
 use super::json::{self, millis, time, write_json};
@@ -101,8 +101,7 @@ impl Total<'_> {
             unexpected: self.sum(Summary::unexpected),
             not_as_expected: self.unexpected().map(|s| s.target().label()).collect(),
         };
-        let json = serde_json::to_string(&OuterTotal { total }).unwrap_or_default();
-        format!("{}\n", EscapedJson(&json))
+        format!("{}\n", json::to_json(&OuterTotal { total }))
     }
 }
 

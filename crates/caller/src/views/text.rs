@@ -19,7 +19,7 @@ use super::SUCCESS;
 use crate::expectation::Expectation;
 use crate::failure::{Failure, MAX_EVIDENCE};
 use crate::millis::Millis;
-use crate::report::{Outcome, Phase, Report, Response};
+use crate::report::{Outcome, Phase, Report, Response, Source};
 use crate::verdict;
 
 /// Most bytes of the body of a success to show.
@@ -157,6 +157,14 @@ impl fmt::Display for Wide<'_> {
         }
         for phase in Phase::of(report.target.scheme) {
             write!(f, " {}={}", phase.label(), Millis(report.timings[*phase]))?;
+        }
+        if let Some(resent) = report.resent.and_then(verdict::path::resent) {
+            write!(f, " tcp=\"{resent}\"")?;
+        }
+        match report.source() {
+            Some(Source::Unchanged) => f.write_str(" nat=no")?,
+            Some(Source::Translated(seen)) => write!(f, " seen_as={seen}")?,
+            None => {}
         }
         let lookup = report.lookup.as_ref();
         if let Some(name) = lookup.and_then(|lookup| lookup.answered_elsewhere()) {

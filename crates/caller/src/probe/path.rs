@@ -1,0 +1,217 @@
+//! The way to an address, looked at by connections of its own: which sizes pass, and where packets end. None of it
+//! takes a right.
+//!
+//! Only what may be repeated is repeated (GET, HEAD and OPTIONS), and connections and time are bounded.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ::http::Method;
+use runtime::tcp_counters::TcpCounters;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::connect::{Options, connect};
+use super::{Probe, Seen};
+use crate::failure::{Direction, Failure, FailureKind, Hole, Icmp};
+use crate::report::{Hops, Outcome, Passed, Path, Report};
+use crate::target::Scheme;
+
+/// A segment that passes wherever IPv4 does, as good as (RFC 879).
+const SMALL_MSS: u32 = 536;
+
+/// How large a request and an answer are tried, in bytes: a jumbo frame is no larger.
+const LARGE: usize = 8000;
+
+/// Longest time for a call of that size.
+const LARGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Hops that are tried, and how long they are waited for.
+const MAX_HOPS: u8 = 16;
+const HOPS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The Ethernet MTU, where the interface's is not known.
+const USUAL_MTU: u32 = 1500;
+
+/// What an address answered to a call of a given size.
+enum Trial {
+    /// It answered, after so long.
+    Answered(Duration),
+    /// It took the connection, and said nothing.
+    Silent(Failure),
+    /// It failed in another way.
+    Other,
+}
+
+impl Probe {
+    /// Looks at the way that a call took. Where it is found that large packets are lost on it, a call that
+    /// failed for that becomes one of [`FailureKind::PathMtu`].
+    pub async fn path(&self, report: &mut Report) -> Path {
+        let mut path = Path {
+            interface_mtu: report.local.and_then(|local| interface_mtu(local.ip())),
+            ..Path::default()
+        };
+        let Some(address) = report.address else {
+            return path;
+        };
+        if report.kind() == Some(FailureKind::ConnectTimeout) {
+            path.hops = Some(hops(address).await);
+            return path;
+        }
+        let method = &self.0.http.method;
+        let may_repeat = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+        if !may_repeat || self.0.target.scheme == Scheme::Tcp {
+            return path;
+        }
+        let whole = path
+            .interface_mtu
+            .unwrap_or(USUAL_MTU)
+            .saturating_sub(header(address));
+        if report.kind() == Some(FailureKind::ResponseTimeout) {
+            let id = report.request_id.clone();
+            if let Some(hole) = self.hole(address, whole, &id).await {
+                report.is_lost_in(hole);
+            }
+        } else if let Some(response) = report.response() {
+            // Our own server answers with as much as it is asked with.
+            if response.peer_address.is_none() {
+                let body = response.body_len;
+                path.passed = (body > 0).then_some(Passed::Answer(body));
+                return path;
+            }
+            let id = "0".repeat(LARGE);
+            match self.trial(address, None, &id, LARGE_TIMEOUT).await {
+                Trial::Answered(_) => path.passed = Some(Passed::BothWays(LARGE as u64)),
+                Trial::Silent(failure) => {
+                    if let Some(hole) = self.hole(address, whole, &id).await {
+                        let mut failed = report.clone();
+                        failed.outcome = Outcome::Failed(failure, None);
+                        failed.is_lost_in(hole);
+                        path.failed = Some(Box::new(failed));
+                    }
+                }
+                Trial::Other => {}
+            }
+        }
+        path
+    }
+
+    /// Whether small segments pass where large ones do not, and how large those are that do. `whole` is the
+    /// largest that the interface can send.
+    async fn hole(&self, address: SocketAddr, whole: u32, id: &str) -> Option<Hole> {
+        let small = self
+            .trial(address, Some(SMALL_MSS), id, LARGE_TIMEOUT)
+            .await;
+        let Trial::Answered(took) = small else {
+            return None;
+        };
+        // A segment that is lost is sent again after 200 ms at the earliest.
+        let within = (took * 4).clamp(Duration::from_millis(400), Duration::from_secs(1));
+        let before = TcpCounters::read();
+        let (mut passes, mut fails) = (SMALL_MSS, whole + 1);
+        while fails - passes > 1 {
+            let mss = passes + (fails - passes) / 2;
+            match self.trial(address, Some(mss), id, within).await {
+                Trial::Answered(_) => passes = mss,
+                Trial::Silent(_) => fails = mss,
+                Trial::Other => return None,
+            }
+        }
+        if passes == whole {
+            return None;
+        }
+        let since = TcpCounters::read()?.since(&before?);
+        Some(Hole {
+            mtu: passes + header(address),
+            // What was lost on the way there has been sent again, and by this side.
+            direction: match since.retransmits? > 0 {
+                true => Direction::There,
+                false => Direction::Back,
+            },
+        })
+    }
+
+    /// Calls an address on a connection of its own.
+    async fn trial(
+        &self,
+        address: SocketAddr,
+        mss: Option<u32>,
+        request_id: &str,
+        within: Duration,
+    ) -> Trial {
+        let start = Instant::now();
+        let options = Options { mss, hops: None };
+        let deadline = start + within;
+        let mut seen = Seen::default();
+        let call = self.attempt(address, options, request_id, deadline, &mut seen);
+        match call.await {
+            Outcome::Answered(_) | Outcome::Failed(_, Some(_)) => Trial::Answered(start.elapsed()),
+            Outcome::Failed(failure, None) if failure.kind == FailureKind::ResponseTimeout => {
+                Trial::Silent(failure)
+            }
+            Outcome::Failed(_, None) | Outcome::Connected => Trial::Other,
+        }
+    }
+}
+
+impl Report {
+    /// Makes of a call that was never answered one whose packets were too large.
+    fn is_lost_in(&mut self, hole: Hole) {
+        if let Outcome::Failed(failure, _) = &mut self.outcome {
+            failure.kind = FailureKind::PathMtu;
+            failure.detail.hole = Some(hole);
+        }
+    }
+}
+
+/// The bytes of an IP packet that are not TCP's payload, as far as the MSS counts them (RFC 6691).
+fn header(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V4(_) => 40,
+        SocketAddr::V6(_) => 60,
+    }
+}
+
+/// The MTU of the interface that has this address, in bytes.
+fn interface_mtu(ip: IpAddr) -> Option<u32> {
+    let mut interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    let interface = interfaces.find(|interface| {
+        let address = interface.address.as_ref();
+        let v4 = address.and_then(|a| Some(a.as_sockaddr_in()?.ip().into()));
+        let v6 = address.and_then(|a| Some(a.as_sockaddr_in6()?.ip().into()));
+        v4.or(v6) == Some(ip)
+    })?;
+    let mtu = format!("/sys/class/net/{}/mtu", interface.interface_name);
+    std::fs::read_to_string(mtu).ok()?.trim().parse().ok()
+}
+
+/// Connects with one hop, two hops, and so on, all at once, and gives the farthest from which a packet was sent
+/// back because it had gone far enough.
+async fn hops(address: SocketAddr) -> Hops {
+    let mut connecting = JoinSet::new();
+    for hops in 1..=MAX_HOPS {
+        let options = Options {
+            mss: None,
+            hops: Some(hops),
+        };
+        connecting.spawn(async move { (hops, connect(address, options, HOPS_TIMEOUT).await) });
+    }
+    let ended = connecting.join_all().await;
+    let answered = ended.into_iter().filter_map(|(hops, connected)| {
+        let icmp = connected.err()?.icmp.filter(is_time_exceeded)?;
+        Some((hops, icmp.from))
+    });
+    Hops {
+        last: answered.max(),
+        tried: MAX_HOPS,
+    }
+}
+
+/// "Time to live exceeded in transit" (RFC 792), or "hop limit exceeded in transit" (RFC 4443).
+fn is_time_exceeded(icmp: &Icmp) -> bool {
+    let expected = match icmp.from {
+        IpAddr::V4(_) => 11,
+        IpAddr::V6(_) => 3,
+    };
+    (icmp.r#type, icmp.code) == (expected, 0)
+}

@@ -1,0 +1,133 @@
+//! Words for the way between two pods: what was sent again, who rejected, what is too large, who translates.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::failure::{Direction, Hole, Icmp};
+use crate::report::{Hops, Passed, Path, Report, Resent, Source};
+
+/// What TCP sent again, such as `1 SYN lost, 3 segments sent again`; `None` for nothing.
+pub fn resent(resent: Resent) -> Option<String> {
+    let Resent {
+        syns,
+        segments,
+        is_shared,
+    } = resent;
+    let syns = match syns {
+        0 => None,
+        1 => Some("1 SYN lost".to_owned()),
+        syns => Some(format!("{syns} SYNs lost")),
+    };
+    let segments = match segments {
+        0 => None,
+        1 => Some("1 segment sent again".to_owned()),
+        segments => Some(format!("{segments} segments sent again")),
+    };
+    let parts: Vec<String> = syns.into_iter().chain(segments).collect();
+    let shared = if is_shared { " in this pod" } else { "" };
+    (!parts.is_empty()).then(|| format!("{}{shared}", parts.join(", ")))
+}
+
+/// Who rejected a connection, such as `ICMP 3/13 (prohibited by an administrator) from 10.9.1.1`.
+pub(super) fn icmp(icmp: Icmp) -> String {
+    let Icmp { r#type, code, from } = icmp;
+    let meaning = match (from, r#type, code) {
+        (IpAddr::V4(_), 3, 0) => " (network unreachable)",
+        (IpAddr::V4(_), 3, 1) => " (host unreachable)",
+        (IpAddr::V4(_), 3, 2) => " (protocol unreachable)",
+        (IpAddr::V4(_), 3, 3) | (IpAddr::V6(_), 1, 4) => " (port unreachable)",
+        (IpAddr::V4(_), 3, 9 | 10 | 13) | (IpAddr::V6(_), 1, 1 | 5) => {
+            " (prohibited by an administrator)"
+        }
+        (IpAddr::V6(_), 1, 0) => " (no route)",
+        (IpAddr::V6(_), 1, 3) => " (address unreachable)",
+        (IpAddr::V6(_), 1, 6) => " (route rejected)",
+        (IpAddr::V4(_), 11, 0) | (IpAddr::V6(_), 3, 0) => " (too many hops)",
+        _ => "",
+    };
+    format!("ICMP {type}/{code}{meaning} from {from}")
+}
+
+/// What is likely behind a rejection.
+pub(super) fn likely_by_icmp(icmp: Icmp) -> Option<String> {
+    let Icmp { r#type, code, from } = icmp;
+    match (from, r#type, code) {
+        (IpAddr::V4(_), 3, 9 | 10 | 13) | (IpAddr::V6(_), 1, 1 | 5) => {
+            Some(format!("a policy or a firewall at {from} rejects"))
+        }
+        (IpAddr::V4(_), 3, 1) | (IpAddr::V6(_), 1, 3) => Some(format!(
+            "{from} finds nobody at that address, as behind a node that is dead, or a policy there rejects"
+        )),
+        (IpAddr::V4(_), 3, 0) | (IpAddr::V6(_), 1, 0 | 6) => {
+            Some(format!("{from} has no route to that address"))
+        }
+        (IpAddr::V4(_), 11, 0) | (IpAddr::V6(_), 3, 0) => Some(format!(
+            "packets go round in circles: a loop of routes at {from}"
+        )),
+        _ => None,
+    }
+}
+
+/// How large a packet may be.
+pub(super) fn hole(hole: Hole) -> String {
+    let Hole { mtu, direction } = hole;
+    let way = match direction {
+        Direction::There => "to the backend",
+        Direction::Back => "back",
+    };
+    format!("packets over {mtu} bytes are lost on the way {way}, smaller ones pass")
+}
+
+/// Who the backend takes this caller for.
+pub struct Seen<'a>(
+    /// The call that was answered.
+    pub &'a Report,
+    /// Who the answer says it was.
+    pub Source,
+);
+
+impl fmt::Display for Seen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report, source) = self;
+        let pod = report
+            .response()
+            .and_then(|response| response.pod.as_deref());
+        let pod = pod.unwrap_or("the backend");
+        match (source, report.local) {
+            (Source::Unchanged, Some(local)) => {
+                write!(f, "{} as {pod} sees it, too: no NAT", local.ip())
+            }
+            (Source::Unchanged, None) => f.write_str("no NAT"),
+            (Source::Translated(seen), _) => write!(
+                f,
+                "seen by {pod} as {}: NAT on the way; policies there see that address",
+                seen.ip()
+            ),
+        }
+    }
+}
+
+/// What is known of sizes on a way that is well, if anything is.
+pub fn sizes(path: &Path) -> Option<String> {
+    let passed = match path.passed? {
+        Passed::BothWays(bytes) => format!("{bytes} bytes passed each way in one request"),
+        Passed::Answer(bytes) => format!("an answer of {bytes} bytes passed"),
+    };
+    Some(match path.interface_mtu {
+        Some(mtu) => format!("{passed}; the interface's MTU is {mtu}"),
+        None => passed,
+    })
+}
+
+/// Where packets end that are dropped.
+pub fn end(hops: &Hops) -> String {
+    match hops.last {
+        Some((number, address)) => format!(
+            "the last hop that answered is number {number}, {address}; packets are dropped there or beyond, and nothing proves on which side of it"
+        ),
+        None => format!(
+            "no hop of {} answered: packets are dropped before the first, or no hop says so",
+            hops.tried
+        ),
+    }
+}
