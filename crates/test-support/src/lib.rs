@@ -4,6 +4,7 @@
 pub mod bed;
 pub mod browser;
 pub mod http;
+pub mod netns;
 pub mod pki;
 pub mod process;
 mod tool;
