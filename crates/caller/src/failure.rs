@@ -244,8 +244,8 @@ pub struct Icmp {
 pub struct Hole {
     /// The largest IP packet that passes, in bytes.
     pub mtu: u32,
-    /// Where larger ones are lost.
-    pub direction: Direction,
+    /// Where larger ones are lost; `None` where the system does not tell what was sent again.
+    pub direction: Option<Direction>,
 }
 
 /// A direction of the way to a backend.

@@ -11,7 +11,7 @@ use runtime::escape::Escaped;
 
 use crate::dns::Lookup;
 use crate::expectation::Expectation;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, Hole};
 use crate::target::{Scheme, Target};
 
 /// One call: what was called, how long each phase took, and how it ended.
@@ -123,6 +123,8 @@ pub struct Path {
     pub interface_mtu: Option<u32>,
     /// How much has passed in one piece.
     pub passed: Option<Passed>,
+    /// What is too large, where small packets pass.
+    pub hole: Option<Hole>,
     /// The hops that answered, where packets are dropped.
     pub hops: Option<Hops>,
     /// The call that failed because it was large, where those that are small succeed.
@@ -277,6 +279,16 @@ impl Report {
             failure.kind = FailureKind::Unproven;
         }
         self.control = Some(control);
+    }
+
+    /// Makes of a call that was not answered in time one whose packets were too large.
+    pub(crate) fn is_lost_in(&mut self, hole: Hole) {
+        if let Outcome::Failed(failure, _) = &mut self.outcome
+            && failure.kind == FailureKind::ResponseTimeout
+        {
+            failure.kind = FailureKind::PathMtu;
+            failure.detail.hole = Some(hole);
+        }
     }
 
     /// Why the call failed, if it did.

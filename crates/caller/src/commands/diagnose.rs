@@ -68,10 +68,14 @@ async fn diagnose(
             again.extend(probe.round().await.calls.all().await);
         }
     }
-    let path = match (looks_at_path, of_interest(&mut reports)) {
+    let path = match (looks_at_path, of_interest(&reports)) {
         (true, Some(report)) => Some(probe.path(report).await),
         _ => None,
     };
+    if let Some(hole) = path.as_ref().and_then(|path| path.hole) {
+        let calls = reports.iter_mut().chain(&mut again);
+        calls.for_each(|report| report.is_lost_in(hole));
+    }
     let diagnosis = Diagnosis {
         target: probe.target(),
         reports: &reports,
@@ -91,9 +95,9 @@ async fn diagnose(
 }
 
 /// The call whose way is looked at: the first that failed, or else the first.
-fn of_interest(reports: &mut [Report]) -> Option<&mut Report> {
+fn of_interest(reports: &[Report]) -> Option<&Report> {
     let failed = reports.iter().position(|report| !report.is_ok());
-    reports.get_mut(failed.unwrap_or_default())
+    reports.get(failed.unwrap_or_default())
 }
 
 /// Shows what this pod listens at.

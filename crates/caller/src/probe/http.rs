@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::conclude::Conclusion;
 use super::config::{HttpConfig, Keep};
 use super::proxy;
-use super::request::request;
+use super::request::{Ask, request};
 use super::stream::Stream;
 use super::tap::{Evidence, Tap};
 use crate::failure::{Cause, FailureKind, MAX_EVIDENCE, Received};
@@ -132,7 +132,7 @@ impl Connection {
         &mut self,
         config: &HttpConfig,
         target: &Target,
-        request_id: &str,
+        ask: Ask<'_>,
         deadline: Instant,
     ) -> Exchange {
         let start = Instant::now();
@@ -150,7 +150,7 @@ impl Connection {
             }
         };
         self.evidence.start_request();
-        let request = request(config, target, request_id, self.sender.version());
+        let request = request(config, target, ask, self.sender.version());
         let incoming = match timeout_at(deadline, self.sender.send(request)).await {
             Ok(Ok(incoming)) => incoming,
             ended => {

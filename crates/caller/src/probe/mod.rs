@@ -30,6 +30,7 @@ use tokio::time::Instant;
 pub use self::config::{HttpConfig, Keep};
 use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
+use self::request::Ask;
 use self::resent::ResentWatch;
 use self::stream::Stream;
 use self::tls::{Handshake, HandshakeError};
@@ -302,10 +303,8 @@ impl Probe {
         deadline: Instant,
         seen: &mut Seen,
     ) -> (SocketAddr, Outcome) {
-        let usual = Options::default();
-        let outcome = self
-            .attempt(*first, usual, request_id, deadline, seen)
-            .await;
+        let (usual, ask) = (Options::default(), Ask::usual(request_id));
+        let outcome = self.attempt(*first, usual, ask, deadline, seen).await;
         if is_connected(&outcome) {
             return (*first, outcome);
         }
@@ -313,9 +312,7 @@ impl Probe {
             if Instant::now() >= deadline {
                 break;
             }
-            let outcome = self
-                .attempt(address, usual, request_id, deadline, seen)
-                .await;
+            let outcome = self.attempt(address, usual, ask, deadline, seen).await;
             if is_connected(&outcome) {
                 return (address, outcome);
             }
@@ -329,7 +326,7 @@ impl Probe {
         &self,
         address: SocketAddr,
         options: Options,
-        request_id: &str,
+        ask: Ask<'_>,
         deadline: Instant,
         seen: &mut Seen,
     ) -> Outcome {
@@ -351,7 +348,7 @@ impl Probe {
         };
         seen.tls = connection.tls.clone();
         seen.local = connection.local;
-        let exchange = connection.exchange(http, target, request_id, deadline);
+        let exchange = connection.exchange(http, target, ask, deadline);
         let Exchange {
             first_byte,
             outcome,

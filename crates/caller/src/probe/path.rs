@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ::http::Method;
-use runtime::tcp_counters::TcpCounters;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connect::{Options, connect};
+use super::request::Ask;
 use super::{Probe, Seen};
 use crate::failure::{Direction, Failure, FailureKind, Hole, Icmp};
 use crate::report::{Hops, Outcome, Passed, Path, Report};
@@ -44,9 +44,8 @@ enum Trial {
 }
 
 impl Probe {
-    /// Looks at the way that a call took. Where it is found that large packets are lost on it, a call that
-    /// failed for that becomes one of [`FailureKind::PathMtu`].
-    pub async fn path(&self, report: &mut Report) -> Path {
+    /// Looks at the way that a call took.
+    pub async fn path(&self, report: &Report) -> Path {
         let mut path = Path {
             interface_mtu: report.local.and_then(|local| interface_mtu(local.ip())),
             ..Path::default()
@@ -63,15 +62,11 @@ impl Probe {
         if !may_repeat || self.0.target.scheme == Scheme::Tcp {
             return path;
         }
-        let whole = path
-            .interface_mtu
-            .unwrap_or(USUAL_MTU)
-            .saturating_sub(header(address));
+        let whole = path.interface_mtu.unwrap_or(USUAL_MTU);
+        let whole = whole.saturating_sub(header(address));
         if report.kind() == Some(FailureKind::ResponseTimeout) {
-            let id = report.request_id.clone();
-            if let Some(hole) = self.hole(address, whole, &id).await {
-                report.is_lost_in(hole);
-            }
+            let ask = Ask::usual(&report.request_id);
+            path.hole = self.hole(address, whole, ask).await;
         } else if let Some(response) = report.response() {
             // Our own server answers with as much as it is asked with.
             if response.peer_address.is_none() {
@@ -80,14 +75,16 @@ impl Probe {
                 return path;
             }
             let id = "0".repeat(LARGE);
-            match self.trial(address, None, &id, LARGE_TIMEOUT).await {
+            let ask = Ask::usual(&id);
+            match self.trial(address, None, ask, LARGE_TIMEOUT).await {
                 Trial::Answered(_) => path.passed = Some(Passed::BothWays(LARGE as u64)),
                 Trial::Silent(failure) => {
-                    if let Some(hole) = self.hole(address, whole, &id).await {
+                    if let Some(hole) = self.hole(address, whole, ask).await {
                         let mut failed = report.clone();
                         failed.outcome = Outcome::Failed(failure, None);
                         failed.is_lost_in(hole);
                         path.failed = Some(Box::new(failed));
+                        path.hole = Some(hole);
                     }
                 }
                 Trial::Other => {}
@@ -98,20 +95,19 @@ impl Probe {
 
     /// Whether small segments pass where large ones do not, and how large those are that do. `whole` is the
     /// largest that the interface can send.
-    async fn hole(&self, address: SocketAddr, whole: u32, id: &str) -> Option<Hole> {
+    async fn hole(&self, address: SocketAddr, whole: u32, ask: Ask<'_>) -> Option<Hole> {
         let small = self
-            .trial(address, Some(SMALL_MSS), id, LARGE_TIMEOUT)
+            .trial(address, Some(SMALL_MSS), ask, LARGE_TIMEOUT)
             .await;
         let Trial::Answered(took) = small else {
             return None;
         };
         // A segment that is lost is sent again after 200 ms at the earliest.
         let within = (took * 4).clamp(Duration::from_millis(400), Duration::from_secs(1));
-        let before = TcpCounters::read();
         let (mut passes, mut fails) = (SMALL_MSS, whole + 1);
         while fails - passes > 1 {
             let mss = passes + (fails - passes) / 2;
-            match self.trial(address, Some(mss), id, within).await {
+            match self.trial(address, Some(mss), ask, within).await {
                 Trial::Answered(_) => passes = mss,
                 Trial::Silent(_) => fails = mss,
                 Trial::Other => return None,
@@ -120,15 +116,40 @@ impl Probe {
         if passes == whole {
             return None;
         }
-        let since = TcpCounters::read()?.since(&before?);
         Some(Hole {
             mtu: passes + header(address),
-            // What was lost on the way there has been sent again, and by this side.
-            direction: match since.retransmits? > 0 {
-                true => Direction::There,
-                false => Direction::Back,
-            },
+            direction: self.direction(address, passes, ask, within).await,
         })
+    }
+
+    /// Where segments of more than `passes` bytes are lost; `None` where that cannot be told.
+    async fn direction(
+        &self,
+        address: SocketAddr,
+        passes: u32,
+        ask: Ask<'_>,
+        within: Duration,
+    ) -> Option<Direction> {
+        let is_padded = ask.request_id.len() >= LARGE;
+        if !is_padded {
+            // The request is one packet that passes, unless somebody has given it large header fields.
+            let fields = self.0.http.headers.iter();
+            let fields: usize = fields
+                .map(|(name, value)| name.as_str().len() + value.len())
+                .sum();
+            let url = self.0.target.path.as_str().len();
+            return (fields + url < passes as usize / 2).then_some(Direction::Back);
+        }
+        // A large request with a small answer.
+        let there = Ask {
+            request_id: "0",
+            padding: LARGE,
+        };
+        match self.trial(address, None, there, within).await {
+            Trial::Answered(_) => Some(Direction::Back),
+            Trial::Silent(_) => Some(Direction::There),
+            Trial::Other => None,
+        }
     }
 
     /// Calls an address on a connection of its own.
@@ -136,30 +157,20 @@ impl Probe {
         &self,
         address: SocketAddr,
         mss: Option<u32>,
-        request_id: &str,
+        ask: Ask<'_>,
         within: Duration,
     ) -> Trial {
         let start = Instant::now();
         let options = Options { mss, hops: None };
         let deadline = start + within;
         let mut seen = Seen::default();
-        let call = self.attempt(address, options, request_id, deadline, &mut seen);
+        let call = self.attempt(address, options, ask, deadline, &mut seen);
         match call.await {
-            Outcome::Answered(_) | Outcome::Failed(_, Some(_)) => Trial::Answered(start.elapsed()),
-            Outcome::Failed(failure, None) if failure.kind == FailureKind::ResponseTimeout => {
+            Outcome::Failed(failure, _) if failure.kind == FailureKind::ResponseTimeout => {
                 Trial::Silent(failure)
             }
+            Outcome::Answered(_) | Outcome::Failed(_, Some(_)) => Trial::Answered(start.elapsed()),
             Outcome::Failed(_, None) | Outcome::Connected => Trial::Other,
-        }
-    }
-}
-
-impl Report {
-    /// Makes of a call that was never answered one whose packets were too large.
-    fn is_lost_in(&mut self, hole: Hole) {
-        if let Outcome::Failed(failure, _) = &mut self.outcome {
-            failure.kind = FailureKind::PathMtu;
-            failure.detail.hole = Some(hole);
         }
     }
 }

@@ -11,15 +11,39 @@ use crate::target::{self, Target};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("caller/", env!("CARGO_PKG_VERSION")));
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PADDING: HeaderName = HeaderName::from_static("x-padding");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What tells one request from another to the same target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    /// Sent as `X-Request-Id`. Our own server sends it back.
+    pub(super) request_id: &'a str,
+    /// Bytes that make the request larger, and not its answer.
+    pub(super) padding: usize,
+}
+
+impl<'a> Ask<'a> {
+    /// A request as small as it can be.
+    pub(super) fn usual(request_id: &'a str) -> Self {
+        Self {
+            request_id,
+            padding: 0,
+        }
+    }
+}
 
 /// A request without a body.
 pub(super) fn request(
     config: &HttpConfig,
     target: &Target,
-    request_id: &str,
+    ask: Ask<'_>,
     version: Version,
 ) -> Request<Empty<Bytes>> {
+    let Ask {
+        request_id,
+        padding,
+    } = ask;
     let mut headers = HeaderMap::new();
     // HTTP/2 has the authority in the URI.
     if version == Version::HTTP_11 {
@@ -38,6 +62,11 @@ pub(super) fn request(
     let trace = format!("00-{trace:032x}-{parent}-01");
     if let Ok(trace) = HeaderValue::try_from(trace) {
         headers.insert(TRACE_PARENT, trace);
+    }
+    if padding > 0
+        && let Ok(value) = HeaderValue::try_from("0".repeat(padding))
+    {
+        headers.insert(PADDING, value);
     }
     for name in config.headers.keys() {
         headers.remove(name);

@@ -18,9 +18,6 @@ const WANTS_TLS: [&str; 3] = [
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
-    if let Some(hole) = failure.detail.hole {
-        return format!("connected, then no answer ({})", super::path::hole(hole));
-    }
     let mut text = match &failure.detail.cause {
         Cause::Status => report.response().map_or(String::new(), status),
         Cause::TooLarge(limit) => format!("over {limit} bytes of body"),
@@ -56,6 +53,9 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
         // Other stages failed; this is not the place.
         Cause::Lookup | Cause::Tls(_) => String::new(),
     };
+    if let Some(hole) = failure.detail.hole {
+        text += &format!(" ({})", super::path::hole(hole));
+    }
     let pod = report.response().and_then(|response| response.pod.as_ref());
     if let Some(pod) = pod
         && !matches!(failure.detail.cause, Cause::Status)

@@ -72,10 +72,11 @@ pub(super) fn likely_by_icmp(icmp: Icmp) -> Option<String> {
 pub(super) fn hole(hole: Hole) -> String {
     let Hole { mtu, direction } = hole;
     let way = match direction {
-        Direction::There => "to the backend",
-        Direction::Back => "back",
+        Some(Direction::There) => " to the backend",
+        Some(Direction::Back) => " back",
+        None => "",
     };
-    format!("packets over {mtu} bytes are lost on the way {way}, smaller ones pass")
+    format!("packets over {mtu} bytes are lost on the way{way}, smaller ones pass")
 }
 
 /// Who the backend takes this caller for.

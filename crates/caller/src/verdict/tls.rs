@@ -85,12 +85,6 @@ fn is_self_signed(certificate: &Certificate) -> bool {
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
-    if let Some(hole) = failure.detail.hole {
-        return format!(
-            "connected, then no answer in the TLS handshake ({})",
-            super::path::hole(hole)
-        );
-    }
     let mut text = match &failure.detail.cause {
         Cause::Tls(TlsError::Alert(alert)) => format!("TLS alert {alert}"),
         Cause::Tls(TlsError::Certificate(error)) => certificate_problem(report, failure, error),
@@ -104,6 +98,9 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             bytes => format!("TLS handshake: closed after {bytes} bytes"),
         },
     };
+    if let Some(hole) = failure.detail.hole {
+        text += &format!(" ({})", super::path::hole(hole));
+    }
     if is_certificate_wanted(report) && failure.kind == FailureKind::TlsHandshake {
         text += " (it asked for a client certificate)";
     }

@@ -1,6 +1,7 @@
 //! `caller diagnose`: the reports of a round, step by step, for a person or as JSON.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use runtime::escape::Escaped;
@@ -13,7 +14,7 @@ use crate::dns::Lookup;
 use crate::expectation::Expectation;
 use crate::failure::{Failure, FailureKind, Stage};
 use crate::millis::Millis;
-use crate::report::{Outcome, Path, Phase, Report, Tls};
+use crate::report::{Outcome, Passed, Path, Phase, Report, Tls};
 use crate::target::Target;
 use crate::verdict;
 
@@ -88,6 +89,26 @@ struct Json<'a, T> {
     exit_code: u8,
     steps: &'a [Step],
     calls: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathView<T>>,
+}
+
+#[derive(Serialize)]
+struct PathView<T> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface_mtu: Option<u32>,
+    /// Bytes that passed there, and back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed_there: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed_back: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_hop: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_hop_number: Option<u8>,
+    /// The call that failed because it was large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<T>,
 }
 
 impl Diagnosis<'_> {
@@ -115,6 +136,25 @@ impl Diagnosis<'_> {
             exit_code: failure.map_or(0, |kind| kind.exit_code()),
             steps: &self.steps(),
             calls: calls().map(|report| json::call(report, false)).collect(),
+            path: self.path.map(|path| {
+                let last = path.hops.and_then(|hops| hops.last);
+                let (there, back) = match path.passed {
+                    Some(Passed::BothWays(bytes)) => (Some(bytes), Some(bytes)),
+                    Some(Passed::Answer(bytes)) => (None, Some(bytes)),
+                    None => (None, None),
+                };
+                PathView {
+                    interface_mtu: path.interface_mtu,
+                    passed_there: there,
+                    passed_back: back,
+                    last_hop: last.map(|(_, address)| address),
+                    last_hop_number: last.map(|(number, _)| number),
+                    failed: path
+                        .failed
+                        .as_deref()
+                        .map(|report| json::call(report, false)),
+                }
+            }),
         };
         format!("{}\n", json::to_json(&object))
     }

@@ -312,10 +312,13 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
             from: icmp.from,
         }),
         path_mtu: detail.hole.map(|hole| hole.mtu),
-        lost: detail.hole.map(|hole| match hole.direction {
-            Direction::There => "there",
-            Direction::Back => "back",
-        }),
+        lost: detail
+            .hole
+            .and_then(|hole| hole.direction)
+            .map(|direction| match direction {
+                Direction::There => "there",
+                Direction::Back => "back",
+            }),
         http2_code: match detail.cause {
             Cause::Http2(Http2Error { reason, .. }) => Some(reason.into()),
             _ => None,
