@@ -1,14 +1,21 @@
 //! echo-server's `/metrics`: what was asked of it, by whom it was asked too late, and what was lost.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
 use test_support::http::{Connection, exchange, get, metric as value};
+use test_support::netns::Netns;
 use test_support::process::{Process, Signal, echo_server};
 use test_support::{PATIENCE, wait_until};
 
+const ECHO_SERVER: &str = env!("CARGO_BIN_EXE_echo-server");
+
 fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
+    configured(Command::new(ECHO_SERVER))
+}
+
+fn configured(mut command: Command) -> Command {
     command
         .env("ECHO_TEXT", "hello")
         .env("ECHO_ADMIN_LISTEN", "127.0.0.1:0");
@@ -94,5 +101,47 @@ fn lines_of_the_access_log_that_are_lost_are_counted() {
     let lines = || process.stdout().matches('\n').count() as f64;
     wait_until("the rest", PATIENCE, || {
         Some(lines()) == dropped().map(|dropped| f64::from(sent) - dropped)
+    });
+}
+
+#[test]
+fn connections_that_found_the_accept_queue_full_are_counted() {
+    let Some(namespace) = Netns::new("accept-queue") else {
+        return;
+    };
+    // The kernel's limit on an accept queue; it is read when a socket begins to listen.
+    namespace.sh("sysctl -qw net.core.somaxconn=4");
+    let start_inside = || start(&mut configured(namespace.command(ECHO_SERVER)));
+    let (process, addr, admin) = start_inside();
+    let overflows = |admin| namespace.enter(|| value(admin, "echo_server_listen_overflows_total"));
+    assert_eq!(overflows(admin), Some(0.0));
+
+    process.signal(Signal::STOP);
+    let connect = || TcpStream::connect_timeout(&addr, Duration::from_millis(300));
+    let mut connections = Vec::new();
+    while let Ok(connection) = namespace.enter(connect) {
+        connections.push(connection);
+        assert!(connections.len() < 100, "the queue has no limit");
+    }
+    process.signal(Signal::CONT);
+    assert!(overflows(admin) > Some(0.0));
+
+    // What was counted before a server started is none of its own.
+    let (_process, _, admin) = start_inside();
+    assert_eq!(overflows(admin), Some(0.0));
+}
+
+#[test]
+fn without_the_counters_of_the_kernel_one_metric_is_missing_and_nothing_fails() {
+    let Some(namespace) = Netns::new("no-proc") else {
+        return;
+    };
+    let script = format!("mount -t tmpfs none /proc && exec {ECHO_SERVER}");
+    let mut command = configured(namespace.command("sh"));
+    let (_process, addr, admin) = start(command.args(["-euc", &script]));
+    namespace.enter(|| {
+        assert_eq!(get(addr, "/").status(), 200);
+        assert_eq!(value(admin, "echo_server_listen_overflows_total"), None);
+        assert_eq!(value(admin, "echo_server_connections_total"), Some(1.0));
     });
 }

@@ -4,6 +4,7 @@
 //! [`Config`] says what to do, [`bind`] surfaces everything that can go wrong at the start, and
 //! [`EchoServer::run`] serves until it is told to stop.
 
+mod accept_queue;
 mod access_log;
 mod append;
 pub mod cli;
@@ -190,6 +191,7 @@ pub fn bind(config: Config) -> Result<EchoServer, BindError> {
     let mut registry = Registry::with_prefix("echo_server");
     server.register_metrics(&mut registry);
     access_log.register_metrics(&mut registry);
+    accept_queue::register_metrics(&mut registry);
     register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
     let readiness = Readiness::ready();
     let admin = Admin::new(readiness.clone(), registry);
