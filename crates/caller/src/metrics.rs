@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use runtime::metrics::register_build_info;
+use runtime::metrics::{register_build_info, register_tcp_counter};
 
 use crate::dns::Lookup;
 use crate::failure::FailureKind;
@@ -140,6 +140,12 @@ impl Metrics {
             "output_dropped",
             "Lines of output that were lost, because stdout was stuck, full or gone",
             dropped,
+        );
+        register_tcp_counter(
+            &mut registry,
+            "tcp_retransmits",
+            "Segments that TCP sent again, in this pod, or with hostNetwork on this node, since this caller started",
+            |counters| counters.retransmits,
         );
         register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));
         (metrics, registry)

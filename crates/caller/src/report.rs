@@ -65,6 +65,9 @@ pub struct Response {
     pub pod: Option<String>,
     /// `X-Peer-Address`: who the backend took the caller for.
     pub peer_address: Option<SocketAddr>,
+    /// `X-Listen-Overflows`: attempts to connect that the backend's full accept queue has dropped since it
+    /// started. Our own says so where it is asked.
+    pub listen_overflows: Option<u64>,
     /// `Location`, of a redirect.
     pub location: Option<String>,
     /// The proxy that made up this response itself, as far as its headers and its body tell.
@@ -125,6 +128,8 @@ pub struct Path {
     pub passed: Option<Passed>,
     /// What is too large, where small packets pass.
     pub hole: Option<Hole>,
+    /// Who was asked, and how many attempts to connect its full accept queue has dropped.
+    pub overflows: Option<(String, u64)>,
     /// The hops that answered, where packets are dropped.
     pub hops: Option<Hops>,
     /// The call that failed because it was large, where those that are small succeed.

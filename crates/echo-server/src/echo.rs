@@ -19,6 +19,7 @@ use http::{Method, Response, StatusCode};
 use runtime::body::Body;
 use runtime::server::{Arrival, Handler, Reply, keep_head};
 
+use crate::accept_queue::AcceptQueue;
 use crate::access_log::{Entry, Lines};
 use crate::append::append_address;
 use crate::{Faults, Pod, sniff};
@@ -28,6 +29,8 @@ const APP_VERSION: HeaderName = HeaderName::from_static("x-app-version");
 const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
 const NODE_NAME: HeaderName = HeaderName::from_static("x-node-name");
 const POD_NAMESPACE: HeaderName = HeaderName::from_static("x-pod-namespace");
+const WANT_LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-want-listen-overflows");
+const LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-listen-overflows");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
 
@@ -48,6 +51,7 @@ struct Answers {
     /// Requests that might have been faulty.
     turn: AtomicU64,
     log: Lines,
+    accept_queue: AcceptQueue,
 }
 
 /// An answer made ready, so that a request costs no more than a copy.
@@ -87,6 +91,7 @@ impl Echo {
             faults,
             turn: AtomicU64::new(0),
             log,
+            accept_queue: AcceptQueue::new(),
         }))
     }
 }
@@ -194,7 +199,14 @@ impl Answers {
     /// Answers, and says so in the log.
     fn give(&self, answer: &Answer, head: &Parts, arrival: Arrival) -> Response<Body> {
         let request_id = head.headers.get(REQUEST_ID);
-        let response = answer.respond(&head.method, request_id, arrival.peer);
+        let mut response = answer.respond(&head.method, request_id, arrival.peer);
+        if request_id.is_some()
+            && head.headers.contains_key(WANT_LISTEN_OVERFLOWS)
+            && let Some(overflows) = self.accept_queue.overflows()
+        {
+            let headers = response.headers_mut();
+            headers.insert(LISTEN_OVERFLOWS, overflows.into());
+        }
         self.log.write(&Entry {
             head,
             request_id,

@@ -1,12 +1,57 @@
 //! `GET /metrics` -- everything in a registry, as OpenMetrics to those who ask for it, and otherwise in
 //! the Prometheus text format, which every scraper reads.
 
+use std::fmt;
+
 use http::header::HeaderValue;
-use prometheus_client::encoding::text;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::tcp_counters::TcpCounters;
+
 const OPEN_METRICS: &str = "application/openmetrics-text";
+
+/// One of the kernel's TCP counters as a metric: read when somebody asks for it, and counted from the start of the
+/// process. Where the kernel does not tell, there is no such metric.
+#[derive(Debug)]
+struct TcpCounter {
+    name: &'static str,
+    help: &'static str,
+    pick: fn(&TcpCounters) -> Option<u64>,
+    at_start: Option<TcpCounters>,
+}
+
+/// Adds one of the kernel's TCP counters to a registry, and counts from now on.
+pub fn register_tcp_counter(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+    pick: fn(&TcpCounters) -> Option<u64>,
+) {
+    let at_start = TcpCounters::read();
+    registry.register_collector(Box::new(TcpCounter {
+        name,
+        help,
+        pick,
+        at_start,
+    }));
+}
+
+impl Collector for TcpCounter {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counters = self.at_start.zip(TcpCounters::read());
+        let count = counters.and_then(|(at_start, now)| (self.pick)(&now.since(&at_start)));
+        let Some(count) = count else {
+            return Ok(());
+        };
+        let counter = ConstCounter::new(count);
+        let kind = counter.metric_type();
+        counter.encode(encoder.encode_descriptor(self.name, self.help, None, kind)?)
+    }
+}
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@ const MAX_FIELDS: usize = 1000;
 const MAX_POD_NAME: usize = 253;
 
 const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
+const LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-listen-overflows");
 const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
 
 /// A connection that speaks HTTP.
@@ -168,6 +169,8 @@ impl Connection {
             status: head.status,
             pod: text(&head.headers, &POD_NAME, MAX_POD_NAME),
             peer_address: peer_address(&head.headers),
+            listen_overflows: text(&head.headers, &LISTEN_OVERFLOWS, MAX_EVIDENCE)
+                .and_then(|text| text.parse().ok()),
             location: text(&head.headers, &LOCATION, MAX_EVIDENCE),
             proxy: None,
             wire: self.wire(config.keep),

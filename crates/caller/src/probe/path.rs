@@ -14,7 +14,7 @@ use super::connect::{Options, connect};
 use super::request::Ask;
 use super::{Probe, Seen};
 use crate::failure::{Direction, Failure, FailureKind, Hole, Icmp};
-use crate::report::{Hops, Outcome, Passed, Path, Report};
+use crate::report::{Hops, Outcome, Passed, Path, Report, Response};
 use crate::target::Scheme;
 
 /// A segment that passes wherever IPv4 does, as good as (RFC 879).
@@ -26,6 +26,9 @@ const LARGE: usize = 8000;
 /// Longest time for a call of that size.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often both sides of the limit are tried again.
+const CONFIRMATIONS: usize = 2;
+
 /// Hops that are tried, and how long they are waited for.
 const MAX_HOPS: u8 = 16;
 const HOPS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -36,7 +39,7 @@ const USUAL_MTU: u32 = 1500;
 /// What an address answered to a call of a given size.
 enum Trial {
     /// It answered, after so long.
-    Answered(Duration),
+    Answered(Duration, Response),
     /// It took the connection, and said nothing.
     Silent(Failure),
     /// It failed in another way.
@@ -75,9 +78,16 @@ impl Probe {
                 return path;
             }
             let id = "0".repeat(LARGE);
-            let ask = Ask::usual(&id);
+            let ask = Ask {
+                wants_facts: true,
+                ..Ask::usual(&id)
+            };
             match self.trial(address, None, ask, LARGE_TIMEOUT).await {
-                Trial::Answered(_) => path.passed = Some(Passed::BothWays(LARGE as u64)),
+                Trial::Answered(_, response) => {
+                    path.passed = Some(Passed::BothWays(LARGE as u64));
+                    let pod = response.pod.unwrap_or_else(|| address.to_string());
+                    path.overflows = response.listen_overflows.map(|count| (pod, count));
+                }
                 Trial::Silent(failure) => {
                     if let Some(hole) = self.hole(address, whole, ask).await {
                         let mut failed = report.clone();
@@ -99,7 +109,7 @@ impl Probe {
         let small = self
             .trial(address, Some(SMALL_MSS), ask, LARGE_TIMEOUT)
             .await;
-        let Trial::Answered(took) = small else {
+        let Trial::Answered(took, _) = small else {
             return None;
         };
         // A segment that is lost is sent again after 200 ms at the earliest.
@@ -108,13 +118,25 @@ impl Probe {
         while fails - passes > 1 {
             let mss = passes + (fails - passes) / 2;
             match self.trial(address, Some(mss), ask, within).await {
-                Trial::Answered(_) => passes = mss,
+                Trial::Answered(..) => passes = mss,
                 Trial::Silent(_) => fails = mss,
                 Trial::Other => return None,
             }
         }
         if passes == whole {
             return None;
+        }
+        // A backend that is slow at times would have been found out by chance.
+        for _ in 0..CONFIRMATIONS {
+            let (below, above) = (Some(passes), Some(fails));
+            let passes_again = self.trial(address, below, ask, within).await;
+            let fails_again = self.trial(address, above, ask, within).await;
+            if !matches!(
+                (passes_again, fails_again),
+                (Trial::Answered(..), Trial::Silent(_))
+            ) {
+                return None;
+            }
         }
         Some(Hole {
             mtu: passes + header(address),
@@ -142,11 +164,11 @@ impl Probe {
         }
         // A large request with a small answer.
         let there = Ask {
-            request_id: "0",
             padding: LARGE,
+            ..Ask::usual("0")
         };
         match self.trial(address, None, there, within).await {
-            Trial::Answered(_) => Some(Direction::Back),
+            Trial::Answered(..) => Some(Direction::Back),
             Trial::Silent(_) => Some(Direction::There),
             Trial::Other => None,
         }
@@ -169,7 +191,9 @@ impl Probe {
             Outcome::Failed(failure, _) if failure.kind == FailureKind::ResponseTimeout => {
                 Trial::Silent(failure)
             }
-            Outcome::Answered(_) | Outcome::Failed(_, Some(_)) => Trial::Answered(start.elapsed()),
+            Outcome::Answered(response) | Outcome::Failed(_, Some(response)) => {
+                Trial::Answered(start.elapsed(), response)
+            }
             Outcome::Failed(_, None) | Outcome::Connected => Trial::Other,
         }
     }

@@ -11,6 +11,7 @@ use crate::target::{self, Target};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("caller/", env!("CARGO_PKG_VERSION")));
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const WANT_LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-want-listen-overflows");
 const PADDING: HeaderName = HeaderName::from_static("x-padding");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -21,6 +22,8 @@ pub(super) struct Ask<'a> {
     pub(super) request_id: &'a str,
     /// Bytes that make the request larger, and not its answer.
     pub(super) padding: usize,
+    /// Ask our own server what it knows of its own side.
+    pub(super) wants_facts: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -29,6 +32,7 @@ impl<'a> Ask<'a> {
         Self {
             request_id,
             padding: 0,
+            wants_facts: false,
         }
     }
 }
@@ -43,6 +47,7 @@ pub(super) fn request(
     let Ask {
         request_id,
         padding,
+        wants_facts,
     } = ask;
     let mut headers = HeaderMap::new();
     // HTTP/2 has the authority in the URI.
@@ -62,6 +67,9 @@ pub(super) fn request(
     let trace = format!("00-{trace:032x}-{parent}-01");
     if let Ok(trace) = HeaderValue::try_from(trace) {
         headers.insert(TRACE_PARENT, trace);
+    }
+    if wants_facts {
+        headers.insert(WANT_LISTEN_OVERFLOWS, HeaderValue::from_static("1"));
     }
     if padding > 0
         && let Ok(value) = HeaderValue::try_from("0".repeat(padding))

@@ -196,6 +196,7 @@ mod tests {
             status: StatusCode::OK,
             pod: pod.map(str::to_owned),
             peer_address: None,
+            listen_overflows: None,
             location: None,
             proxy: None,
             wire: None,

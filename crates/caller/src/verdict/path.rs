@@ -132,3 +132,14 @@ pub fn end(hops: &Hops) -> String {
         ),
     }
 }
+
+/// How often a backend's accept queue was full.
+pub fn overflows(pod: &str, count: u64) -> String {
+    let attempts = match count {
+        1 => "1 attempt".to_owned(),
+        count => format!("{count} attempts"),
+    };
+    format!(
+        "{attempts} to connect to {pod} found its accept queue full and were dropped, since it started"
+    )
+}

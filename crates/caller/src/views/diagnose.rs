@@ -106,6 +106,8 @@ struct PathView<T> {
     last_hop: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_hop_number: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen_overflows: Option<u64>,
     /// The call that failed because it was large.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<T>,
@@ -147,6 +149,7 @@ impl Diagnosis<'_> {
                     interface_mtu: path.interface_mtu,
                     passed_there: there,
                     passed_back: back,
+                    listen_overflows: path.overflows.as_ref().map(|(_, count)| *count),
                     last_hop: last.map(|(_, address)| address),
                     last_hop_number: last.map(|(number, _)| number),
                     failed: path
@@ -388,6 +391,9 @@ impl Steps {
         }
         if let Some(sizes) = verdict::path::sizes(path) {
             self.remark("path", sizes);
+        }
+        if let Some((pod, count @ 1..)) = &path.overflows {
+            self.remark("backlog", verdict::path::overflows(pod, *count));
         }
         if let Some(hops) = &path.hops {
             self.remark("path", verdict::path::end(hops));
