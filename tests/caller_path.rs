@@ -197,6 +197,31 @@ fn an_answer_that_never_comes_but_comes_in_small_pieces_is_an_mtu() {
     );
 }
 
+/// What our own server says of its accept queue, which tests/echo_metrics.rs makes overflow.
+#[test]
+fn a_backend_whose_accept_queue_was_full_is_told() {
+    let Some(_) = tool("python3") else { return };
+    let Some(way) = Way::new("backlog") else {
+        return;
+    };
+    let script = "import http.server\n\
+         class Handler(http.server.BaseHTTPRequestHandler):\n\
+         \x20   def do_GET(self):\n\
+         \x20       self.send_response(200)\n\
+         \x20       self.send_header('X-Pod-Name', 'backend-9')\n\
+         \x20       self.send_header('X-Peer-Address', '%s:%d' % self.client_address)\n\
+         \x20       if self.headers['X-Want-Listen-Overflows']: self.send_header('X-Listen-Overflows', '3')\n\
+         \x20       self.send_header('Content-Length', '0'); self.end_headers()\n\
+         server = http.server.HTTPServer(('0.0.0.0', 8090), Handler)\n\
+         print('ready', flush=True); server.serve_forever()\n";
+    let server = Process::spawn(way.routed.backend("python3").args(["-c", script]));
+    server.wait_for_stdout("ready");
+    let mut command = way.caller(&["diagnose", "http://10.9.2.2:8090/"]);
+    let output = run(command.env_remove("CALLER_URL"));
+    let line = "      backlog      3 attempts to connect to backend-9 found its accept queue full and were dropped, since it started\n";
+    assert!(output.stdout.contains(line), "{}", output.stdout);
+}
+
 #[test]
 fn a_backend_that_is_silent_is_no_mtu() {
     let Some(_) = tool("python3") else { return };

@@ -126,6 +126,18 @@ fn connections_that_found_the_accept_queue_full_are_counted() {
     process.signal(Signal::CONT);
     assert!(overflows(admin) > Some(0.0));
 
+    // Whoever asks for it along with a request is told, and nobody else.
+    let told = |fields: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: echo\r\nConnection: close\r\n{fields}\r\n");
+        let response = namespace.enter(|| exchange(addr, request));
+        response.header("x-listen-overflows").map(str::to_owned)
+    };
+    let count = overflows(admin).expect("it is there");
+    let asked = told("X-Request-Id: 1\r\nX-Want-Listen-Overflows: 1\r\n");
+    assert_eq!(asked, Some(count.to_string()));
+    assert_eq!(told("X-Request-Id: 1\r\n"), None);
+    assert_eq!(told("X-Want-Listen-Overflows: 1\r\n"), None);
+
     // What was counted before a server started is none of its own.
     let (_process, _, admin) = start_inside();
     assert_eq!(overflows(admin), Some(0.0));

@@ -13,7 +13,7 @@
 //! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |
 //! | [`trust`] | which certificates TLS trusts and shows | |
 //! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure` |
-//! | [`probe`] | makes a round of calls, stage by stage | those above |
+//! | [`probe`] | makes a round of calls, stage by stage, and looks at the way | those above |
 //! | [`listening`] | what this pod listens at | |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
 //! | [`verdict`] | words failures | `report` and what it is made of, `stats` |
