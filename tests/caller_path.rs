@@ -8,6 +8,7 @@ use std::process::Command;
 use local_cluster::cluster::{AT_ONCE, backend};
 use serde_json::Value;
 use test_support::netns::{BACKEND, Direction, Place, Routed};
+use test_support::pki::Pki;
 use test_support::process::{Output, Process, run};
 use test_support::{PATIENCE, tool, wait_until};
 use tokio::runtime::Runtime;
@@ -195,6 +196,36 @@ fn an_answer_that_never_comes_but_comes_in_small_pieces_is_an_mtu() {
         lost.stdout
             .contains("      what         large packets are lost on the way\n")
     );
+}
+
+/// A server's certificates are the first large packets of a connection.
+#[test]
+fn a_handshake_of_tls_that_never_ends_is_an_mtu() {
+    let Some(pki) = Pki::new() else { return };
+    let Some(way) = Way::new("handshake") else {
+        return;
+    };
+    let mut server = way.routed.backend("openssl");
+    server
+        .args([
+            "s_server", "-www", "-accept", "8443", "-cert", "good.pem", "-key", "good.key",
+        ])
+        .current_dir(pki.file(""));
+    let server = Process::spawn(&mut server);
+    server.wait_for_stdout("ACCEPT");
+    let diagnose = || {
+        let mut command = way.caller(&["diagnose", "--insecure", "--timeout=1s"]);
+        run(command
+            .env_remove("CALLER_URL")
+            .arg("https://10.9.2.2:8443/"))
+    };
+    let well = diagnose();
+    assert_eq!(well.code, Some(0), "{}", well.stdout);
+    way.routed.narrow(Direction::ToClient, 700);
+    let lost = diagnose();
+    assert_eq!(lost.code, Some(28), "{}", lost.stdout);
+    let seen = "no answer in the TLS handshake (packets over 700 bytes are lost on the way back, smaller ones pass)";
+    assert!(lost.stdout.contains(seen), "{}", lost.stdout);
 }
 
 /// What our own server says of its accept queue, which tests/echo_metrics.rs makes overflow.

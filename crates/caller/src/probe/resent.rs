@@ -1,9 +1,10 @@
 //! What TCP had to send again while a round was under way, from the counters of the pod's network namespace.
 //!
-//! A reading costs nearly half of what a call does, so there is one before a round, and another only after a call
-//! for which it may say something; those of many addresses share one for a while.
+//! A reading costs about as much as a call. So there is one before a round, and another only after a call for which
+//! it may say something, and each serves whatever begins or ends within [`FRESH`] after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use runtime::tcp_counters::TcpCounters;
@@ -24,26 +25,55 @@ const FRESH: Duration = Duration::from_millis(100);
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
+/// The last reading of this process.
+static LAST: Mutex<Option<Reading>> = Mutex::new(None);
+
+/// A reading of the counters.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Instant,
+    /// Rounds that had begun by then.
+    begun: u64,
+    counters: TcpCounters,
+}
+
+impl Reading {
+    /// The last one, if it is fresh, or a new one. `None` where the system does not tell.
+    fn fresh() -> Option<Self> {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = last.filter(|reading| reading.at.elapsed() < FRESH);
+        *last = match fresh {
+            Some(reading) => Some(reading),
+            None => TcpCounters::read().map(|counters| Self {
+                at: Instant::now(),
+                begun: BEGUN.load(Ordering::Relaxed),
+                counters,
+            }),
+        };
+        *last
+    }
+}
+
 /// Looks at the counters, from the start of a round to its end.
 #[derive(Debug)]
 pub(super) struct ResentWatch {
-    before: Option<TcpCounters>,
-    last: Option<(Instant, TcpCounters)>,
+    before: Option<Reading>,
     calls: u64,
-    /// The number of this round, if no other was under way when it began.
+    /// The number of this round, if no other was under way when it began, nor since `before` was read.
     alone: Option<u64>,
 }
 
 impl ResentWatch {
     /// Reads the counters before a round.
     pub(super) fn start() -> Self {
+        let before = Reading::fresh();
         let number = BEGUN.fetch_add(1, Ordering::Relaxed) + 1;
-        let others = number - 1 - ENDED.load(Ordering::Relaxed).min(number - 1);
+        let is_alone = ENDED.load(Ordering::Relaxed) == number - 1
+            && before.is_some_and(|before| before.begun == number - 1);
         Self {
-            before: TcpCounters::read(),
-            last: None,
+            before,
             calls: 0,
-            alone: (others == 0).then_some(number),
+            alone: is_alone.then_some(number),
         }
     }
 
@@ -56,16 +86,7 @@ impl ResentWatch {
         if !may_say_something {
             return None;
         }
-        let before = self.before?;
-        let now = match self.last {
-            Some((at, counters)) if at.elapsed() < FRESH => counters,
-            _ => {
-                let counters = TcpCounters::read()?;
-                self.last = Some((Instant::now(), counters));
-                counters
-            }
-        };
-        let since = now.since(&before);
+        let since = Reading::fresh()?.counters.since(&self.before?.counters);
         let syns = since.syn_retransmits.unwrap_or_default();
         // Those of SYNs are among the others.
         let segments = since.retransmits.unwrap_or_default().saturating_sub(syns);
