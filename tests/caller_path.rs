@@ -240,6 +240,7 @@ fn a_backend_whose_accept_queue_was_full_is_told() {
          \x20   def do_GET(self):\n\
          \x20       self.send_response(200)\n\
          \x20       self.send_header('X-Pod-Name', 'backend-9')\n\
+         \x20       self.send_header('X-Request-Id', self.headers['X-Request-Id'])\n\
          \x20       self.send_header('X-Peer-Address', '%s:%d' % self.client_address)\n\
          \x20       if self.headers['X-Want-Listen-Overflows']: self.send_header('X-Listen-Overflows', '3')\n\
          \x20       self.send_header('Content-Length', '0'); self.end_headers()\n\
@@ -414,6 +415,31 @@ fn nat_is_told_by_who_the_backend_sees() {
     let json = way.once(BACKEND[0], &["--format=json"]).stdout;
     let report: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(report["source"]["nat"], true);
+}
+
+/// As a sidecar does: it takes the connection, and makes one of its own to the backend beside it.
+#[test]
+fn a_sidecar_of_the_backend_is_no_nat() {
+    let Some(_) = tool("python3") else { return };
+    let Some(way) = Way::new("sidecar") else {
+        return;
+    };
+    let script = "import socket, threading\n\
+         def copy(a, b):\n\
+         \x20   while data := a.recv(65536): b.sendall(data)\n\
+         \x20   b.shutdown(socket.SHUT_WR)\n\
+         server = socket.create_server(('0.0.0.0', 15006))\n\
+         print('ready', flush=True)\n\
+         while True:\n\
+         \x20   a, _ = server.accept(); b = socket.create_connection(('127.0.0.1', 8080))\n\
+         \x20   for pair in ((a, b), (b, a)): threading.Thread(target=copy, args=pair, daemon=True).start()\n";
+    let sidecar = Process::spawn(way.routed.backend("python3").args(["-c", script]));
+    sidecar.wait_for_stdout("ready");
+    let mut command = way.caller(&["diagnose", "http://10.9.2.2:15006/"]);
+    let output = run(command.env_remove("CALLER_URL"));
+    assert_eq!(output.code, Some(0), "{}", output.stdout);
+    let line = "      source       backend-1 was called by 127.0.0.1 in its own pod, a sidecar or a proxy: what is told of TCP ends there\n";
+    assert!(output.stdout.contains(line), "{}", output.stdout);
 }
 
 #[test]

@@ -322,6 +322,25 @@ fn a_run_is_judged_by_expectations() {
 }
 
 #[test]
+fn a_tcp_port_that_closes_at_once_is_a_success() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let check = Check::new("");
+    let url = format!("tcp://{addr}");
+    let output = run(check
+        .bed
+        .caller(CALLER)
+        .args(["once", "--format=json", &url]));
+    assert_eq!(output.code, Some(0), "{}", output.stdout);
+    let report = &objects(&output)[0];
+    assert_eq!(report["url"], url.as_str());
+    let phases = report["phases_ms"].as_object().expect("an object");
+    let phases: Vec<&str> = phases.keys().map(String::as_str).collect();
+    assert_eq!(phases, ["connect", "total"]);
+}
+
+#[test]
 fn a_slow_target_does_not_delay_another() {
     // It takes connections and says nothing.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -370,6 +389,87 @@ fn starts_are_spread_over_the_interval() {
     // None is early; a busy machine may be late.
     for (n, after) in (0..).zip(after) {
         assert!(after >= 200 * n - 20, "{n} {starts:?}");
+    }
+}
+
+#[test]
+fn every_target_is_called_for_the_whole_duration() {
+    let check = Check::new("ok http://backend:PORT/\nok http://backend:CLOSED/ name=closed\n");
+    // The second is due after a second, when the first has been called for as long as it is to be.
+    let args = ["--duration=300ms", "--interval=2s"];
+    let output = run(check.caller().args(args));
+    assert_eq!(output.code, Some(1), "{}", output.stdout);
+    assert!(
+        output
+            .stdout
+            .contains("not as expected: closed (ok), 1 of 1 calls\n"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
+fn a_failure_has_the_words_of_a_success_nowhere() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let body = "Response received successfully!";
+            let head = format!(
+                "HTTP/1.1 500 Oops\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all((head + body).as_bytes());
+        }
+    });
+    let check = Check::new(&format!(
+        "ok http://{addr}/\nok http://{addr}/ name=again\n"
+    ));
+    for format in ["text", "wide", "json", "tap", "junit"] {
+        let output = check.once(&["--format", format]);
+        assert_eq!(output.code, Some(1));
+        assert!(
+            !output.stdout.contains("Response received successfully!"),
+            "{}",
+            output.stdout
+        );
+    }
+}
+
+#[test]
+fn diagnose_is_judged_by_expectations_as_well() {
+    let check = Check::new("connect_refused http://backend:CLOSED/\n");
+    let diagnose = || run(check.caller().arg("diagnose"));
+    let closed = diagnose();
+    assert_eq!(closed.code, Some(0), "{}", closed.stdout);
+    assert!(
+        closed.stdout.contains("/, expected: connect_refused\n"),
+        "{}",
+        closed.stdout
+    );
+    let listener = TcpListener::bind(check.closed).expect("it is free");
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let open = diagnose();
+    assert_eq!(open.code, Some(52), "{}", open.stdout);
+}
+
+#[test]
+fn a_signal_ends_what_waits() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let check = Check::new(&format!("ok http://{addr}/\n"));
+    for subcommand in ["once", "diagnose"] {
+        let mut command = check.caller();
+        command
+            .arg(subcommand)
+            .env("CALLER_WAIT", "60s")
+            .env("CALLER_TIMEOUT", "60s");
+        let waiting = Process::spawn(&mut command);
+        let _silent = listener.accept().expect("a connection");
+        waiting.signal(Signal::TERM);
+        assert_eq!(waiting.finish().code, Some(143));
     }
 }
 
@@ -547,6 +647,7 @@ fn bad_targets_exit_2_and_are_named_with_their_line() {
         ),
         ("ok tcp://a:0\n", "line 1: not a URL: \"0\" is not a port"),
         ("ok http://u:s3cret@a:x/\n", "line 1: not a URL"),
+        ("ok http://u:s3cret word@a/\n", "line 1: not a URL"),
     ] {
         fs::write(check.file(), text).expect("it can be written");
         for args in [&["once"][..], &["diagnose"], &["--count=1"]] {
@@ -561,6 +662,17 @@ fn bad_targets_exit_2_and_are_named_with_their_line() {
             assert!(!output.stderr.contains("s3cret"), "{}", output.stderr);
         }
     }
+    let mut split = check.bed.caller(CALLER);
+    split
+        .env("CALLER_URL", "http://u:s3cret word@a/")
+        .arg("once");
+    let split = run(&mut split);
+    assert_eq!(split.code, Some(2));
+    assert!(
+        split.stderr.contains("CALLER_URL") && !split.stderr.contains("s3cret"),
+        "{}",
+        split.stderr
+    );
     let twice = run(check.bed.caller(CALLER).args(["once", "a", "http://A:80/"]));
     assert_eq!(twice.code, Some(2));
     assert!(

@@ -211,6 +211,61 @@ fn blocked_is_proved_by_a_control_that_answers() {
     unproven(control_at, " failed: 127.0.0.1:8081: connecting: no answer");
 }
 
+/// A name is blocked if all of its addresses are.
+#[test]
+fn a_name_with_an_address_that_can_be_reached_is_not_blocked() {
+    let Some(namespace) = Namespace::new("some-blocked") else {
+        return;
+    };
+    let _backend = namespace.backend_at("127.0.0.4");
+    let files = tempfile::tempdir().expect("a directory");
+    let hosts = files.path().join("hosts");
+    let names = "127.0.0.1 shop\n127.0.0.2 shop\n127.0.0.3 shop\n127.0.0.4 shop\n";
+    std::fs::write(&hosts, names).expect("it can be written");
+    let once = || {
+        let mut command = namespace.caller("http://shop:8080/");
+        command.args([
+            "once",
+            "--expect=blocked",
+            "--connect-timeout=500ms",
+            "--timeout=1s",
+            "--hosts",
+        ]);
+        run(command.arg(&hosts))
+    };
+    namespace.rule(
+        "input",
+        &[
+            "ip",
+            "daddr",
+            "127.0.0.1-127.0.0.3",
+            "tcp",
+            "dport",
+            "8080",
+            "drop",
+        ],
+    );
+    let open = once();
+    assert_eq!(open.code, Some(1), "{}", open.stdout);
+    assert!(
+        open.stdout
+            .contains("Response received successfully! (not as expected: blocked)"),
+        "{}",
+        open.stdout
+    );
+    namespace.rule(
+        "input",
+        &["ip", "daddr", "127.0.0.4", "tcp", "dport", "8080", "drop"],
+    );
+    let blocked = once();
+    assert_eq!(blocked.code, Some(0), "{}", blocked.stdout);
+    // That this pod has no address to call from is no policy.
+    let nowhere = run(namespace
+        .caller("http://[fe80::1]:8080/")
+        .args(["once", "--expect=blocked"]));
+    assert_eq!(nowhere.code, Some(7), "{}", nowhere.stdout);
+}
+
 #[test]
 fn a_reset_while_connecting_leaves_the_other_addresses_to_be_tried() {
     let Some(namespace) = Namespace::new("next-address") else {

@@ -239,6 +239,65 @@ fn one_that_is_trusted_itself_has_to_be_in_date_and_of_that_name() {
     }
 }
 
+/// As `curl --insecure` does: certificates of version 1, without an end, and of issuers that look like themselves.
+#[test]
+fn odd_certificates_are_shown_and_accepted_where_any_is() {
+    let Some(pki) = Pki::new() else { return };
+    let make = |script: &str| {
+        let output = run(Command::new("sh")
+            .args(["-euc", script])
+            .current_dir(pki.file("")));
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+    };
+    make(
+        "openssl x509 -req -in good.csr -signkey good.key -out v1.pem -days 9; cp good.key v1.key
+         days=$(( ($(date -d 9999-12-31 +%s) - $(date +%s)) / 86400 + 1 ))
+         openssl req -x509 -key good.key -out endless.pem -days $days -subj /CN=endless \\
+           -addext subjectAltName=DNS:localhost; cp good.key endless.key
+         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout root.key -out root.pem -days 9 -subj /O=ACME/L=Root
+         openssl req -new -key good.key -subj /O=ACME/L=Leaf -out leaf.csr
+         openssl x509 -req -in leaf.csr -CA root.pem -CAkey root.key -CAcreateserial -out leaf.pem -days 9 -extfile good.ext
+         cp good.key leaf.key",
+    );
+    let serve = |certificate: &str| {
+        let addr = free_addr();
+        (pki.serve(addr, certificate, &[]), addr)
+    };
+    for certificate in ["v1", "endless"] {
+        let (_server, addr) = serve(certificate);
+        let output = run(caller(&pki, addr).args(["once", "--insecure", "--format=json"]));
+        assert_eq!(output.code, Some(0), "{certificate}: {}", output.stdout);
+        assert!(
+            output.stdout.contains("\"not_after\":"),
+            "{}",
+            output.stdout
+        );
+    }
+    let (_server, addr) = serve("leaf");
+    let unknown = run(caller(&pki, addr).arg("once"));
+    assert!(
+        unknown.stdout.contains(" issued by O=ACME,"),
+        "{}",
+        unknown.stdout
+    );
+    assert!(
+        unknown.stdout.contains("its issuer is not among those"),
+        "{}",
+        unknown.stdout
+    );
+}
+
+#[test]
+fn a_server_that_does_not_agree_on_http_2_is_told_from_one_that_is_slow() {
+    let Some(pki) = Pki::new() else { return };
+    let addr = free_addr();
+    let _server = pki.serve(addr, "good", &[]);
+    let output = run(caller(&pki, addr).args(["once", "--http2"]));
+    assert_eq!(output.code, Some(8), "{}", output.stdout);
+    let likely = "; likely the server does not speak HTTP/2 over TLS: leave out --http2\n";
+    assert!(output.stdout.ends_with(likely), "{}", output.stdout);
+}
+
 /// nginx with TLS and HTTP/2, as an ingress has it.
 #[test]
 fn nginx_speaks_either_version_keeps_connections_and_says_that_it_wants_tls() {

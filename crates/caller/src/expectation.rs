@@ -74,16 +74,6 @@ impl Expectation {
             Self::Kind(expected) => kind == Some(expected),
         }
     }
-
-    /// The exit code for a call that failed in this way, or succeeded (`None`): 0 as expected; else its
-    /// kind's, or 1 if it succeeded.
-    pub fn exit_code(self, kind: Option<FailureKind>) -> u8 {
-        match kind {
-            _ if self.allows(kind) => 0,
-            Some(kind) => kind.exit_code(),
-            None => 1,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -244,7 +244,7 @@ pub struct Icmp {
 pub struct Hole {
     /// The largest IP packet that passes, in bytes.
     pub mtu: u32,
-    /// Where larger ones are lost; `None` where the system does not tell what was sent again.
+    /// Where larger ones are lost; `None` where that cannot be told.
     pub direction: Option<Direction>,
 }
 

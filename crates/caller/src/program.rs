@@ -20,6 +20,9 @@ use crate::target::Target;
 /// The exit code for a flag, a value or a file that cannot be used; clap's.
 const BAD_INPUT: u8 = 2;
 
+/// The exit code of a subcommand that was told to end, as a shell has it for SIGTERM.
+const TERMINATED: u8 = 143;
+
 /// The exit code of a run that was to see a rollout and did not.
 const NOT_SEEN: u8 = 3;
 
@@ -69,10 +72,22 @@ async fn as_curl(args: Vec<OsString>) -> ExitCode {
 async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(config) => run_loop(config).await,
-        Command::Once(config) => once::run(config).await,
-        Command::Resolve(config) => resolve::run(config).await,
-        Command::Diagnose(config) => diagnose::run(config).await,
+        Command::Once(config) => until_told(once::run(config)).await,
+        Command::Resolve(config) => until_told(resolve::run(config)).await,
+        Command::Diagnose(config) => until_told(diagnose::run(config)).await,
         Command::Listening => diagnose::listening(),
+    }
+}
+
+/// Runs a subcommand to its end, or until SIGTERM or SIGINT: as process 1 of a container it would not hear them
+/// otherwise.
+async fn until_told(
+    run: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
+    tokio::select! {
+        ended = run => ended,
+        () = shutdown => Ok(ExitCode::from(TERMINATED)),
     }
 }
 

@@ -11,7 +11,7 @@ use runtime::escape::Escaped;
 
 use crate::dns::Lookup;
 use crate::expectation::Expectation;
-use crate::failure::{Failure, FailureKind, Hole};
+use crate::failure::{Cause, Failure, FailureKind, Hole, Stage};
 use crate::target::{Scheme, Target};
 
 /// One call: what was called, how long each phase took, and how it ended.
@@ -68,6 +68,8 @@ pub struct Response {
     /// `X-Listen-Overflows`: attempts to connect that the backend's full accept queue has dropped since it
     /// started. Our own says so where it is asked.
     pub listen_overflows: Option<u64>,
+    /// Bytes of `X-Request-Id` that came back.
+    pub echoed: usize,
     /// `Location`, of a redirect.
     pub location: Option<String>,
     /// The proxy that made up this response itself, as far as its headers and its body tell.
@@ -117,6 +119,8 @@ pub enum Source {
     Unchanged,
     /// Another: there is NAT on the way, and policies there see this one.
     Translated(SocketAddr),
+    /// The backend's own pod: a sidecar or a proxy there has made the connection that the backend saw.
+    Proxied(SocketAddr),
 }
 
 /// What was found of the way to an address, beyond what the call itself says.
@@ -178,6 +182,8 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// Who issued it.
     pub issuer: String,
+    /// Whether the issuer is the subject itself.
+    pub is_self_signed: bool,
     /// The beginning of its validity.
     pub not_before: Timestamp,
     /// The end of its validity.
@@ -275,6 +281,18 @@ impl Outcome {
 }
 
 impl Report {
+    /// Takes into account how long the connection was tried, for a call that was blocked as expected: one that was
+    /// given up early, because the time for the whole call was over, proves nothing.
+    pub(crate) fn judge_by_time(&mut self, enough: Duration) {
+        if let Outcome::Failed(failure, _) = &mut self.outcome
+            && failure.kind == FailureKind::ConnectTimeout
+            && matches!(failure.detail.cause, Cause::Timeout)
+            && failure.detail.after < enough
+        {
+            failure.kind = FailureKind::Unproven;
+        }
+    }
+
     /// Takes the control into account, for a call that was blocked as expected: if the control failed as
     /// well, that proves nothing.
     pub(crate) fn judge_by(&mut self, control: Arc<Self>) {
@@ -319,15 +337,43 @@ impl Report {
     /// Who the backend took the caller for, where it says so.
     pub fn source(&self) -> Option<Source> {
         let seen = self.response()?.peer_address?;
-        Some(match seen.ip() == self.local?.ip() {
-            true => Source::Unchanged,
-            false => Source::Translated(seen),
+        let local = self.local?.ip();
+        Some(match seen.ip() {
+            ip if ip == local => Source::Unchanged,
+            ip if ip.is_loopback() => Source::Proxied(seen),
+            _ => Source::Translated(seen),
         })
     }
 
     /// Whether the call came to what was expected of it.
     pub fn is_as_expected(&self) -> bool {
         self.expectation.allows(self.kind())
+            && (self.expectation != Expectation::Blocked || self.is_blocked())
+    }
+
+    /// The exit code for this call: 0 as expected; else its kind's, or 1 if it succeeded, or was blocked in a way
+    /// that no policy is.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind() {
+            _ if self.is_as_expected() => 0,
+            Some(kind) => kind.exit_code(),
+            None => 1,
+        }
+    }
+
+    /// Whether something on the way kept it from connecting, and not this pod, for want of an address to call from.
+    fn is_blocked(&self) -> bool {
+        let Some(failure) = self.failure() else {
+            return false;
+        };
+        let is_ours = match &failure.detail.cause {
+            Cause::Os(error) => matches!(
+                error.errno,
+                Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+            ),
+            _ => false,
+        };
+        failure.stage == Stage::Connect && !is_ours
     }
 
     /// `ok`, or the label of the kind of failure: the word for metrics and JSON.

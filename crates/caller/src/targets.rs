@@ -53,6 +53,9 @@ pub enum TargetsError {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
+    /// It is longer than a list of targets is.
+    #[error("is longer than {MAX_FILE} bytes")]
+    TooLarge,
     /// No line of it has a target.
     #[error("has no target")]
     Empty,
@@ -146,8 +149,11 @@ pub fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
 pub fn read(path: &Path) -> Result<Vec<Check>, TargetsError> {
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
-    file.take(MAX_FILE).read_to_string(&mut text)?;
-    parse(&text)
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > MAX_FILE {
+        true => Err(TargetsError::TooLarge),
+        false => parse(&text),
+    }
 }
 
 fn parse(text: &str) -> Result<Vec<Check>, TargetsError> {
@@ -157,7 +163,12 @@ fn parse(text: &str) -> Result<Vec<Check>, TargetsError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         let at_line = |source| TargetsError::Line { number, source };
-        let Some(check) = parse_line(line).map_err(at_line)? else {
+        // Of a URL with a password, an error may have a part.
+        let parsed = parse_line(line).map_err(|error| match (error, line.contains('@')) {
+            (LineError::Target(_), true) => ParseTargetError::Credentials.into(),
+            (error, _) => error,
+        });
+        let Some(check) = parsed.map_err(at_line)? else {
             continue;
         };
         let label = check.target.label().to_owned();

@@ -33,6 +33,18 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
         let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
         text = text.replace(bad.as_str(), &format!("{scheme}://...@{host}"));
     }
+    // One with white space in it is taken apart, and its parts show nothing of what they are.
+    let named = variable_of(&error, &command, args).and_then(|(flag, variable)| {
+        let value = std::env::var(&variable).ok()?;
+        let is_split = value.trim().contains(char::is_whitespace);
+        (is_split && value.contains('@')).then_some((flag, variable))
+    });
+    if let Some((flag, variable)) = named {
+        text = format!(
+            "error: invalid value for '{flag}', from the variable {variable}: what stands before an @ has to be \
+             percent-encoded, white space too"
+        );
+    }
     crate::log::fatal(text.trim_end());
     std::process::exit(error.exit_code())
 }

@@ -11,7 +11,7 @@ use runtime::environment;
 use runtime::listen::OptionalListenAddr;
 use runtime::log::LevelFilter;
 
-use super::values::{Header, NameServer, TargetsFile, parse_target, parse_targets};
+use super::values::{Header, NameServer, parse_target};
 use crate::commands::run::{Admin, Schedule};
 use crate::commands::{resolve, run};
 use crate::dns::{ConfSource, Families, Host, Resolver};
@@ -46,12 +46,12 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) wait: WaitArgs,
 
-    /// Stop after this many calls; exit 0 if none failed, else 1
+    /// Stop after this many calls of each target; exit 0 if all came to what was expected, else 1
     #[arg(long, env = "CALLER_COUNT", value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: Option<u64>,
 
-    /// Stop so long after the first call began; exit 0 if no call failed, else 1
+    /// Stop so long after the first call began; exit 0 if all calls came to what was expected, else 1
     #[arg(long, env = "CALLER_DURATION", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(super) duration: Option<Duration>,
@@ -176,7 +176,13 @@ pub(super) struct DiagnoseArgs {
     pub(super) no_path: bool,
 
     /// text or json (an object for each target, with the same steps)
-    #[arg(long, default_value = "text")]
+    // Not the loop's flag of that name, which it would take over from process 1.
+    #[arg(
+        id = "diagnose_format",
+        long = "format",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
     pub(super) format: DiagnoseFormat,
 }
 
@@ -208,8 +214,8 @@ pub(super) struct CallArgs {
     /// A file of targets, a line each: EXPECTATION TARGET [name=NAME] [control=TARGET]; # starts a comment.
     /// An expectation is ok, blocked (it cannot connect) or a kind of failure; a control has to answer in the
     /// same round for blocked to be proved
-    #[arg(long, env = "CALLER_TARGETS", value_name = "FILE", value_parser = parse_targets)]
-    pub(super) targets: Option<TargetsFile>,
+    #[arg(long, env = "CALLER_TARGETS", value_name = "FILE")]
+    pub(super) targets: Option<PathBuf>,
 
     /// Longest time for a whole call, DNS included
     #[arg(long, env = "CALLER_TIMEOUT", default_value = "5s", value_name = "DURATION",
@@ -346,10 +352,6 @@ impl RunArgs {
                 "--until-replaced needs an --interval of 1s at most, such as --interval 20ms",
             );
         }
-        let from_file = self.call.targets.as_ref().map_or(0, |file| file.0.len());
-        if self.until_replaced && self.call.url.len() + from_file > 1 {
-            return Err("--until-replaced takes one target");
-        }
         if self.until_replaced && self.keep_alive {
             return Err("--until-replaced does not go with --keep-alive, which stays with one pod");
         }
@@ -419,7 +421,11 @@ impl CallArgs {
             expectation,
             control: None,
         });
-        let from_file = targets.map_or(Vec::new(), |TargetsFile(checks)| checks);
+        let from_file = match targets {
+            Some(path) => targets::read(&path)
+                .map_err(|error| format!("--targets {}: {error}", path.display()))?,
+            None => Vec::new(),
+        };
         let checks: Vec<Check> = given.chain(from_file).collect();
         targets::check_all(&checks).map_err(|error| error.to_string())?;
         let needs_tls = checks.iter().any(Check::uses_tls);
@@ -500,8 +506,12 @@ impl RunArgs {
             admin_host,
             log_level: _,
         } = self;
+        let probes = call.into_probes(Expectation::Ok, each_address, keep_alive)?;
+        if until_replaced && probes.len() > 1 {
+            return Err("--until-replaced takes one target".to_owned());
+        }
         Ok(run::Config {
-            probes: call.into_probes(Expectation::Ok, each_address, keep_alive)?,
+            probes,
             schedule: Schedule {
                 interval,
                 wait: wait.wait,

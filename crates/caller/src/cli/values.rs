@@ -1,14 +1,12 @@
 //! How the values of flags are written.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::str::FromStr;
 
 use http::{HeaderName, HeaderValue};
 
 use crate::dns::Families;
 use crate::target::{ParseTargetError, Target};
-use crate::targets::{self, Check};
 
 /// A name server's address; its port is 53 unless given.
 #[derive(Clone, Copy, Debug)]
@@ -103,13 +101,4 @@ fn is_one_letter_off(text: &str, word: &str) -> bool {
         (text, [_, word @ ..]) => text == word,
         _ => false,
     }
-}
-
-/// What a file of targets says.
-#[derive(Clone, Debug)]
-pub(super) struct TargetsFile(pub(super) Vec<Check>);
-
-pub(super) fn parse_targets(path: &str) -> Result<TargetsFile, String> {
-    let checks = targets::read(Path::new(path));
-    checks.map(TargetsFile).map_err(|error| error.to_string())
 }

@@ -1,4 +1,5 @@
-//! `caller diagnose`: a call of every address, step by step. The exit code is that of the first failure.
+//! `caller diagnose`: a call of every address, step by step. The exit code is that of the first call that was not
+//! as expected.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -8,7 +9,6 @@ use anyhow::Context;
 use tokio::time::Instant;
 
 use super::print;
-use crate::failure::FailureKind;
 use crate::listening;
 use crate::probe::{Probe, ProbeConfig};
 use crate::report::Report;
@@ -41,23 +41,19 @@ pub struct Config {
 /// When stdout cannot be written to.
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let Config { probes, path, json } = config;
-    let mut kind = None;
+    let mut code = 0;
     for (number, probe) in probes.into_iter().enumerate() {
         if number > 0 && !json {
             print("\n")?;
         }
-        let failed = diagnose(&Probe::new(probe), path, json).await?;
-        kind = kind.or(failed);
+        let its = diagnose(&Probe::new(probe), path, json).await?;
+        code = if code == 0 { its } else { code };
     }
-    Ok(kind.map_or(0, FailureKind::exit_code).into())
+    Ok(code.into())
 }
 
-/// Prints each step of a target's calls, and gives the kind of the first failure.
-async fn diagnose(
-    probe: &Probe,
-    looks_at_path: bool,
-    json: bool,
-) -> anyhow::Result<Option<FailureKind>> {
+/// Prints each step of a target's calls, and gives the exit code.
+async fn diagnose(probe: &Probe, looks_at_path: bool, json: bool) -> anyhow::Result<u8> {
     let start = Instant::now();
     let mut reports = probe.round().await.calls.all().await;
     let mut again = Vec::new();
@@ -73,8 +69,10 @@ async fn diagnose(
         _ => None,
     };
     if let Some(hole) = path.as_ref().and_then(|path| path.hole) {
+        let address = of_interest(&reports).and_then(|report| report.address);
         let calls = reports.iter_mut().chain(&mut again);
-        calls.for_each(|report| report.is_lost_in(hole));
+        let same_way = calls.filter(|report| report.address == address);
+        same_way.for_each(|report| report.is_lost_in(hole));
     }
     let diagnosis = Diagnosis {
         target: probe.target(),
@@ -91,7 +89,7 @@ async fn diagnose(
         }
     };
     print(&text)?;
-    Ok(diagnosis.kind())
+    Ok(diagnosis.exit_code())
 }
 
 /// The call whose way is looked at: the first that failed, or else the first.

@@ -45,7 +45,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let reports: Vec<Report> = reports.collect();
     print(&format.reports(&reports))?;
     Ok(match reports.as_slice() {
-        [report] => report.expectation.exit_code(report.kind()).into(),
+        [report] => report.exit_code().into(),
         reports => match reports.iter().all(Report::is_as_expected) {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,

@@ -241,7 +241,10 @@ impl Calling {
             }
             begin = Instant::now();
         }
-        let end = schedule.duration.map(|duration| begin + duration);
+        // Each target is called for so long, whenever its first call is due.
+        let end = schedule
+            .duration
+            .map(|duration| begin.max(first) + duration);
         let mut stop = pin!(async {
             tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => {}

@@ -31,6 +31,7 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
         subject: shown(certificate.subject()),
         names: names.iter().filter_map(name).take(MAX_NAMES).collect(),
         issuer: shown(certificate.issuer()),
+        is_self_signed: certificate.subject() == certificate.issuer(),
         not_before: moment(&validity.not_before)?,
         not_after: moment(&validity.not_after)?,
     })
@@ -73,8 +74,9 @@ fn name(name: &GeneralName) -> Option<String> {
 }
 
 fn moment(time: &Time) -> Option<Timestamp> {
-    let seconds = time.to_unix_duration().as_secs();
-    Timestamp::from_second(seconds.try_into().ok()?).ok()
+    let seconds = time.to_unix_duration().as_secs().try_into().ok()?;
+    // 9999-12-31, which stands for no end (RFC 5280, section 4.1.2.5), is a day too far.
+    Some(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
 fn cut(mut text: String) -> String {

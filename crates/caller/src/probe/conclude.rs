@@ -35,7 +35,10 @@ impl Conclusion {
             _ if error.is_parse() => malformed(&error),
             Some(End::Failed(error)) => (kind(&error), Cause::Os(error)),
             // As a server of TLS 1.3 does that wants another certificate than it was shown.
-            Some(End::Tls(error)) => (FailureKind::TlsHandshake, Cause::Tls(error)),
+            Some(End::Tls(error)) if received.bytes == 0 => {
+                (FailureKind::TlsHandshake, Cause::Tls(error))
+            }
+            Some(End::Tls(error)) => (FailureKind::Reset, Cause::Tls(error)),
             Some(End::Closed) if received.bytes == 0 => (FailureKind::EmptyReply, Cause::Closed),
             Some(End::Closed) => (FailureKind::Incomplete, Cause::Closed),
             None => malformed(&error),

@@ -1,18 +1,15 @@
 //! The TCP connection to one address.
 
-use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
-};
 use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::icmp;
 use crate::failure::{Cause, FailureKind, Icmp};
 
 /// How a connection is made.
@@ -54,17 +51,17 @@ pub(super) async fn connect(
         Ok(Ok(())) => {
             let took = start.elapsed();
             // On a connection that stands it would make an error of what TCP gets over.
-            let _ = tell_of_icmp(&stream, address, false);
+            icmp::queue(&stream, address, false);
             Ok((stream, took))
         }
         Ok(Err(error)) => {
             let cause = Cause::Os((&error).into());
-            Err(failed(kind(&error, address), cause, last_icmp(&stream)))
+            Err(failed(kind(&error, address), cause, icmp::last(&stream)))
         }
         Err(_) => Err(failed(
             FailureKind::ConnectTimeout,
             Cause::Timeout,
-            last_icmp(&stream),
+            icmp::last(&stream),
         )),
     }
 }
@@ -85,7 +82,7 @@ fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
         (None, _) => {}
     }
     // Where the kernel does not queue these, nothing is told of them.
-    let _ = tell_of_icmp(&socket, address, true);
+    icmp::queue(&socket, address, true);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
@@ -108,47 +105,6 @@ async fn handshake(stream: &TcpStream) -> io::Result<()> {
     stream.async_io(Interest::WRITABLE, outcome).await
 }
 
-/// Whether ICMP messages about a socket are queued for it (ip(7), `IP_RECVERR`).
-fn tell_of_icmp(socket: &impl AsFd, address: SocketAddr, on: bool) -> nix::Result<()> {
-    match address {
-        SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &on),
-        SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvErr, &on),
-    }
-}
-
-/// The ICMP message that is queued for a socket, if there is one.
-fn last_icmp(stream: &TcpStream) -> Option<Icmp> {
-    let mut packet = [0; 128];
-    let mut packet = [IoSliceMut::new(&mut packet)];
-    let mut space = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
-    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-    let message =
-        recvmsg::<SockaddrStorage>(stream.as_raw_fd(), &mut packet, Some(&mut space), flags);
-    let message = message.ok()?;
-    message.cmsgs().ok()?.find_map(|part| {
-        let (error, from): (_, IpAddr) = match part {
-            ControlMessageOwned::Ipv4RecvErr(error, Some(from)) => {
-                let from = Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr));
-                (error, from.into())
-            }
-            ControlMessageOwned::Ipv6RecvErr(error, Some(from)) => {
-                (error, Ipv6Addr::from(from.sin6_addr.s6_addr).into())
-            }
-            _ => return None,
-        };
-        // What this machine says itself has no sender of any use.
-        matches!(
-            error.ee_origin,
-            libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6
-        )
-        .then_some(Icmp {
-            r#type: error.ee_type,
-            code: error.ee_code,
-            from,
-        })
-    })
-}
-
 /// What an error of connect(2), or one that the kernel reports of a handshake, means.
 fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
     match error.raw_os_error() {
@@ -165,7 +121,6 @@ fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
             | libc::ENETUNREACH
             | libc::ENETDOWN
             | libc::EHOSTDOWN
-            | libc::ENONET
             | libc::EPERM
             | libc::EACCES
             | libc::EADDRNOTAVAIL
@@ -176,6 +131,8 @@ fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
             | libc::EPROTO
             | libc::EOPNOTSUPP,
         ) => FailureKind::ConnectUnreachable,
+        #[cfg(target_os = "linux")]
+        Some(libc::ENONET) => FailureKind::ConnectUnreachable,
         _ => FailureKind::Local,
     }
 }

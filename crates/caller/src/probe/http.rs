@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, LOCATION};
+use http::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Request, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::conclude::Conclusion;
 use super::config::{HttpConfig, Keep};
 use super::proxy;
-use super::request::{Ask, request};
+use super::request::{Ask, REQUEST_ID, request};
 use super::stream::Stream;
 use super::tap::{Evidence, Tap};
 use crate::failure::{Cause, FailureKind, MAX_EVIDENCE, Received};
@@ -168,6 +168,7 @@ impl Connection {
         let mut response = Response {
             status: head.status,
             pod: text(&head.headers, &POD_NAME, MAX_POD_NAME),
+            echoed: head.headers.get(REQUEST_ID).map_or(0, HeaderValue::len),
             peer_address: peer_address(&head.headers),
             listen_overflows: text(&head.headers, &LISTEN_OVERFLOWS, MAX_EVIDENCE)
                 .and_then(|text| text.parse().ok()),

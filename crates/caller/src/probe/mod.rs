@@ -6,6 +6,7 @@ mod conclude;
 mod config;
 mod connect;
 mod http;
+mod icmp;
 mod path;
 mod proxy;
 mod request;
@@ -46,6 +47,9 @@ use crate::trust::Trust;
 /// How many addresses are called at once: enough that a few dead ones do not hold up the rest, and few
 /// enough to bound memory.
 const AT_ONCE: usize = 16;
+
+/// Most addresses that are called for a name which is to be blocked.
+const MAX_BLOCKED: usize = 64;
 
 /// Longest time to look whether a port that is silent speaks TLS.
 const LOOK_FOR_TLS: Duration = Duration::from_millis(500);
@@ -128,6 +132,8 @@ pub struct Calls {
     waiting: std::vec::IntoIter<Call>,
     running: JoinSet<Report>,
     watch: ResentWatch,
+    /// How long a connection has to be tried before it counts as blocked.
+    enough: Duration,
     /// The call of the control, if there is one, until it has ended.
     controlling: JoinSet<Report>,
     control: Option<Arc<Report>>,
@@ -241,6 +247,7 @@ impl Probe {
                 waiting: calls.into_iter(),
                 running: JoinSet::new(),
                 watch,
+                enough: self.0.http.connect_timeout.min(timeout / 2),
                 controlling,
                 control: None,
             },
@@ -303,6 +310,11 @@ impl Probe {
         deadline: Instant,
         seen: &mut Seen,
     ) -> (SocketAddr, Outcome) {
+        if self.0.expectation == Expectation::Blocked && !others.is_empty() {
+            return self
+                .call_all(*first, others, request_id, deadline, seen)
+                .await;
+        }
         let (usual, ask) = (Options::default(), Ask::usual(request_id));
         let outcome = self.attempt(*first, usual, ask, deadline, seen).await;
         if is_connected(&outcome) {
@@ -318,6 +330,44 @@ impl Probe {
             }
         }
         (*first, outcome)
+    }
+
+    /// Calls all addresses of a name that is to be blocked, at the same time: it is only if each of them is. Gives
+    /// the call of one that is not, or else of the first.
+    async fn call_all(
+        &self,
+        first: SocketAddr,
+        others: &[SocketAddr],
+        request_id: &str,
+        deadline: Instant,
+        seen: &mut Seen,
+    ) -> (SocketAddr, Outcome) {
+        let resolved = seen.timings[Phase::Dns];
+        let mut calls = JoinSet::new();
+        let addresses = [first].into_iter().chain(others.iter().copied());
+        for (number, address) in addresses.take(MAX_BLOCKED).enumerate() {
+            let (probe, request_id) = (self.clone(), request_id.to_owned());
+            calls.spawn(async move {
+                let mut seen = Seen::default();
+                let (usual, ask) = (Options::default(), Ask::usual(&request_id));
+                let call = probe.attempt(address, usual, ask, deadline, &mut seen);
+                let outcome = call.await;
+                (number, address, outcome, seen)
+            });
+        }
+        let mut ended = calls.join_all().await;
+        ended.sort_by_key(|(number, ..)| *number);
+        let is_blocked = |outcome: &Outcome| {
+            let kind = outcome.failure().map(|failure| failure.kind);
+            Expectation::Blocked.allows(kind)
+        };
+        let open = ended
+            .iter()
+            .position(|(_, _, outcome, _)| !is_blocked(outcome));
+        let (_, address, outcome, its) = ended.swap_remove(open.unwrap_or_default());
+        *seen = its;
+        seen.timings[Phase::Dns] = resolved;
+        (address, outcome)
     }
 
     /// Connects to an address, unless a connection to it is kept, and makes one request, if that is what the
@@ -373,7 +423,7 @@ impl Probe {
                     response,
                 } = error;
                 let stage = match cause {
-                    Cause::Tls(_) => Stage::Tls,
+                    Cause::Tls(_) if kind == FailureKind::TlsHandshake => Stage::Tls,
                     _ => Stage::Http,
                 };
                 let is_silent = received.bytes == 0 && idle.is_none();
@@ -450,6 +500,11 @@ impl Probe {
                     failure
                 })?;
                 seen.timings[Phase::Tls] = Some(took);
+                if http.http2 && tls.protocol.as_deref() != Some("h2") {
+                    let cause = Cause::MalformedHttp2("no agreement on HTTP/2 (ALPN)".to_owned());
+                    let kind = FailureKind::Protocol;
+                    return Err(failed(Stage::Http, kind, cause, start.elapsed()));
+                }
                 (Stream::Tls(Box::new(stream)), Some(tls))
             }
         };
@@ -515,6 +570,9 @@ impl Calls {
         }
         let mut report = joined(self.running.join_next().await?);
         report.resent = self.watch.look(&report);
+        if report.expectation == Expectation::Blocked && report.is_as_expected() {
+            report.judge_by_time(self.enough);
+        }
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
             if let Some(ended) = self.controlling.join_next().await {
                 self.control = Some(Arc::new(joined(ended)));

@@ -83,7 +83,8 @@ impl Probe {
                 ..Ask::usual(&id)
             };
             match self.trial(address, None, ask, LARGE_TIMEOUT).await {
-                Trial::Answered(_, response) => {
+                // A proxy that refuses so large a head has proved nothing.
+                Trial::Answered(_, response) if response.echoed >= LARGE => {
                     path.passed = Some(Passed::BothWays(LARGE as u64));
                     let pod = response.pod.unwrap_or_else(|| address.to_string());
                     path.overflows = response.listen_overflows.map(|count| (pod, count));
@@ -97,7 +98,7 @@ impl Probe {
                         path.hole = Some(hole);
                     }
                 }
-                Trial::Other => {}
+                Trial::Answered(..) | Trial::Other => {}
             }
         }
         path
@@ -106,6 +107,9 @@ impl Probe {
     /// Whether small segments pass where large ones do not, and how large those are that do. `whole` is the
     /// largest that the interface can send.
     async fn hole(&self, address: SocketAddr, whole: u32, ask: Ask<'_>) -> Option<Hole> {
+        if whole <= SMALL_MSS {
+            return None;
+        }
         let small = self
             .trial(address, Some(SMALL_MSS), ask, LARGE_TIMEOUT)
             .await;

@@ -10,7 +10,7 @@ use super::config::HttpConfig;
 use crate::target::{self, Target};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("caller/", env!("CARGO_PKG_VERSION")));
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const WANT_LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-want-listen-overflows");
 const PADDING: HeaderName = HeaderName::from_static("x-padding");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -197,6 +197,7 @@ mod tests {
             pod: pod.map(str::to_owned),
             peer_address: None,
             listen_overflows: None,
+            echoed: 0,
             location: None,
             proxy: None,
             wire: None,

@@ -51,7 +51,8 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             text
         }
         // Other stages failed; this is not the place.
-        Cause::Lookup | Cause::Tls(_) => String::new(),
+        Cause::Lookup => String::new(),
+        Cause::Tls(error) => format!("{}{}", super::tls::error(error), progress(received)),
     };
     if let Some(hole) = failure.detail.hole {
         text += &format!(" ({})", super::path::hole(hole));
@@ -151,6 +152,12 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             Reason::HTTP_1_1_REQUIRED => "the backend wants HTTP/1.1: leave out --http2".into(),
             _ => "the backend speaks HTTP/2, and takes the request to be wrong".into(),
         },
+        (FailureKind::Protocol, Cause::MalformedHttp2(_))
+            if detail.received.bytes == 0
+                && report.tls.as_deref().is_some_and(|tls| tls.protocol.as_deref() != Some("h2")) =>
+        {
+            "the server does not speak HTTP/2 over TLS: leave out --http2".into()
+        }
         (FailureKind::Protocol, Cause::MalformedHttp2(_)) if starts_as_http1(&detail.received) => {
             "the port speaks HTTP/1: leave out --http2".into()
         }

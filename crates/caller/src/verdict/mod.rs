@@ -14,7 +14,7 @@ use runtime::escape::Escaped;
 
 pub use self::next::{after_lookup, how_to_read, next_command};
 use crate::dns::{Host, Lookup, LookupFailure};
-use crate::failure::{Cause, Failure, FailureKind, OsError, Stage};
+use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
 use crate::report::{Report, Resent};
 use crate::stats::NotSeen;
@@ -136,7 +136,14 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
     else {
         return None;
     };
-    if let Some(likely) = failure.detail.icmp.and_then(path::likely_by_icmp) {
+    // The address that was called may stand for anybody, as a Service's does.
+    let somebody_else = |icmp: &Icmp| {
+        report
+            .address
+            .is_none_or(|address| address.ip() != icmp.from)
+    };
+    let icmp = failure.detail.icmp.filter(somebody_else);
+    if let Some(likely) = icmp.and_then(path::likely_by_icmp) {
         return Some(likely.into());
     }
     let family = match report.address?.is_ipv6() {

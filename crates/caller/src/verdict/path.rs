@@ -99,6 +99,11 @@ impl fmt::Display for Seen<'_> {
                 write!(f, "{} as {pod} sees it, too: no NAT", local.ip())
             }
             (Source::Unchanged, None) => f.write_str("no NAT"),
+            (Source::Proxied(seen), _) => write!(
+                f,
+                "{pod} was called by {} in its own pod, a sidecar or a proxy: what is told of TCP ends there",
+                seen.ip()
+            ),
             (Source::Translated(seen), _) => write!(
                 f,
                 "seen by {pod} as {}: NAT on the way; policies there see that address",

@@ -25,6 +25,7 @@ impl fmt::Display for Facts<'_> {
             subject,
             names,
             issuer,
+            is_self_signed,
             not_before,
             not_after,
         } = self.0;
@@ -41,7 +42,7 @@ impl fmt::Display for Facts<'_> {
             }
             names => write!(f, "for {}", names.join(", "))?,
         }
-        match is_self_signed(self.0) {
+        match is_self_signed {
             true => f.write_str(", self-signed")?,
             false => write!(f, ", issued by {issuer}")?,
         }
@@ -79,15 +80,11 @@ fn span(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-fn is_self_signed(certificate: &Certificate) -> bool {
-    certificate.issuer == certificate.subject
-}
-
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
     let mut text = match &failure.detail.cause {
-        Cause::Tls(TlsError::Alert(alert)) => format!("TLS alert {alert}"),
         Cause::Tls(TlsError::Certificate(error)) => certificate_problem(report, failure, error),
+        Cause::Tls(error @ TlsError::Alert(_)) => self::error(error),
         Cause::Tls(TlsError::Handshake(error)) => {
             format!("TLS handshake: {error}{}", super::http::start(received))
         }
@@ -107,6 +104,15 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     text
 }
 
+/// What an error of TLS is, without the certificate.
+pub(super) fn error(error: &TlsError) -> String {
+    match error {
+        TlsError::Alert(alert) => format!("TLS alert {alert}"),
+        TlsError::Certificate(error) => format!("TLS certificate: {error}"),
+        TlsError::Handshake(error) => format!("TLS: {error}"),
+    }
+}
+
 /// What is wrong with the certificate, and what it says.
 fn certificate_problem(report: &Report, failure: &Failure, error: &str) -> String {
     let Some(certificate) = shown(report) else {
@@ -115,10 +121,16 @@ fn certificate_problem(report: &Report, failure: &Failure, error: &str) -> Strin
     let problem = match failure.kind {
         FailureKind::TlsExpired => validity(certificate, report.started),
         FailureKind::TlsName => format!("not for {}", report.target.host_name()),
-        _ if error == "UnknownIssuer" || is_self_signed(certificate) => "not trusted".to_owned(),
+        _ if is_untrusted(error) => "not trusted".to_owned(),
         _ => format!("not accepted: {error}"),
     };
     format!("TLS certificate {problem} ({})", Facts(certificate))
+}
+
+/// Whether nobody who is trusted vouches for it, by rustls's words. A certificate that could issue others is taken
+/// for an issuer by webpki, and not for a server's.
+fn is_untrusted(error: &str) -> bool {
+    error == "UnknownIssuer" || error.contains("CaUsedAsEndEntity")
 }
 
 fn shown(report: &Report) -> Option<&Certificate> {
@@ -162,7 +174,10 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3".into()
         }
         (FailureKind::TlsUntrusted, _) => match shown(report) {
-            Some(certificate) if is_self_signed(certificate) => {
+            Some(certificate)
+                if certificate.is_self_signed
+                    && matches!(&failure.detail.cause, Cause::Tls(TlsError::Certificate(error)) if is_untrusted(error)) =>
+            {
                 "the certificate vouches for itself: if it is the right one, --cacert with it".into()
             }
             _ => return None,

@@ -135,7 +135,7 @@ impl Diagnosis<'_> {
             target: self.target.as_str(),
             expectation: expectation.map(|expectation| expectation.to_string()),
             result: failure.map_or("ok", |kind| kind.label()),
-            exit_code: failure.map_or(0, |kind| kind.exit_code()),
+            exit_code: self.exit_code(),
             steps: &self.steps(),
             calls: calls().map(|report| json::call(report, false)).collect(),
             path: self.path.map(|path| {
@@ -162,11 +162,21 @@ impl Diagnosis<'_> {
         format!("{}\n", json::to_json(&object))
     }
 
-    /// The kind of the first failure, of the calls or of what was found of the way.
-    pub fn kind(&self) -> Option<FailureKind> {
+    /// The calls, and the one that failed because it was large.
+    fn calls(&self) -> impl Iterator<Item = &Report> {
         let calls = self.reports.iter().chain(self.again);
-        let on_the_way = self.path.and_then(|path| path.failed.as_deref());
-        calls.chain(on_the_way).find_map(Report::kind)
+        calls.chain(self.path.and_then(|path| path.failed.as_deref()))
+    }
+
+    /// The kind of the first failure.
+    fn kind(&self) -> Option<FailureKind> {
+        self.calls().find_map(Report::kind)
+    }
+
+    /// The exit code of the first call that was not as expected.
+    pub fn exit_code(&self) -> u8 {
+        let mut codes = self.calls().map(Report::exit_code);
+        codes.find(|code| *code != 0).unwrap_or_default()
     }
 
     /// What the calls are expected to come to, if that is not a success.

@@ -70,7 +70,11 @@ pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
         source: report.local.map(|address| SourceView {
             address,
             seen_as: response.and_then(|response| response.peer_address),
-            nat: report.source().map(|source| source != Source::Unchanged),
+            nat: match report.source() {
+                Some(Source::Unchanged) => Some(false),
+                Some(Source::Translated(_)) => Some(true),
+                Some(Source::Proxied(_)) | None => None,
+            },
         }),
         resent: report.resent.map(|resent| ResentView {
             syns: resent.syns,

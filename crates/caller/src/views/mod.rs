@@ -102,7 +102,8 @@ impl OnceFormat {
             Self::Lines(Format::Json) => return blocks(Format::Json),
             Self::Lines(Format::Text) if is_table => table::Table(reports).to_string(),
             Self::Lines(Format::Wide) if is_table => {
-                return blocks(Format::Wide) + &table::Table(reports).to_string();
+                let table = table::Table(reports).to_string();
+                return blocks(Format::Wide) + &without_success(table, "\\x20");
             }
             Self::Lines(format) => {
                 let checks = reports.iter().filter(|r| r.expectation != Expectation::Ok);

@@ -163,7 +163,7 @@ impl fmt::Display for Wide<'_> {
         }
         match report.source() {
             Some(Source::Unchanged) => f.write_str(" nat=no")?,
-            Some(Source::Translated(seen)) => write!(f, " seen_as={seen}")?,
+            Some(Source::Translated(seen) | Source::Proxied(seen)) => write!(f, " seen_as={seen}")?,
             None => {}
         }
         let lookup = report.lookup.as_ref();
