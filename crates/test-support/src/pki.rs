@@ -1,13 +1,14 @@
 //! Certificates, and OpenSSL's own server that shows them.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
 use crate::process::{Process, run};
-use crate::{PATIENCE, tool, wait_until};
+use crate::tool;
 
 /// A certificate authority and what it has issued, in files.
 pub struct Pki {
@@ -138,16 +139,22 @@ impl Pki {
             .args(options)
             .current_dir(self.files.path());
         let server = Process::spawn(&mut command);
-        wait_until("a server of TLS", PATIENCE, || {
-            TcpStream::connect(addr).is_ok()
-        });
+        server.wait_for_stdout("ACCEPT");
         server
     }
 }
 
-/// An address that is free.
+/// An address that is free, and that stays so: its port is none of those that the kernel gives out by itself, as to
+/// the other tests that run at the same time.
 pub fn free_addr() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let addr = listener.and_then(|listener| listener.local_addr());
-    addr.expect("a free port")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(53);
+    loop {
+        let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + (number % 12_000) as u16;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
 }
