@@ -452,7 +452,8 @@ fn diagnose_is_judged_by_expectations_as_well() {
     let listener = TcpListener::bind(check.closed).expect("it is free");
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let open = diagnose();
-    assert_eq!(open.code, Some(52), "{}", open.stdout);
+    // Closed before or after the request has come: an empty reply, or a reset.
+    assert!(matches!(open.code, Some(52 | 56)), "{}", open.stdout);
 }
 
 #[test]
