@@ -145,6 +145,26 @@ pub struct Failure {
     pub detail: Box<Detail>,
 }
 
+impl Failure {
+    /// A failure of which nothing else is known yet. `after` is the time from the start of the attempt, or of the
+    /// lookup.
+    pub(crate) fn new(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Self {
+        Self {
+            stage,
+            kind,
+            detail: Box::new(Detail {
+                cause,
+                received: Received::default(),
+                wants_tls: false,
+                icmp: None,
+                hole: None,
+                idle: None,
+                after,
+            }),
+        }
+    }
+}
+
 /// What was seen of a failure, as data. [`crate::verdict`] makes sentences of it.
 #[derive(Clone, Debug)]
 pub struct Detail {

@@ -22,7 +22,8 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
         error.exit();
     }
     let mut text = error.render().to_string();
-    if let Some((flag, variable)) = variable_of(&error, &command, args) {
+    let named = variable_of(&error, &command, args);
+    if let Some((flag, variable)) = &named {
         let named = format!("'{flag}', from the variable {variable}");
         text = text.replacen(&format!("'{flag}'"), &named, 1);
     }
@@ -34,12 +35,12 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
         text = text.replace(bad.as_str(), &format!("{scheme}://...@{host}"));
     }
     // One with white space in it is taken apart, and its parts show nothing of what they are.
-    let named = variable_of(&error, &command, args).and_then(|(flag, variable)| {
+    let split = named.and_then(|(flag, variable)| {
         let value = std::env::var(&variable).ok()?;
         let is_split = value.trim().contains(char::is_whitespace);
         (is_split && value.contains('@')).then_some((flag, variable))
     });
-    if let Some((flag, variable)) = named {
+    if let Some((flag, variable)) = split {
         text = format!(
             "error: invalid value for '{flag}', from the variable {variable}: what stands before an @ has to be \
              percent-encoded, white space too"

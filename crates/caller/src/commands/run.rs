@@ -116,15 +116,13 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     };
     let changed = Arc::new(watch::Sender::new(()));
     let calling = |probe: ProbeConfig| {
-        let check = (
-            Arc::new(probe.check.target.clone()),
-            probe.check.expectation,
-        );
+        let probe = Probe::new(probe);
+        let check = (Arc::clone(probe.target()), probe.expectation());
         let changed = Arc::clone(&changed);
         Calling {
-            metrics: metrics.of(&probe.check.target, targets),
+            metrics: metrics.of(probe.target(), targets),
             stats: Arc::new(Stats::new(check, targets, config.until_replaced, changed)),
-            probe: Probe::new(probe),
+            probe,
             printer: printer.clone(),
         }
     };

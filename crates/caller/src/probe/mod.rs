@@ -38,7 +38,7 @@ use self::tls::{Handshake, HandshakeError};
 use crate::dns::{Host, Lookup, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
-use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
+use crate::failure::{Cause, Failure, FailureKind, Stage};
 use crate::report::{Outcome, Phase, Report, Timings, Tls};
 use crate::target::{Scheme, Target};
 use crate::targets::Check;
@@ -280,7 +280,7 @@ impl Probe {
         let lookup = resolver.lookup(name, deadline).await;
         let ips = match &lookup.outcome {
             Ok(ips) => Ok(ips.clone()),
-            Err(failure) => Err(failed(
+            Err(failure) => Err(Failure::new(
                 Stage::Dns,
                 failure.kind(),
                 Cause::Lookup,
@@ -289,7 +289,7 @@ impl Probe {
         };
         let addresses = ips.and_then(|ips| {
             let mut addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, *port));
-            let nothing = failed(
+            let nothing = Failure::new(
                 Stage::Dns,
                 FailureKind::DnsNodata,
                 Cause::Lookup,
@@ -427,23 +427,12 @@ impl Probe {
                     _ => Stage::Http,
                 };
                 let is_silent = received.bytes == 0 && idle.is_none();
-                let detail = Box::new(Detail {
-                    icmp: None,
-                    hole: None,
-                    wants_tls: is_silent && self.wants_tls(address, kind, deadline).await,
-                    cause,
-                    received,
-                    idle,
-                    after: start.elapsed(),
-                });
-                Outcome::Failed(
-                    Failure {
-                        stage,
-                        kind,
-                        detail,
-                    },
-                    response,
-                )
+                let mut failure = Failure::new(stage, kind, cause, start.elapsed());
+                failure.detail.wants_tls =
+                    is_silent && self.wants_tls(address, kind, deadline).await;
+                failure.detail.received = received;
+                failure.detail.idle = idle;
+                Outcome::Failed(failure, response)
             }
         }
     }
@@ -465,7 +454,7 @@ impl Probe {
                 icmp,
                 took,
             } = error;
-            let mut failure = failed(Stage::Connect, kind, cause, took);
+            let mut failure = Failure::new(Stage::Connect, kind, cause, took);
             failure.detail.icmp = icmp;
             failure
         })?;
@@ -495,7 +484,7 @@ impl Probe {
                         cause,
                         received,
                     } = error;
-                    let mut failure = failed(Stage::Tls, kind, cause, start.elapsed());
+                    let mut failure = Failure::new(Stage::Tls, kind, cause, start.elapsed());
                     failure.detail.received = received;
                     failure
                 })?;
@@ -503,7 +492,7 @@ impl Probe {
                 if http.http2 && tls.protocol.as_deref() != Some("h2") {
                     let cause = Cause::MalformedHttp2("no agreement on HTTP/2 (ALPN)".to_owned());
                     let kind = FailureKind::Protocol;
-                    return Err(failed(Stage::Http, kind, cause, start.elapsed()));
+                    return Err(Failure::new(Stage::Http, kind, cause, start.elapsed()));
                 }
                 (Stream::Tls(Box::new(stream)), Some(tls))
             }
@@ -511,7 +500,7 @@ impl Probe {
         let connection = Connection::new(stream, tls, seen.local, http).await;
         connection.map_err(|error| {
             let cause = Cause::Malformed(error.to_string());
-            failed(Stage::Http, FailureKind::Protocol, cause, start.elapsed())
+            Failure::new(Stage::Http, FailureKind::Protocol, cause, start.elapsed())
         })
     }
 
@@ -652,22 +641,6 @@ fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
 fn is_connected(outcome: &Outcome) -> bool {
     let failure = outcome.failure();
     failure.is_none_or(|failure| failure.stage > Stage::Connect)
-}
-
-fn failed(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Failure {
-    Failure {
-        stage,
-        kind,
-        detail: Box::new(Detail {
-            cause,
-            received: Received::default(),
-            wants_tls: false,
-            icmp: None,
-            hole: None,
-            idle: None,
-            after,
-        }),
-    }
 }
 
 /// A link-local address is of use only with its interface.

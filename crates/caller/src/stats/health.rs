@@ -209,7 +209,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{Condition, EndedRound, Health, Period, Unexpected, Verdict};
-    use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
+    use crate::failure::{Cause, Failure, FailureKind, Stage};
 
     fn second(number: usize) -> Timestamp {
         Timestamp::from_second(number as i64).expect("it is in range")
@@ -226,19 +226,8 @@ mod tests {
                 _ => None,
             };
             let failure = kind.map(|kind| {
-                Unexpected::Failed(Failure {
-                    stage: Stage::Connect,
-                    kind,
-                    detail: Box::new(Detail {
-                        cause: Cause::Timeout,
-                        received: Received::default(),
-                        wants_tls: false,
-                        icmp: None,
-                        hole: None,
-                        idle: None,
-                        after: Duration::ZERO,
-                    }),
-                })
+                let stage = Stage::Connect;
+                Unexpected::Failed(Failure::new(stage, kind, Cause::Timeout, Duration::ZERO))
             });
             let round = EndedRound {
                 started: second(number),

@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::expectation::Expectation;
-    use crate::failure::{Cause, Detail, Failure, FailureKind, Received, Stage};
+    use crate::failure::{Cause, Failure, FailureKind, Stage};
     use crate::report::{Outcome, Response, Timings};
 
     fn report(pod: Option<&str>, is_ok: bool) -> Report {
@@ -204,19 +204,8 @@ mod tests {
             body: Vec::new(),
             body_len: 0,
         };
-        let failure = Failure {
-            stage: Stage::Http,
-            kind: FailureKind::HttpStatus,
-            detail: Box::new(Detail {
-                cause: Cause::Status,
-                received: Received::default(),
-                wants_tls: false,
-                icmp: None,
-                hole: None,
-                idle: None,
-                after: Duration::ZERO,
-            }),
-        };
+        let (kind, cause) = (FailureKind::HttpStatus, Cause::Status);
+        let failure = Failure::new(Stage::Http, kind, cause, Duration::ZERO);
         Report {
             target: Arc::new("backend".parse().expect("a target")),
             started: Timestamp::UNIX_EPOCH,
