@@ -378,6 +378,7 @@ fn frontend(
             },
             timeout: Duration::from_secs(5),
             each_address: false,
+            sample: None,
         }],
         schedule: run::Schedule {
             interval,
@@ -389,6 +390,7 @@ fn frontend(
         format,
         admin: Some(run::Admin::Given(admin)),
         admin_hosts: Vec::new(),
+        rows_port: caller::mesh::collect::DEFAULT_PORT,
         name: Some(name.to_owned()),
     };
     Ok(run::bind(config, lines)?)
