@@ -88,7 +88,8 @@ impl Output {
         Self::start("stderr", io::stderr())
     }
 
-    fn start(name: &'static str, out: impl AsFd + Send + 'static) -> Self {
+    /// Starts to write to a file; `name` is that of the thread.
+    pub fn start(name: &'static str, out: impl AsFd + Send + 'static) -> Self {
         let queue = Arc::new(Queue {
             name,
             state: Mutex::new(State {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,6 +190,11 @@ impl Config {
 }
 
 impl Caller {
+    /// The socket that listens for them.
+    pub fn admin_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.admin.as_ref().map(|(server, _)| server.as_fd())
+    }
+
     /// The address of the page, the probes and the metrics.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)

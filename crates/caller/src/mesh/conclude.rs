@@ -20,7 +20,7 @@ const FEW: usize = 2;
 /// A node is slow where nearly all of its calls take so many times as long as is usual in the mesh, and so many
 /// milliseconds more.
 const SLOW_TIMES: f32 = 5.0;
-const SLOW_MORE_MS: f32 = 20.0;
+const SLOW_MORE_MS: f32 = 30.0;
 
 /// How many calls of a node have to be known before it is called slow.
 const SLOW_CALLS: usize = 4;
@@ -573,7 +573,14 @@ impl<'a> Finder<'a> {
                 said.extend(nodes);
             }
         }
-        let is_missing = |node: &usize| !self.matrix.has_row(*node) && !said.contains(node);
+        // A node that fails for less than a minute may be about to leave, and its row with it.
+        let is_leaving = |node: usize| {
+            let fails = |cell: Cell| matches!(cell, Cell::Failing { .. } | Cell::Left);
+            self.inward[node].known() == 0 && self.matrix.column(node).any(fails)
+        };
+        let is_missing = |&node: &usize| {
+            !self.matrix.has_row(node) && !said.contains(&node) && !is_leaving(node)
+        };
         let nodes: Vec<usize> = (0..self.n).filter(is_missing).collect();
         (!nodes.is_empty()).then_some(Fault::RowsMissing { nodes })
     }

@@ -67,8 +67,8 @@ pub(super) struct Peer {
     pub(super) since: Instant,
     /// When it was last called; `None` for one that has not been.
     pub(super) asked: Option<Instant>,
-    /// How long the last call took that succeeded, without DNS.
-    pub(super) took: Option<Duration>,
+    /// How long the last calls took that succeeded, without DNS; the newest is first.
+    took: [Option<Duration>; 3],
     /// When the name no longer had its address.
     pub(super) left: Option<Instant>,
 }
@@ -90,9 +90,15 @@ impl Peer {
             is_measured: false,
             since: now,
             asked: None,
-            took: None,
+            took: [None; 3],
             left: None,
         }
+    }
+
+    /// How long the quickest of the last calls took, without DNS: a process that had to wait for a processor made one
+    /// of them slow, and a slow path makes all of them slow.
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.took.into_iter().flatten().min()
     }
 
     /// What it fails of, if it does. That small calls fail says more than that large ones do.
@@ -308,7 +314,8 @@ impl Observer for Node {
         if kind.is_none() {
             let resolved = report.timings[Phase::Dns].unwrap_or_default();
             let total = report.timings[Phase::Total].unwrap_or_default();
-            peer.took = Some(total.saturating_sub(resolved));
+            let [last, before, _] = peer.took;
+            peer.took = [Some(total.saturating_sub(resolved)), last, before];
         }
         let node = report
             .response()

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! A peer is its address, its node (`null` where it has never said so), the result of the last call, how many
-//! milliseconds that took without DNS, for how many seconds it has been failing or well, and how many seconds ago it
-//! was called. A result is `ok`, the label of a kind of failure, or `left`: the name no longer has the address. A
-//! peer that has not been called yet is not there. `mtus` are the sizes in bytes of the largest packets that pass,
-//! where larger ones are lost. `lookup` is `["dns_timeout",12]` while the name has not resolved for 12 seconds.
+//! milliseconds the quickest of the last three took without DNS, for how many seconds it has been failing or well, and
+//! how many seconds ago it was called. A result is `ok`, the label of a kind of failure, or `left`: the name no longer
+//! has the address. A peer that has not been called yet is not there. `mtus` are the sizes in bytes of the largest
+//! packets that pass, where larger ones are lost. `lookup` is `["dns_timeout",12]` while the name has not resolved for
+//! 12 seconds.
 //!
 //! A row has at most [`MAX_BYTES`]. Names of peers that are well are left out first, because those tell them
 //! themselves, and then peers that are well, whose number is `left_out`.
@@ -68,7 +69,7 @@ pub struct PeerRow(
     pub Option<Box<str>>,
     /// The result of the last call.
     pub String,
-    /// How long that took, in milliseconds.
+    /// How long the quickest of the last calls took, in milliseconds.
     pub Option<f32>,
     /// For how many seconds it has been so.
     pub u32,
@@ -159,7 +160,7 @@ fn peer_row(ip: IpAddr, peer: &Peer, ago: impl Fn(Instant) -> u64) -> Option<Pee
         ip,
         peer.node.clone(),
         result.to_owned(),
-        peer.took.filter(|_| result == OK).map(ms),
+        peer.took().filter(|_| result == OK).map(ms),
         seconds(since),
         seconds(asked),
     ))

@@ -27,6 +27,7 @@ mod socket;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -48,6 +49,13 @@ pub struct Server {
     listener: TcpListener,
     drain: Drain,
     shared: Shared,
+}
+
+/// The socket that listens.
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
 }
 
 impl Server {
