@@ -409,11 +409,15 @@ fn metrics_are_those_that_are_exposed() {
     let caller = Process::spawn(&mut command);
     let admin = caller.wait_for_field("admin is listening", "address");
     let admin = admin.parse().expect("an address");
-    // They are there once they have a value.
-    wait_until("a certificate and an answer", PATIENCE, || {
+    // These are there once they have a value.
+    let late = [
+        "caller_dns_questions_total",
+        "caller_responses_total",
+        "caller_tls_certificate_not_after_timestamp_seconds",
+    ];
+    wait_until("an answer of each target", PATIENCE, || {
         let metrics = metrics(admin);
-        metrics.contains_key("caller_tls_certificate_not_after_timestamp_seconds")
-            && metrics.contains_key("caller_responses_total")
+        late.iter().all(|name| metrics.contains_key(*name))
     });
     let mut exposed = metrics(admin);
     wait_until("a request to each backend", PATIENCE, || {
