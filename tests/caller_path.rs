@@ -7,6 +7,7 @@ use std::process::Command;
 
 use local_cluster::cluster::{AT_ONCE, backend};
 use serde_json::Value;
+use test_support::documents::assert_shown;
 use test_support::netns::{BACKEND, Direction, Place, Routed};
 use test_support::pki::Pki;
 use test_support::process::{Output, Process, run};
@@ -70,6 +71,10 @@ fn a_way_that_is_well_has_one_line_and_no_alarm() {
         let path: Vec<&str> = output.stdout.lines().rev().take(2).collect();
         let sizes = "      path         8000 bytes passed each way in one request; the interface's MTU is 1500";
         assert_eq!(path[0], sizes, "{}", output.stdout);
+        assert_shown(
+            "a_way_that_is_well_has_one_line_and_no_alarm",
+            &output.stdout,
+        );
         assert!(
             path[1].ends_with(" as backend-1 sees it, too: no NAT"),
             "{}",
@@ -126,6 +131,12 @@ fn packets_that_are_too_large_are_told_to_the_byte_and_with_the_direction() {
                 .stdout
                 .contains("      likely       an MTU on the way that is smaller")
         );
+        if (address, lost) == (v4, "back") {
+            assert_shown(
+                "packets_that_are_too_large_are_told_to_the_byte_and_with_the_direction",
+                &output.stdout,
+            );
+        }
 
         let output = way.diagnose(address, &["--format=json"]);
         let diagnosis: Value = serde_json::from_str(&output.stdout).expect("JSON");
@@ -252,6 +263,10 @@ fn a_backend_whose_accept_queue_was_full_is_told() {
     let output = run(command.env_remove("CALLER_URL"));
     let line = "      backlog      3 attempts to connect to backend-9 found its accept queue full and were dropped, since it started\n";
     assert!(output.stdout.contains(line), "{}", output.stdout);
+    assert_shown(
+        "a_backend_whose_accept_queue_was_full_is_told",
+        &output.stdout,
+    );
 }
 
 #[test]
@@ -301,6 +316,12 @@ fn a_syn_that_is_lost_is_told_beside_the_phase() {
         let output = calling.finish();
         assert_eq!(output.code, Some(0), "{}", output.stdout);
         assert!(output.stdout.contains(said), "{said}: {}", output.stdout);
+        if subcommand == "diagnose" {
+            assert_shown(
+                "a_syn_that_is_lost_is_told_beside_the_phase",
+                &output.stdout,
+            );
+        }
     }
 }
 
@@ -357,6 +378,9 @@ fn who_rejects_is_told_with_type_and_code() {
             "{reject}: {}",
             output.stdout
         );
+        if reject == "icmp type admin-prohibited" {
+            assert_shown("who_rejects_is_told_with_type_and_code", &output.stdout);
+        }
         way.routed.flush();
     }
     // A reset is the backend's own, as far as anybody can tell.
@@ -385,6 +409,12 @@ fn where_packets_are_dropped_the_last_hop_that_answers_is_told() {
             "      path         the last hop that answered is number 1, {router}; packets are dropped there or beyond"
         );
         assert!(last.starts_with(&hop), "{}", output.stdout);
+        if address.is_ipv4() {
+            assert_shown(
+                "where_packets_are_dropped_the_last_hop_that_answers_is_told",
+                &output.stdout,
+            );
+        }
         let without = way.diagnose(address, &["--connect-timeout=500ms", "--no-path"]);
         assert!(!without.stdout.contains(" hop "), "{}", without.stdout);
         way.routed.flush();
@@ -410,6 +440,7 @@ fn nat_is_told_by_who_the_backend_sees() {
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     let source = "      source       seen by backend-1 as 10.9.2.1: NAT on the way; policies there see that address\n";
     assert!(output.stdout.contains(source), "{}", output.stdout);
+    assert_shown("nat_is_told_by_who_the_backend_sees", &output.stdout);
     let wide = way.once(BACKEND[0], &["--format=wide"]).stdout;
     assert!(wide.contains(" seen_as=10.9.2.1:"), "{wide}");
     let json = way.once(BACKEND[0], &["--format=json"]).stdout;
@@ -440,6 +471,7 @@ fn a_sidecar_of_the_backend_is_no_nat() {
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     let line = "      source       backend-1 was called by 127.0.0.1 in its own pod, a sidecar or a proxy: what is told of TCP ends there\n";
     assert!(output.stdout.contains(line), "{}", output.stdout);
+    assert_shown("a_sidecar_of_the_backend_is_no_nat", &output.stdout);
 }
 
 #[test]
