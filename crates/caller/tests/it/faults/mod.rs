@@ -1,0 +1,341 @@
+//! The fault matrix: every kind of failure, provoked by a real part that misbehaves so. For each
+//! fault, `caller once` names it and exits as curl would, and a `caller` that is running while it is
+//! mended succeeds again.
+
+mod dns;
+mod http;
+mod namespace;
+mod tls;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
+
+use caller::failure::FailureKind;
+use caller::verdict;
+use test_support::bed::Bed;
+use test_support::pki::free_addr;
+use test_support::process::{Output, Process, run};
+
+use crate::CALLER;
+
+/// Short enough for a test, and far longer than anything on this machine takes that is well.
+const PATIENCE: [&str; 3] = [
+    "--timeout=1500ms",
+    "--dns-timeout=400ms",
+    "--connect-timeout=400ms",
+];
+
+/// What a fault is to be called.
+struct Named {
+    kind: FailureKind,
+    /// Part of the second line.
+    evidence: &'static str,
+    /// Part of what the third line says is likely. `None`: what is usual for the kind.
+    likely: Option<&'static str>,
+}
+
+impl Named {
+    /// The output of `caller once` names the fault.
+    fn assert_once(&self, output: &Output) {
+        let Self {
+            kind,
+            evidence,
+            likely,
+        } = *self;
+        let lines: Vec<&str> = output.stdout.lines().collect();
+        let seen = &output.stdout;
+        assert_eq!(lines.len(), 3, "{seen}");
+        assert!(
+            lines[0].starts_with("=== Frontend calling Backend at "),
+            "{seen}"
+        );
+        assert!(lines[1].contains(evidence), "no {evidence:?} in {seen}");
+        let (what, said) = lines[2].split_once("; likely ").expect("a likely cause");
+        assert!(what.starts_with("Call failed: "), "{seen}");
+        match likely {
+            Some(likely) => assert!(said.contains(likely), "no {likely:?} in {seen}"),
+            None => assert_eq!(said, verdict::usual_cause(kind), "{seen}"),
+        }
+        assert_eq!(output.code, Some(kind.exit_code().into()), "{seen}");
+    }
+}
+
+/// A caller in `command`'s environment names the fault, and is well again once it is mended.
+fn assert_named(command: impl Fn() -> Command, named: &Named, mend: impl FnOnce()) {
+    named.assert_once(&run(command().arg("once").args(PATIENCE)));
+    let expected = run(command()
+        .arg("once")
+        .args(PATIENCE)
+        .args(["--expect", named.kind.label()]));
+    assert_eq!(expected.code, Some(0), "{}", expected.stdout);
+
+    let running = Process::spawn(command().args(PATIENCE).arg("--interval=50ms"));
+    running.wait_for_stdout("Call failed: ");
+    mend();
+    running.wait_for_stdout("Response received successfully!");
+}
+
+/// A test for each way in which a name server misbehaves.
+macro_rules! dns_faults {
+    ($($test:ident: $mode:ident, $kind:ident, $evidence:literal $(, $likely:literal)?;)*) => {
+        $(#[test]
+        fn $test() {
+            let likely = None::<&str>$(.or(Some($likely)))?;
+            dns_fault(dns::Mode::$mode, FailureKind::$kind, $evidence, likely);
+        })*
+    };
+}
+
+dns_faults! {
+    dns_nx_domain: NxDomain, DnsNxdomain, "NXDOMAIN for backend.pod-to-pod";
+    dns_no_data: NoData, DnsNodata, "NODATA for backend.pod-to-pod";
+    dns_serv_fail: ServFail, DnsServfail, "SERVFAIL for backend.pod-to-pod";
+    dns_serv_fail_then_nx_domain: ServFailThenNxDomain, DnsServfail, "SERVFAIL for backend.pod-to-pod";
+    dns_nx_domain_but_serv_fail_for_the_bare_name: NxDomainButServFailForTheBareName, DnsNxdomain, "NXDOMAIN for backend.pod-to-pod";
+    dns_not_implemented: NotImplemented, DnsServfail, "NOTIMP for backend.pod-to-pod";
+    dns_refused: Refused, DnsRefused, "REFUSED for backend.pod-to-pod";
+    dns_silent: Silent, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_late: Late, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_wrong_id: WrongId, DnsTimeout, "no answer for backend.pod-to-pod", "datagrams came that answer no query";
+    dns_another_question: AnotherQuestion, DnsTimeout, "no answer for backend.pod-to-pod", "datagrams came that answer no query";
+    dns_garbage: Garbage, DnsMalformed, "malformed answer";
+    dns_not_a_response: NotAResponse, DnsMalformed, "malformed answer";
+    dns_cname_loop: CnameLoop, DnsMalformed, "a CNAME loop";
+    dns_truncated_and_tcp_closes: TruncatedAndTcpCloses, DnsMalformed, "malformed answer";
+    dns_truncated_and_tcp_answers_another_question: TruncatedAndTcpAnswersAnotherQuestion, DnsMalformed, "it answers another question";
+    dns_truncated_and_tcp_silent: TruncatedAndTcpSilent, DnsTimeout, "no answer for backend.pod-to-pod";
+}
+
+fn dns_fault(
+    mode: dns::Mode,
+    kind: FailureKind,
+    evidence: &'static str,
+    likely: Option<&'static str>,
+) {
+    let bed = Bed::start(&["backend-1"]);
+    let server = dns::Server::start();
+    server.set(mode);
+    let named = Named {
+        kind,
+        evidence,
+        likely,
+    };
+    let command = || {
+        let mut command = bed.caller(CALLER);
+        command.env("CALLER_NAMESERVER", server.addr.to_string());
+        command
+    };
+    assert_named(command, &named, || server.set(dns::Mode::Healthy));
+    assert!(server.was_asked_for("backend.pod-to-pod-communication.svc.cluster.local."));
+}
+
+#[test]
+fn dns_that_is_silent_for_one_family_gives_the_addresses_of_the_other() {
+    let bed = Bed::start(&["backend-1"]);
+    let server = dns::Server::start();
+    server.set(dns::Mode::SilentForIpv6);
+    let mut command = bed.caller(CALLER);
+    command.env("CALLER_NAMESERVER", server.addr.to_string());
+    // Whatever a fault leaves to be called is a closed port.
+    let url = format!("http://backend:{}/", free_addr().port());
+    let output = run(command.args(["once", "--format=json", &url]).args(PATIENCE));
+    assert_eq!(output.code, Some(7), "{}", output.stdout);
+    let silent = r#""type":"AAAA","server""#;
+    assert!(output.stdout.contains(silent), "{}", output.stdout);
+    let no_answer = r#""rcode":"no answer""#;
+    assert!(output.stdout.contains(no_answer), "{}", output.stdout);
+}
+
+#[test]
+fn dns_that_is_odd_but_right() {
+    use dns::Mode::*;
+    let bed = Bed::start(&["backend-1"]);
+    let server = dns::Server::start();
+    for mode in [Healthy, CnameToBackend, TwoHundredAddresses, LostOnce] {
+        server.set(mode);
+        let mut command = bed.caller(CALLER);
+        command.env("CALLER_NAMESERVER", server.addr.to_string());
+        let output = run(command.args(["once", "--dns-timeout=400ms", "--timeout=10s"]));
+        assert_eq!(output.code, Some(0), "{mode:?}: {}", output.stdout);
+    }
+}
+
+#[test]
+fn a_second_server_is_asked_when_the_first_does_not_know() {
+    use dns::Mode::*;
+    let bed = Bed::start(&["backend-1"]);
+    let first = dns::Server::start();
+    for mode in [Silent, ServFail, Refused, Garbage] {
+        first.set(mode);
+        let mut command = bed.caller(CALLER);
+        command.env("CALLER_NAMESERVER", format!("{},{}", first.addr, bed.dns));
+        let output = run(command.args(["once", "--format=json"]).args(PATIENCE));
+        assert_eq!(output.code, Some(0), "{mode:?}: {}", output.stdout);
+        let asked = |server: SocketAddr| output.stdout.find(&format!("\"server\":\"{server}\""));
+        assert!(
+            asked(first.addr) < asked(bed.dns),
+            "{mode:?}: {}",
+            output.stdout
+        );
+    }
+    // NXDOMAIN is an answer.
+    first.set(NxDomain);
+    let mut command = bed.caller(CALLER);
+    command.env("CALLER_NAMESERVER", format!("{},{}", first.addr, bed.dns));
+    assert_eq!(run(command.arg("once").args(PATIENCE)).code, Some(6));
+}
+
+#[test]
+fn a_dead_dns_costs_one_timeout_and_not_one_for_each_question() {
+    let bed = Bed::start(&["backend-1"]);
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = silent.local_addr().expect("it is bound");
+    let mut command = bed.caller(CALLER);
+    command.env("CALLER_NAMESERVER", format!("{addr},{addr},{addr}"));
+    let output = run(command.args([
+        "once",
+        "--format=json",
+        "--timeout=500ms",
+        "--dns-timeout=200ms",
+    ]));
+    // Three servers, two attempts, two types and four names: 48 questions without a deadline.
+    let questions = output.stdout.matches("\"rcode\":\"no answer\"").count();
+    assert_eq!((output.code, questions), (Some(6), 6), "{}", output.stdout);
+}
+
+#[test]
+fn nothing_listens_at_the_nameservers_address() {
+    let bed = Bed::start(&["backend-1"]);
+    let closed = free_addr();
+    let command = || {
+        let mut command = bed.caller(CALLER);
+        command.env("CALLER_NAMESERVER", closed.to_string());
+        command
+    };
+    let mut mended = None;
+    let named = Named {
+        kind: FailureKind::DnsUnreachable,
+        evidence: "unreachable (Connection refused",
+        likely: None,
+    };
+    assert_named(command, &named, || {
+        mended = Some(dns::Server::start_at(closed));
+    });
+}
+
+#[test]
+fn a_resolv_conf_that_is_of_no_use() {
+    let bed = Bed::start(&["backend-1"]);
+    let dns = dns::Server::start_on_port_53();
+    let Some(dns) = dns else { return };
+    let good = format!(
+        "nameserver {}\nsearch pod-to-pod-communication.svc.cluster.local\noptions ndots:5 no-such-option\n",
+        dns.addr.ip()
+    );
+    let command = || {
+        let mut command = bed.caller(CALLER);
+        command.env_remove("CALLER_NAMESERVER");
+        command
+    };
+    for (text, evidence) in [
+        (None, "cannot read "),
+        (Some(&b""[..]), "no nameserver in "),
+        (
+            Some(b"\x00\xff nonsense\nnameserver nowhere\n"),
+            "no nameserver in ",
+        ),
+    ] {
+        match text {
+            Some(text) => std::fs::write(bed.resolv_conf(), text).expect("it can be written"),
+            None => std::fs::remove_file(bed.resolv_conf()).expect("it was there"),
+        }
+        let named = Named {
+            kind: FailureKind::ResolvConf,
+            evidence,
+            likely: None,
+        };
+        assert_named(command, &named, || bed.set_resolv_conf(&good));
+    }
+}
+
+#[test]
+fn a_backend_that_hangs_up_at_once_is_never_taken_for_another_protocol() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            drop(stream);
+        }
+    });
+    // Whether the request was on its way by then is chance; hence so many.
+    let mut command = Command::new(CALLER);
+    command.args([
+        "--admin-listen=off",
+        "--count=300",
+        "--interval=0s",
+        "--format=json",
+    ]);
+    let output = run(command.arg(format!("http://{addr}/")));
+    for line in output
+        .stdout
+        .lines()
+        .filter(|line| line.contains("\"result\""))
+    {
+        let named = ["reset", "empty_reply"].map(|kind| format!("\"result\":\"{kind}\""));
+        assert!(named.iter().any(|kind| line.contains(kind)), "{line}");
+    }
+    assert_eq!(output.stdout.lines().count(), 301);
+}
+
+#[test]
+fn a_pod_without_file_descriptors() {
+    // How many the program has open by itself is its own affair; one of these is one too few.
+    let out_of_descriptors = (4..24).any(|limit| {
+        let call = format!("ulimit -n {limit}; exec {CALLER} once http://127.0.0.1:1/");
+        let output = run(Command::new("sh").args(["-c", &call]));
+        let verdict = "Call failed: the call could not be made from here; likely this pod is short of file descriptors\n";
+        output.stdout.contains("Too many open files") && output.stdout.ends_with(verdict)
+    });
+    assert!(out_of_descriptors);
+}
+
+#[test]
+fn a_question_that_cannot_be_asked_is_one_failure_and_not_two() {
+    let bed = Bed::start(&["backend-1"]);
+    let diagnoses = (4..24).map(|limit| {
+        let call = format!("ulimit -n {limit}; exec {CALLER} diagnose");
+        let mut limited = Command::new("sh");
+        for (name, value) in bed.caller(CALLER).get_envs() {
+            limited.env(name, value.expect("it is set"));
+        }
+        run(limited.args(["-c", &call])).stdout
+    });
+    let mut unasked = diagnoses.filter(|text| text.contains("resolv.conf: Too many open files"));
+    let diagnosis = unasked.next().expect("one limit is too low");
+    assert_eq!(diagnosis.matches("FAIL").count(), 1, "{diagnosis}");
+    assert!(
+        diagnosis.contains(verdict::words(FailureKind::Local)),
+        "{diagnosis}"
+    );
+}
+
+#[test]
+fn a_port_that_is_closed() {
+    let addr = free_addr();
+    let command = || {
+        let mut command = Command::new(CALLER);
+        command
+            .env("CALLER_ADMIN_LISTEN", "off")
+            .env("CALLER_URL", addr.to_string());
+        command
+    };
+    let mut mended = None;
+    let named = Named {
+        kind: FailureKind::ConnectRefused,
+        evidence: "connecting: Connection refused",
+        likely: Some("nothing in this pod listens at that port"),
+    };
+    assert_named(command, &named, || {
+        mended = Some(http::Server::start_at(addr));
+    });
+}

@@ -1,0 +1,116 @@
+//! `once` and `diagnose` without a target, in a pod whose process 1 is a caller: what that one calls is
+//! called. In a process namespace of the test's own.
+
+use std::process::Command;
+
+use test_support::bed::Bed;
+use test_support::process::{Output, Process, run};
+use test_support::{PATIENCE, tool, wait_until};
+
+use crate::CALLER;
+
+/// A pod whose process 1 is this, removed when dropped. `None`: there are not the tools or the rights.
+struct Pod {
+    _unshare: Process,
+    /// Process 1, by its number outside.
+    id: String,
+}
+
+impl Pod {
+    fn start(program: &mut Command) -> Option<Self> {
+        let (unshare, _) = (tool("unshare")?, tool("nsenter")?);
+        let mut command = Command::new(unshare);
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+        let may = run(Command::new(command.get_program()).args(["--pid", "--fork", "true"]));
+        if may.code != Some(0) {
+            assert!(std::env::var_os("CI").is_none(), "CI may: {}", may.stderr);
+            return None;
+        }
+        command.arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            command.env(name, value.expect("it is set"));
+        }
+        let unshare = Process::spawn(&mut command);
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let child = || std::fs::read_to_string(&children).expect("it runs");
+        // Until then the child is a copy of unshare.
+        let is_started = || {
+            let cmdline = std::fs::read_to_string(format!("/proc/{}/cmdline", child().trim()));
+            cmdline.is_ok_and(|cmdline| {
+                !cmdline.starts_with("unshare") && !cmdline.contains("/unshare")
+            })
+        };
+        wait_until("process 1", PATIENCE, || {
+            !child().is_empty() && is_started()
+        });
+        Some(Self {
+            id: child().trim().to_owned(),
+            _unshare: unshare,
+        })
+    }
+
+    /// As `kubectl exec` does it: with the container's environment, which is that of `bed`.
+    fn exec(&self, bed: &Bed, args: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.id, "--pid", "--mount", CALLER]);
+        for (name, value) in bed.caller(CALLER).get_envs() {
+            command.env(name, value.expect("it is set"));
+        }
+        run(command.args(args))
+    }
+}
+
+#[test]
+fn without_a_target_what_process_1_calls_is_called_and_said() {
+    let bed = Bed::start(&["backend-1"]);
+    let other = bed.pod(
+        "backend-headless-1",
+        (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+    );
+    let url = format!("http://{other}/headless");
+    let mut loops = bed.caller(CALLER);
+    let Some(pod) = Pod::start(loops.args(["--interval=1h", "--expect-status=404", &url])) else {
+        return;
+    };
+    let said =
+        format!("caller: calling what process 1 of this pod calls, with its options: {url}\n");
+    let diagnosis = pod.exec(&bed, &["diagnose"]);
+    assert_eq!(diagnosis.stderr, said);
+    let target = format!("      target       {url}\n");
+    assert!(
+        diagnosis.stdout.starts_with(&target),
+        "{}",
+        diagnosis.stdout
+    );
+    // Its options as well: 200 is not what it expects.
+    assert_eq!(diagnosis.code, Some(22), "{}", diagnosis.stdout);
+
+    let once = pod.exec(&bed, &["once", "--format=wide"]);
+    assert!(
+        once.stdout.contains("pod=backend-headless-1 "),
+        "{}",
+        once.stdout
+    );
+    let own = pod.exec(&bed, &["once", "--expect-status=200"]);
+    assert_eq!(own.code, Some(0), "{}", own.stdout);
+
+    let given = pod.exec(&bed, &["diagnose", &bed.url("backend")]);
+    assert_eq!((given.code, given.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn another_process_1_is_not_followed() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut pause = Command::new("sleep");
+    let Some(pod) = Pod::start(pause.arg("600")) else {
+        return;
+    };
+    let diagnosis = pod.exec(&bed, &["diagnose"]);
+    assert_eq!((diagnosis.code, diagnosis.stderr.as_str()), (Some(0), ""));
+    let target = format!("      target       {}\n", bed.url("backend"));
+    assert!(
+        diagnosis.stdout.starts_with(&target),
+        "{}",
+        diagnosis.stdout
+    );
+}

@@ -1,0 +1,143 @@
+//! `--until-replaced`: the proof of a rollout, which cannot be had without a rollout.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+
+use test_support::bed::Bed;
+use test_support::process::{Process, Signal, run};
+use test_support::{PATIENCE, wait_until};
+
+use crate::CALLER;
+
+/// Free of any Service, until it is put behind one.
+fn pod(bed: &Bed, name: &str) -> SocketAddr {
+    bed.pod(name, (Ipv4Addr::LOCALHOST, 0).into())
+}
+
+/// A caller that looks for a rollout, far faster than the pods change.
+fn looking(bed: &Bed, args: &[&str]) -> Command {
+    let mut command = bed.caller(CALLER);
+    command
+        .args(["--until-replaced", "--interval=5ms", "--format=json"])
+        .args(args);
+    command
+}
+
+/// Waits for so many more calls.
+fn wait_for_calls(caller: &Process, more: usize) {
+    let calls = || caller.stdout().lines().count();
+    let before = calls();
+    wait_until("more calls", PATIENCE, || calls() >= before + more);
+}
+
+/// Waits until the baseline is complete. It takes 3 s, and calls are 5 ms apart, or more.
+fn wait_for_baseline(caller: &Process) {
+    wait_for_calls(caller, 650);
+}
+
+fn finish(caller: Process) -> (Option<i32>, serde_json::Value) {
+    let output = caller.finish();
+    let summary = output.stdout.lines().last().expect("a summary").to_owned();
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    (output.code, summary["summary"].clone())
+}
+
+fn pods(rollout: &serde_json::Value, sort: &str) -> Vec<String> {
+    let pods = rollout[sort].as_object().expect("an object");
+    pods.keys().cloned().collect()
+}
+
+#[test]
+fn a_rollout_is_seen_and_ends_the_run() {
+    let bed = Bed::start(&["old-1", "old-2"]);
+    let caller = Process::spawn(&mut looking(&bed, &["--duration=1m"]));
+    wait_for_baseline(&caller);
+    bed.endpoints.set([pod(&bed, "new-1"), pod(&bed, "new-2")]);
+    let (code, summary) = finish(caller);
+    let rollout = &summary["rollout"];
+    assert_eq!(
+        (code, &rollout["replaced"]),
+        (Some(0), &true.into()),
+        "{summary:#}"
+    );
+    assert_eq!(pods(rollout, "old_pods"), ["old-1", "old-2"]);
+    assert_eq!(pods(rollout, "new_pods"), ["new-1", "new-2"]);
+}
+
+#[test]
+fn a_rollout_that_never_comes_is_no_proof() {
+    let bed = Bed::start(&["old-1", "old-2"]);
+    let caller = Process::spawn(&mut looking(&bed, &["--duration=5s"]));
+    let (code, summary) = finish(caller);
+    let rollout = &summary["rollout"];
+    assert_eq!(
+        (code, &summary["failed"]),
+        (Some(3), &0.into()),
+        "{summary:#}"
+    );
+    assert_eq!(
+        rollout["why"],
+        "no new pod answered, and all old pods answer still"
+    );
+}
+
+#[test]
+fn a_rollout_that_drops_a_call_is_seen_and_exits_1() {
+    let bed = Bed::start(&["old-1"]);
+    let caller = Process::spawn(&mut looking(&bed, &["--duration=1m"]));
+    wait_for_baseline(&caller);
+    bed.endpoints.set([]);
+    caller.wait_for_stdout("\"error\"");
+    bed.endpoints.set([pod(&bed, "new-1")]);
+    let (code, summary) = finish(caller);
+    assert_eq!(code, Some(1), "{summary:#}");
+    assert_eq!(summary["rollout"]["replaced"], true);
+}
+
+#[test]
+fn a_rollout_that_had_begun_before_is_told_as_such() {
+    let bed = Bed::start(&["old-1", "new-1"]);
+    let caller = Process::spawn(&mut looking(&bed, &["--duration=1h"]));
+    wait_for_baseline(&caller);
+    // The old pod goes; the new one has been there before.
+    bed.endpoints.set([pod(&bed, "new-1")]);
+    wait_for_calls(&caller, 100);
+    caller.signal(Signal::TERM);
+    let (code, summary) = finish(caller);
+    assert_eq!(code, Some(3), "{summary:#}");
+    assert_eq!(
+        summary["rollout"]["why"],
+        "no new pod answered; it had begun before this run, if old-1 was to be replaced by new-1"
+    );
+}
+
+#[test]
+fn the_summary_says_who_answered_and_when() {
+    let bed = Bed::start(&["old-1"]);
+    let mut command = bed.caller(CALLER);
+    let output = run(command.args(["--until-replaced", "--interval=5ms", "--duration=100ms"]));
+    assert_eq!(output.code, Some(3));
+    let summary = &output.stdout;
+    assert!(
+        summary.contains("\nold pod: old-1, answered from "),
+        "{summary}"
+    );
+    let why = "replaced: not seen, the run was too short to know the old pods: 30 calls and 3 s at least\n";
+    assert!(summary.contains(why), "{summary}");
+}
+
+#[test]
+fn what_makes_a_proof_impossible_is_refused() {
+    for (args, named) in [
+        (&["--until-replaced"][..], "--interval"),
+        (&["--until-replaced", "--interval=2s"], "--interval"),
+        (
+            &["--until-replaced", "--interval=1s", "--keep-alive"],
+            "--keep-alive",
+        ),
+    ] {
+        let output = run(Command::new(CALLER).args(args));
+        assert_eq!(output.code, Some(2), "{args:?}");
+        assert!(output.stderr.contains(named), "{args:?}: {}", output.stderr);
+    }
+}
