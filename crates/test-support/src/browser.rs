@@ -1,4 +1,4 @@
-//! A real browser without a window: Chromium, driven by WebDriver (<https://www.w3.org/TR/webdriver2/>).
+//! A real browser without a window: Chromium, controlled by WebDriver (<https://www.w3.org/TR/webdriver2/>).
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use crate::http::exchange;
 use crate::process::Process;
 use crate::{PATIENCE, Tool, tool, wait_until};
 
-/// A browser with one tab. Dropping it ends it.
+/// A browser with one tab, which ends on drop.
 pub struct Browser {
     driver: SocketAddr,
     session: String,
@@ -20,8 +20,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts a browser that can reach this machine alone. `None`: there is none to be had, and a
-    /// line has been printed that says so.
+    /// Starts a browser that can reach no other machine. `None` if Chromium or its driver is missing: the test is
+    /// to be skipped, as [`tool`] has printed.
     pub fn start() -> Option<Self> {
         let (chromium, driver) = (tool("chromium")?, tool("chromedriver")?);
         Some(Self::start_with(&chromium, &driver))
@@ -54,7 +54,7 @@ impl Browser {
         browser
     }
 
-    /// Gives a command to the driver; see the standard for those there are.
+    /// Sends a command to the driver and returns the value of its response. The standard lists the commands.
     fn command(&self, method: &str, path: &str, body: &Value) -> Value {
         let Self {
             driver, session, ..
@@ -78,12 +78,12 @@ impl Browser {
         answer["value"].take()
     }
 
-    /// Opens a page and waits until it is loaded.
+    /// Opens a page, and waits until it is loaded.
     pub fn open(&self, url: &str) {
         self.command("POST", "/url", &json!({ "url": url }));
     }
 
-    /// Makes the window so large, in CSS pixels, and chooses how the page is to look.
+    /// Sets the size of the window in CSS pixels, and the preferred colour scheme.
     pub fn resize(&self, width: u32, height: u32, dark: bool) {
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
@@ -96,19 +96,19 @@ impl Browser {
         );
     }
 
-    /// A command of Chromium's own (<https://chromedevtools.github.io/devtools-protocol/>).
+    /// Sends a command of Chromium's own protocol (<https://chromedevtools.github.io/devtools-protocol/>).
     pub fn devtools(&self, command: &str, params: &Value) -> Value {
         let body = json!({ "cmd": command, "params": params });
         self.command("POST", "/goog/cdp/execute", &body)
     }
 
-    /// Runs the body of a function in the page, and gives what it returns.
+    /// Runs a script, the body of a function, in the page, and returns the value that it returns.
     pub fn run(&self, script: &str) -> Value {
         let body = json!({ "script": script, "args": [] });
         self.command("POST", "/execute/sync", &body)
     }
 
-    /// The text that the element with this id shows; empty if it is hidden.
+    /// The text that the element with this id displays; empty if it is hidden.
     pub fn text(&self, id: &str) -> String {
         let text = self.run(&format!(
             "const e = document.getElementById('{id}'); return e.checkVisibility() ? e.innerText : ''"
@@ -116,7 +116,7 @@ impl Browser {
         text.as_str().expect("text").to_owned()
     }
 
-    /// Waits until the element with this id shows a text with `part` in it, and gives the text.
+    /// Waits until the element with this id displays a text that contains `part`, and returns the text.
     pub fn wait_for_text(&self, id: &str, part: &str) -> String {
         let mut text = String::new();
         wait_until(&format!("{part:?} in {id}"), PATIENCE, || {
@@ -126,8 +126,7 @@ impl Browser {
         text
     }
 
-    /// Presses a key of the keyboard; those that are no letters have code points of their own in the
-    /// standard, from U+E000.
+    /// Presses and releases a key. The standard gives keys that are not characters code points from U+E000 on.
     pub fn press(&self, key: char) {
         let stroke =
             json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
@@ -135,7 +134,7 @@ impl Browser {
         self.command("POST", "/actions", &json!({ "actions": actions }));
     }
 
-    /// What the page has logged since this was last asked, errors among it.
+    /// The messages on the console, errors included, since the last call.
     pub fn console(&self) -> Vec<String> {
         let lines = self.log("browser");
         lines
@@ -144,7 +143,7 @@ impl Browser {
             .collect()
     }
 
-    /// The URLs that pages have asked for since this was last asked.
+    /// The URLs that pages have requested since the last call.
     pub fn requests(&self) -> Vec<String> {
         let lines = self.log("performance");
         let url = |line: &Value| {
@@ -157,12 +156,13 @@ impl Browser {
         lines.iter().filter_map(url).collect()
     }
 
+    /// The entries of a log of the driver since the last call.
     fn log(&self, kind: &str) -> Vec<Value> {
         let log = self.command("POST", "/se/log", &json!({ "type": kind }));
         log.as_array().expect("a list").clone()
     }
 
-    /// Writes a picture of what is seen, as PNG.
+    /// Writes a picture of the visible part of the page, as PNG.
     pub fn screenshot(&self, file: &Path) {
         let picture = self.command("GET", "/screenshot", &Value::Null);
         let picture = picture.as_str().expect("base64");
@@ -173,7 +173,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Also while a test fails, so without a check: a driver that is killed leaves its browser.
+        // A driver that is killed leaves its browser running. Errors are ignored, because this may happen in a panic.
         let Self {
             driver, session, ..
         } = self;
