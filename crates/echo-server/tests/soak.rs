@@ -1,11 +1,11 @@
-//! echo-server at full rate for minutes, with its memory sampled: a gate for releases, not for every
-//! change, so it runs only when it is asked for by name:
+//! `echo-server` under full load for minutes, with its memory sampled. This is for releases and not for every change,
+//! so it runs only when it is asked for by name:
 //!
 //! ```text
 //! cargo test --release -p echo-server --test echo_soak -- --nocapture
 //! ```
 //!
-//! `SOAK_SECONDS` sets how long (120).
+//! `SOAK_SECONDS` sets the duration in seconds (120).
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -15,14 +15,14 @@ use std::time::Duration;
 use test_support::http::{Connection, get};
 use test_support::process::echo_server;
 
-/// Connections that are used all the time, beside one that is new for each request.
+/// Number of connections that are kept, besides one that is new for each request.
 const KEPT: usize = 16;
 
-/// What allocators and the kernel may do after the warm-up, in KiB.
+/// Growth of memory, in KiB, that allocators and the kernel may cause after the warm-up.
 const SLACK: u64 = 512;
 
 #[test]
-fn memory_is_flat_at_full_rate() {
+fn memory_does_not_grow_under_full_load() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(120, |text| text.parse().expect("a number"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
     let (server, addr) = echo_server(command.args(["-text=x", "-admin-listen=off"]));

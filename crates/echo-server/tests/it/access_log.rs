@@ -1,4 +1,4 @@
-//! echo-server's access log.
+//! The access log of `echo-server`: a line on stdout for each response.
 
 use std::process::Command;
 
@@ -7,6 +7,7 @@ use test_support::process::{Process, Signal, echo_server};
 
 use crate::ECHO_SERVER;
 
+/// An echo-server without an admin port and drain delay.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(ECHO_SERVER);
     command
@@ -19,28 +20,29 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
+/// Stops the server, and returns what it has written to stdout.
 fn stdout(server: Process) -> String {
     server.signal(Signal::TERM);
     server.finish().stdout
 }
 
-/// Whether `text` is like `pattern`, in which `9` stands for any digit and `*` for any run.
-fn is_like(text: &str, pattern: &str) -> bool {
+/// Whether a text matches a pattern, in which `9` stands for any digit and `*` for any characters.
+fn matches(text: &str, pattern: &str) -> bool {
     match pattern.chars().next() {
         None => text.is_empty(),
         Some('*') => {
             let rest = &pattern[1..];
-            (0..=text.len()).any(|at| text.is_char_boundary(at) && is_like(&text[at..], rest))
+            (0..=text.len()).any(|at| text.is_char_boundary(at) && matches(&text[at..], rest))
         }
         Some(wanted) => text.chars().next().is_some_and(|c| {
             (c == wanted || (wanted == '9' && c.is_ascii_digit()))
-                && is_like(&text[c.len_utf8()..], &pattern[wanted.len_utf8()..])
+                && matches(&text[c.len_utf8()..], &pattern[wanted.len_utf8()..])
         }),
     }
 }
 
 #[test]
-fn a_line_is_http_echos_own() {
+fn a_line_has_the_format_of_http_echo() {
     let (server, addr) = echo_server(&mut command(&[]));
     exchange(
         addr,
@@ -54,13 +56,16 @@ fn a_line_is_http_echos_own() {
         r#"9999/99/99 99:99:99 backend:8080 127.0.0.1:* "GET /any/path HTTP/1.1" 200 28 "t/1" 9*s"#,
         r#"9999/99/99 99:99:99  127.0.0.1:* "POST /x HTTP/1.0" 200 28 "" 9*s"#,
     ]) {
-        assert!(is_like(line, pattern), "{line:?} is not like {pattern:?}");
+        assert!(
+            matches(line, pattern),
+            "{line:?} does not match {pattern:?}"
+        );
     }
     assert_eq!(lines.len(), 2, "/health is not logged:\n{log}");
 }
 
 #[test]
-fn what_a_client_says_cannot_forge_a_line() {
+fn what_a_client_sends_cannot_forge_a_line() {
     let (server, addr) = echo_server(&mut command(&[]));
     let mut connection = Connection::open(addr);
     connection.send(b"GET / HTTP/1.1\r\nHost: b\r\nUser-Agent: a\" 200 1 \"\x1b[2Jb\xff\r\n\r\n");
@@ -68,13 +73,13 @@ fn what_a_client_says_cannot_forge_a_line() {
     let log = stdout(server);
     match status {
         200 => assert!(log.contains(r#""a\" 200 1 \"\x1b[2Jb\xff""#), "{log}"),
-        // An escape character may as well be refused.
+        // A request with an escape character may be refused instead.
         status => assert_eq!((status, log.as_str()), (400, "")),
     }
 }
 
 #[test]
-fn json_has_an_object_a_line() {
+fn the_json_format_has_an_object_for_each_response() {
     let (server, addr) = echo_server(&mut command(&["--access-log=json"]));
     exchange(
         addr,
@@ -82,11 +87,11 @@ fn json_has_an_object_a_line() {
     );
     let log = stdout(server);
     let pattern = r#"{"time":"9999-99-99T99:99:99*Z","host":"backend","client":"127.0.0.1:*","method":"GET","path":"/any","protocol":"HTTP/1.1","status":200,"bytes":28,"user_agent":"a\"b","request_id":"r-1","duration_us":9*}"#;
-    assert!(is_like(log.trim_end(), pattern), "{log:?}");
+    assert!(matches(log.trim_end(), pattern), "{log:?}");
 }
 
 #[test]
-fn long_fields_are_cut() {
+fn long_fields_are_cut_at_1024_bytes() {
     for format in ["text", "json"] {
         let format = format!("--access-log={format}");
         let (server, addr) = echo_server(&mut command(&[&format]));
@@ -105,18 +110,18 @@ fn long_fields_are_cut() {
 }
 
 #[test]
-fn off_is_silent() {
+fn nothing_is_logged_when_the_access_log_is_off() {
     let (server, addr) = echo_server(&mut command(&["--access-log=off"]));
     get(addr, "/");
     assert_eq!(stdout(server), "");
 }
 
 #[test]
-fn a_stdout_that_nobody_reads_delays_no_answer_and_the_loss_is_told() {
+fn responses_are_not_delayed_while_stdout_is_not_read_and_lost_lines_are_reported() {
     let mut server = Process::spawn_unread(command(&["-listen=127.0.0.1:0"]).env("CI", ""));
     let addr = server.wait_for_field("server is listening", "address");
     let mut connection = Connection::open(addr.parse().expect("an address"));
-    // Some hundred kilobytes wait in the pipe and the buffer; this is megabytes.
+    // The pipe and the queue hold some hundred kilobytes; these are megabytes.
     let request = format!("GET /{} HTTP/1.1\r\nHost: b\r\n\r\n", "x".repeat(4000));
     for _ in 0..1000 {
         connection.send(&request);
@@ -132,7 +137,7 @@ fn a_stdout_that_nobody_reads_delays_no_answer_and_the_loss_is_told() {
 }
 
 #[test]
-fn a_stdout_that_stays_stuck_delays_no_exit() {
+fn the_server_exits_although_stdout_is_never_read() {
     let mut server = Process::spawn_unread(&mut command(&["-listen=127.0.0.1:0"]));
     let addr = server.wait_for_field("server is listening", "address");
     let mut connection = Connection::open(addr.parse().expect("an address"));

@@ -1,4 +1,4 @@
-//! How echo-server takes its arguments: each row of what http-echo was observed to do with them.
+//! The command line of `echo-server`: what http-echo was observed to do with its arguments.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
@@ -15,13 +15,14 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
+/// The body of a response of this server.
 fn body(command: &mut Command) -> String {
     let (_server, addr) = echo_server(command);
     get(addr, "/").body
 }
 
 #[test]
-fn gos_four_spellings_are_one() {
+fn all_four_go_flag_spellings_are_accepted() {
     for args in [
         &["-text=x"][..],
         &["-text", "x"],
@@ -33,7 +34,7 @@ fn gos_four_spellings_are_one() {
 }
 
 #[test]
-fn a_value_may_look_like_a_flag() {
+fn the_value_of_a_flag_may_look_like_a_flag() {
     assert_eq!(body(&mut command(&["-text", "-listen=:1"])), "-listen=:1\n");
 }
 
@@ -48,18 +49,19 @@ fn the_text_comes_from_the_environment_when_no_flag_has_one() {
 }
 
 #[test]
-fn the_last_of_two_flags_counts() {
+fn the_last_of_two_equal_flags_wins() {
     assert_eq!(body(&mut command(&["-text=a", "-text=b"])), "b\n");
 }
 
 #[test]
-fn any_bytes_are_a_text() {
+fn the_text_may_be_any_bytes() {
     let text = std::ffi::OsStr::from_bytes(b"\xc3\x28 raw");
     let (_server, addr) = echo_server(command(&["-text"]).arg(text));
     let reply = get_bytes(addr);
     assert!(reply.ends_with(b"\r\n\r\n\xc3\x28 raw\n"));
 }
 
+/// A response as it is sent.
 fn get_bytes(addr: SocketAddr) -> Vec<u8> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(addr).expect("it listens");
@@ -72,7 +74,7 @@ fn get_bytes(addr: SocketAddr) -> Vec<u8> {
 }
 
 #[test]
-fn without_a_text_it_exits_127_with_http_echos_words() {
+fn a_missing_text_exits_127_with_the_message_of_http_echo() {
     let words = "Missing -text option or ECHO_TEXT env var!\n";
     for mut command in [
         command(&[]),
@@ -85,7 +87,7 @@ fn without_a_text_it_exits_127_with_http_echos_words() {
 }
 
 #[test]
-fn with_arguments_left_over_it_exits_127_with_http_echos_words() {
+fn arguments_left_over_exit_127_with_the_message_of_http_echo() {
     for args in [
         &["-text=x", "y"][..],
         &["-text=x", "--", "y"],
@@ -138,7 +140,7 @@ fn a_bad_value_in_the_environment_exits_2_and_names_the_flag() {
 }
 
 #[test]
-fn the_version_goes_to_stdout() {
+fn the_version_is_printed_to_stdout() {
     let version = concat!("echo-server ", env!("CARGO_PKG_VERSION"), "\n");
     for arg in ["-version", "--version", "-version=true"] {
         let output = run(&mut command(&[arg]));
@@ -148,7 +150,7 @@ fn the_version_goes_to_stdout() {
 }
 
 #[test]
-fn help_names_every_flag_and_its_variable_but_no_value_from_the_environment() {
+fn help_names_flags_and_variables_but_not_the_values_of_variables() {
     for arg in ["-h", "-help", "--help"] {
         let output = run(command(&[arg]).env("ECHO_TEXT", "a secret"));
         assert_eq!(output.code, Some(0));
@@ -170,7 +172,7 @@ fn help_names_every_flag_and_its_variable_but_no_value_from_the_environment() {
 }
 
 #[test]
-fn an_address_in_use_exits_1_and_is_named() {
+fn an_address_in_use_exits_1_and_is_named_in_the_error() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = taken.local_addr().expect("it is bound").to_string();
     for args in [["-text=x", "-listen"], ["-text=x", "-admin-listen"]] {
@@ -182,20 +184,20 @@ fn an_address_in_use_exits_1_and_is_named() {
 }
 
 #[test]
-fn no_address_means_all_of_ipv4_and_ipv6() {
+fn a_port_without_an_address_listens_on_ipv4_and_ipv6() {
     let server = Process::spawn(&mut command(&["-text=x", "-listen=:0"]));
     let addr = server.wait_for_field("server is listening", "address");
     let port = addr.parse::<SocketAddr>().expect("an address").port();
     assert_eq!(get((Ipv4Addr::LOCALHOST, port).into(), "/").body, "x\n");
-    // A machine may have IPv6 switched off; then there is nothing to see.
+    // Where IPv6 is disabled on this machine, there is nothing to test.
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
         assert_eq!(get((Ipv6Addr::LOCALHOST, port).into(), "/").body, "x\n");
     }
 }
 
 #[test]
-fn a_default_admin_port_that_is_in_use_is_a_warning_and_one_asked_for_an_error() {
-    // If this fails, somebody else has it, which is as good.
+fn the_default_admin_port_in_use_is_a_warning_and_a_given_one_an_error() {
+    // If this fails, another process has the port, which is just as good.
     let _held = TcpListener::bind("[::]:8081");
     let (server, addr) = echo_server(command(&["-text=x"]).env_remove("ECHO_ADMIN_LISTEN"));
     let line = server.wait_for_stderr("the default admin port is in use");
@@ -209,7 +211,7 @@ fn a_default_admin_port_that_is_in_use_is_a_warning_and_one_asked_for_an_error()
 }
 
 #[test]
-fn durations_that_the_clock_cannot_add_exit_2_and_name_the_flag() {
+fn durations_over_the_range_of_the_clock_exit_2_and_name_the_flag() {
     for flag in [
         "drain-delay",
         "drain-timeout",
@@ -223,7 +225,7 @@ fn durations_that_the_clock_cannot_add_exit_2_and_name_the_flag() {
             assert!(output.stderr.contains(flag), "{output:?}");
         }
     }
-    // The longest that is taken does no harm.
+    // A very long duration within the range works.
     let longest = "--header-timeout=1000000000y";
     let (_server, addr) = echo_server(&mut command(&["-text=x", longest]));
     assert_eq!(get(addr, "/").status(), 200);

@@ -1,4 +1,4 @@
-//! A sick replica, on demand.
+//! Fault injection: `echo-server` as a faulty backend.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::ECHO_SERVER;
 
 fn start(args: &[&str]) -> (Process, SocketAddr) {
     let mut command = Command::new(ECHO_SERVER);
-    command.args(["-text=well", "--drain-delay=0s", "-admin-listen=off"]);
+    command.args(["-text=healthy", "--drain-delay=0s", "-admin-listen=off"]);
     echo_server(command.args(args))
 }
 
@@ -19,19 +19,19 @@ fn statuses(addr: SocketAddr) -> Vec<u16> {
 }
 
 #[test]
-fn nothing_is_sick_by_default() {
+fn no_response_is_faulty_by_default() {
     let (_server, addr) = start(&["--fault-status=503", "--fault-delay=1h"]);
     assert!(statuses(addr).iter().all(|status| *status == 200));
 }
 
 #[test]
-fn a_share_of_the_answers_is_sick_but_never_health() {
+fn the_given_percentage_of_responses_is_faulty_and_health_never_is() {
     let (_server, addr) = start(&["--fault-percent=30", "--fault-status=503"]);
     assert!((0..100).all(|_| get(addr, "/health").status() == 200));
     let statuses = statuses(addr);
     assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 30);
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 70);
-    // Spread, and not in one run.
+    // They are spread, and not all in a row.
     assert!(
         !statuses
             .windows(5)
@@ -40,7 +40,7 @@ fn a_share_of_the_answers_is_sick_but_never_health() {
 }
 
 #[test]
-fn all_may_be_sick() {
+fn a_hundred_percent_makes_every_response_faulty() {
     let (_server, addr) = start(&["--fault-percent=100"]);
     let reply = get(addr, "/");
     assert_eq!(
@@ -51,14 +51,14 @@ fn all_may_be_sick() {
 }
 
 #[test]
-fn a_late_answer_is_waited_for_when_the_server_leaves() {
+fn a_delayed_response_is_sent_before_the_server_exits() {
     let (server, addr) = start(&[
         "--fault-percent=100",
         "--fault-status=200",
         "--fault-delay=700ms",
     ]);
     let late = std::thread::spawn(move || get(addr, "/").status());
-    // The answer of /health, from a later connection, shows that the first has been taken.
+    // The response on a later connection shows that the first one has been accepted.
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(get(addr, "/health").status(), 200);
     server.signal(Signal::TERM);

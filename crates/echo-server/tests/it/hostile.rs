@@ -1,5 +1,5 @@
-//! HTTP that no honest client sends: it gets a clear status or a close, little memory, and the next
-//! client is served.
+//! Requests that only an attacker sends: they get an error status or a closed connection, take little memory, and the
+//! next client is served.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,25 +26,25 @@ fn assert_served(addr: SocketAddr) {
     assert_eq!(get(addr, "/").body, "x\n");
 }
 
-/// Sends bytes, reads until the server closes or falls silent, and gives what it said.
+/// Sends bytes, and returns what the server sends until it closes the connection or sends nothing for 300 ms.
 fn raw(addr: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(addr).expect("it listens");
     stream
         .set_read_timeout(Some(Duration::from_millis(300)))
         .expect("it is not zero");
     let _ = stream.write_all(bytes);
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(n) = stream.read(&mut buffer)
         && n > 0
     {
-        said.extend_from_slice(&buffer[..n]);
+        received.extend_from_slice(&buffer[..n]);
     }
-    said
+    received
 }
 
 #[test]
-fn the_shapes_of_request_smuggling_are_refused() {
+fn requests_with_ambiguous_framing_get_400() {
     let (_server, addr) = start(&[]);
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: b\r\n\r\n";
     for head in [
@@ -68,7 +68,7 @@ fn the_shapes_of_request_smuggling_are_refused() {
         assert!(connection.is_closed(), "{head:?}");
         assert_served(addr);
     }
-    // Both lengths: chunked counts (RFC 9112, section 6.3), and the connection ends there.
+    // With both lengths, chunked is valid (RFC 9112, section 6.3), and the connection is closed.
     let mut connection = Connection::open(addr);
     connection.send(format!(
         "POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
@@ -79,7 +79,7 @@ fn the_shapes_of_request_smuggling_are_refused() {
 }
 
 #[test]
-fn a_client_that_asks_before_it_sends_is_told_to_go_on_or_not_to() {
+fn expect_100_continue_gets_100_or_413() {
     let (_server, addr) = start(&["--max-body=3"]);
     let expect = |length: &str| {
         format!(
@@ -97,7 +97,7 @@ fn a_client_that_asks_before_it_sends_is_told_to_go_on_or_not_to() {
 }
 
 #[test]
-fn an_endless_body_is_cut_off_and_costs_no_memory() {
+fn an_endless_body_gets_413_and_takes_no_memory() {
     let (server, addr) = start(&[]);
     assert_served(addr);
     let before = server.memory();
@@ -117,7 +117,7 @@ fn an_endless_body_is_cut_off_and_costs_no_memory() {
 }
 
 #[test]
-fn an_upgrade_is_not_taken_up() {
+fn an_upgrade_is_ignored() {
     let (_server, addr) = start(&[]);
     for upgrade in ["h2c", "websocket", "TLS/1.0"] {
         let mut connection = Connection::open(addr);
@@ -129,11 +129,11 @@ fn an_upgrade_is_not_taken_up() {
 }
 
 #[test]
-fn bytes_at_random_do_no_harm() {
+fn random_bytes_do_not_harm_the_server() {
     let (server, addr) = start(&[]);
     assert_served(addr);
     let before = server.memory();
-    // A small generator of our own (Knuth's MMIX), so that a failure can be repeated.
+    // A linear congruential generator (with the constants of Knuth's MMIX), so that a failure can be repeated.
     let mut state = 42_u64;
     let mut random = move || {
         state = state
@@ -162,7 +162,7 @@ fn bytes_at_random_do_no_harm() {
     );
 }
 
-/// An HTTP/2 frame (RFC 9113, section 4.1).
+/// Encodes an HTTP/2 frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len())
         .expect("a short payload")
@@ -178,9 +178,10 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// `GET http://b/`, as HPACK has it (RFC 7541, appendices A and C).
+/// The header block of `GET http://b/`, encoded with HPACK (RFC 7541, appendices A and C).
 const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 0x01, b'b'];
 
+/// The preface of a client, with its SETTINGS.
 fn preface() -> Vec<u8> {
     [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
@@ -189,20 +190,20 @@ fn preface() -> Vec<u8> {
     .concat()
 }
 
-/// Whether the server has said GOAWAY, frame by frame.
-fn says_goaway(mut said: &[u8]) -> bool {
-    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = said {
+/// Whether there is a GOAWAY among the frames that the server has sent.
+fn has_goaway(mut frames: &[u8]) -> bool {
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = frames {
         if *kind == 7 {
             return true;
         }
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        said = rest.get(length..).unwrap_or_default();
+        frames = rest.get(length..).unwrap_or_default();
     }
     false
 }
 
 #[test]
-fn http_2_floods_end_the_connection_and_no_other() {
+fn http_2_floods_end_their_own_connection_only() {
     let (server, addr) = start(&[]);
     assert_served(addr);
     let before = server.memory();
@@ -233,9 +234,9 @@ fn http_2_floods_end_the_connection_and_no_other() {
         ("pings", pings, false),
         ("continuations", continuations, true),
     ] {
-        let said = raw(addr, &[preface(), flood].concat());
+        let received = raw(addr, &[preface(), flood].concat());
         if must_end {
-            assert!(says_goaway(&said) || said.is_empty(), "{name}");
+            assert!(has_goaway(&received) || received.is_empty(), "{name}");
         }
         assert_served(addr);
     }

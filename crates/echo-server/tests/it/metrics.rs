@@ -1,4 +1,4 @@
-//! echo-server's `/metrics`: what was asked of it, by whom it was asked too late, and what was lost.
+//! `/metrics` of `echo-server`: requests, connections, connections after SIGTERM, lost lines and a full accept queue.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -24,12 +24,12 @@ fn configured(mut command: Command) -> Command {
 
 fn start(command: &mut Command) -> (Process, SocketAddr, SocketAddr) {
     let (process, addr) = echo_server(command);
-    let admin = process.wait_for_field("admin is listening", "address");
-    (process, addr, admin.parse().expect("an address"))
+    let admin = process.wait_for_admin();
+    (process, addr, admin)
 }
 
 #[test]
-fn requests_count_by_status_and_connections_while_they_are_open() {
+fn requests_are_counted_by_status_and_open_connections_while_they_are_open() {
     let (_process, addr, admin) = start(&mut command());
     assert_eq!(value(admin, "echo_server_open_connections"), Some(0.0));
     let mut connection = Connection::open(addr);
@@ -37,7 +37,7 @@ fn requests_count_by_status_and_connections_while_they_are_open() {
         connection.send("GET / HTTP/1.1\r\nHost: backend\r\n\r\n");
         assert_eq!(connection.reply().status(), 200);
     }
-    // Refused before it comes to an answer: that is one, too.
+    // A request that is refused is counted as well.
     assert_eq!(exchange(addr, "GET / HTTP/1.1\r\n\r\n").status(), 400);
     wait_until("one connection left", PATIENCE, || {
         value(admin, "echo_server_open_connections") == Some(1.0)
@@ -64,7 +64,7 @@ fn requests_count_by_status_and_connections_while_they_are_open() {
 }
 
 #[test]
-fn connections_that_come_after_sigterm_are_told_apart() {
+fn connections_after_sigterm_are_counted_apart() {
     let (process, addr, admin) = start(command().arg("--drain-delay=30s"));
     get(addr, "/");
     process.signal(Signal::TERM);
@@ -78,12 +78,11 @@ fn connections_that_come_after_sigterm_are_told_apart() {
 }
 
 #[test]
-fn lines_of_the_access_log_that_are_lost_are_counted() {
+fn lost_lines_of_the_access_log_are_counted() {
     let mut process = Process::spawn_unread(command().env("ECHO_LISTEN", "127.0.0.1:0"));
     let addr = process.wait_for_field("server is listening", "address");
     let addr = addr.parse().expect("an address");
-    let admin = process.wait_for_field("admin is listening", "address");
-    let admin = admin.parse().expect("an address");
+    let admin = process.wait_for_admin();
     let dropped = || value(admin, "echo_server_access_log_dropped_total");
     let mut connection = Connection::open(addr);
     let long = "x".repeat(8000);
@@ -96,7 +95,7 @@ fn lines_of_the_access_log_that_are_lost_are_counted() {
         sent += 50;
         dropped() > Some(0.0)
     });
-    // Every line was either written or counted.
+    // Each line has either been written or counted as lost.
     process.read_stdout();
     let lines = || process.stdout().matches('\n').count() as f64;
     wait_until("the rest", PATIENCE, || {
@@ -109,7 +108,7 @@ fn connections_that_found_the_accept_queue_full_are_counted() {
     let Some(namespace) = Netns::new("accept-queue") else {
         return;
     };
-    // The kernel's limit on an accept queue; it is read when a socket begins to listen.
+    // The kernel's limit on accept queues, which it reads when a socket begins to listen.
     namespace.sh("sysctl -qw net.core.somaxconn=4");
     let start_inside = || start(&mut configured(namespace.command(ECHO_SERVER)));
     let (process, addr, admin) = start_inside();
@@ -126,25 +125,25 @@ fn connections_that_found_the_accept_queue_full_are_counted() {
     process.signal(Signal::CONT);
     assert!(overflows(admin) > Some(0.0));
 
-    // Whoever asks for it along with a request is told, and nobody else.
-    let told = |fields: &str| {
+    // A request that asks for the count, and has an id, gets it.
+    let header = |fields: &str| {
         let request = format!("GET / HTTP/1.1\r\nHost: echo\r\nConnection: close\r\n{fields}\r\n");
         let response = namespace.enter(|| exchange(addr, request));
         response.header("x-listen-overflows").map(str::to_owned)
     };
     let count = overflows(admin).expect("it is there");
-    let asked = told("X-Request-Id: 1\r\nX-Want-Listen-Overflows: 1\r\n");
+    let asked = header("X-Request-Id: 1\r\nX-Want-Listen-Overflows: 1\r\n");
     assert_eq!(asked, Some(count.to_string()));
-    assert_eq!(told("X-Request-Id: 1\r\n"), None);
-    assert_eq!(told("X-Want-Listen-Overflows: 1\r\n"), None);
+    assert_eq!(header("X-Request-Id: 1\r\n"), None);
+    assert_eq!(header("X-Want-Listen-Overflows: 1\r\n"), None);
 
-    // What was counted before a server started is none of its own.
+    // A server counts from its own start.
     let (_process, _, admin) = start_inside();
     assert_eq!(overflows(admin), Some(0.0));
 }
 
 #[test]
-fn without_the_counters_of_the_kernel_one_metric_is_missing_and_nothing_fails() {
+fn a_metric_is_left_out_where_the_kernel_has_no_counter() {
     let Some(namespace) = Netns::new("no-proc") else {
         return;
     };

@@ -1,4 +1,4 @@
-//! A stdout or stderr that is stuck, full or gone: lines are lost, and nothing else.
+//! A stdout or stderr that is blocked, full or closed: `echo-server` loses lines, and nothing else happens.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
@@ -13,7 +13,7 @@ use test_support::{PATIENCE, wait_until};
 
 use crate::ECHO_SERVER;
 
-/// An echo-server that cannot tell where it listens.
+/// An echo-server whose output is not collected, so that its addresses are given to it.
 struct Server {
     child: Child,
     addr: SocketAddr,
@@ -63,41 +63,43 @@ impl Drop for Server {
     }
 }
 
+/// A device that is always full.
 fn full() -> File {
     let full = File::options().write(true).open("/dev/full");
     full.expect("Linux has one")
 }
 
-/// A pipe that takes nothing more; not to be dropped.
-fn stuck() -> (PipeReader, impl Into<Stdio>) {
+/// A full pipe. It blocks while the reader is not dropped.
+fn blocked() -> (PipeReader, impl Into<Stdio>) {
     let (reader, mut writer) = pipe().expect("a pipe");
     writer.write_all(&[b'x'; 64 * 1024]).expect("its capacity");
     (reader, writer)
 }
 
-fn gone() -> impl Into<Stdio> {
+/// A pipe whose reader is gone.
+fn closed() -> impl Into<Stdio> {
     pipe().expect("a pipe").1
 }
 
 #[test]
-fn a_stderr_that_is_full_is_not_the_end() {
+fn a_full_stderr_does_not_end_the_server() {
     let server = start(&[], Stdio::null(), full());
     server.assert_serves();
     server.assert_ends_cleanly();
 }
 
 #[test]
-fn a_stderr_that_is_gone_is_not_the_end() {
-    let server = start(&["--log-level=debug"], Stdio::null(), gone());
+fn a_closed_stderr_does_not_end_the_server() {
+    let server = start(&["--log-level=debug"], Stdio::null(), closed());
     server.assert_serves();
     server.assert_ends_cleanly();
 }
 
 #[test]
-fn a_stderr_that_is_stuck_is_not_the_end() {
-    let (_reader, stderr) = stuck();
+fn a_blocked_stderr_does_not_end_the_server() {
+    let (_reader, stderr) = blocked();
     let server = start(&["--log-level=trace"], Stdio::null(), stderr);
-    // Each of them is an event of our own at this level, and more than wait for their turn.
+    // At this level each of them is logged, and there are more than the queue holds.
     for _ in 0..4000 {
         Connection::open(server.addr).send("no HTTP\r\n\r\n");
     }
@@ -106,7 +108,7 @@ fn a_stderr_that_is_stuck_is_not_the_end() {
 }
 
 #[test]
-fn a_start_that_fails_without_a_stderr_has_its_exit_code() {
+fn a_failed_start_has_its_exit_code_although_stderr_cannot_be_written() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = listener.local_addr().expect("it is bound");
     for (args, code) in [
@@ -117,8 +119,8 @@ fn a_start_that_fails_without_a_stderr_has_its_exit_code() {
         (&["-text=x", "-nosuch"], 2),
         (&[], 127),
     ] {
-        let (_reader, stuck) = stuck();
-        for stderr in [Stdio::from(full()), gone().into(), stuck.into()] {
+        let (_reader, blocked) = blocked();
+        for stderr in [Stdio::from(full()), closed().into(), blocked.into()] {
             let mut command = Command::new(ECHO_SERVER);
             let status = command.args(args).stderr(stderr).status();
             assert_eq!(status.expect("it starts").code(), Some(code), "{args:?}");
@@ -127,8 +129,8 @@ fn a_start_that_fails_without_a_stderr_has_its_exit_code() {
 }
 
 #[test]
-fn a_stdout_that_is_full_or_gone_loses_lines_and_counts_them() {
-    for stdout in [Stdio::from(full()), gone().into()] {
+fn lines_are_counted_as_lost_where_stdout_is_full_or_closed() {
+    for stdout in [Stdio::from(full()), closed().into()] {
         let server = start(&[], stdout, Stdio::null());
         server.assert_serves();
         wait_until("the lost line", PATIENCE, || server.lines_lost() == 1.0);
@@ -137,12 +139,12 @@ fn a_stdout_that_is_full_or_gone_loses_lines_and_counts_them() {
 }
 
 #[test]
-fn a_stdout_that_is_read_again_is_written_to_again() {
+fn lines_are_written_again_when_stdout_has_a_reader_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("fifo");
     let made = Command::new("mkfifo").arg(&path).status();
     assert!(made.expect("coreutils").success());
-    // Opened for both, it waits for nobody.
+    // Opened for reading and writing, so that opening does not block.
     let reader = File::options().read(true).write(true).open(&path);
     let stdout = File::options().write(true).open(&path).expect("a reader");
     drop(reader);
@@ -159,14 +161,14 @@ fn a_stdout_that_is_read_again_is_written_to_again() {
 }
 
 #[test]
-fn a_client_cannot_make_it_log_a_line_for_each_packet() {
+fn a_client_cannot_cause_a_log_line_for_each_packet() {
     let (server, addr) = echo_server(Command::new(ECHO_SERVER).args([
         "-text=x",
         "-admin-listen=off",
         "-access-log=off",
         "--drain-delay=0s",
     ]));
-    // An answer to no PING, which h2 warns of.
+    // Acknowledgements of PING that nobody sent, of which h2 warns.
     let mut frames =
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00".to_vec();
     for _ in 0..2000 {

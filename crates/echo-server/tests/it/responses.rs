@@ -1,4 +1,4 @@
-//! What echo-server answers: each row of what http-echo was observed to answer, and what is ours.
+//! The responses of `echo-server`: those that http-echo was observed to send, and those that it does not have.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
@@ -38,7 +38,7 @@ fn assert_text(reply: &Reply) {
 }
 
 #[test]
-fn every_path_and_method_gets_the_text() {
+fn requests_with_any_path_and_method_get_the_text() {
     let (_server, addr) = start(&[]);
     for request in [
         "GET / HTTP/1.1\r\nHost: b\r\n\r\n",
@@ -57,14 +57,14 @@ fn every_path_and_method_gets_the_text() {
 }
 
 #[test]
-fn connect_gets_the_text_without_the_promise_of_a_tunnel() {
+fn connect_gets_405_with_the_text() {
     let (_server, addr) = start(&[]);
     let reply = exchange(addr, "CONNECT b:1 HTTP/1.1\r\nHost: b:1\r\n\r\n");
     assert_eq!((reply.status(), reply.body.as_str()), (405, BODY));
 }
 
 #[test]
-fn head_gets_the_headers_alone_and_the_connection_stays_open() {
+fn head_gets_only_the_headers_and_the_connection_stays_open() {
     let (_server, addr) = start(&[]);
     let mut connection = Connection::open(addr);
     connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
@@ -81,13 +81,13 @@ fn head_gets_the_headers_alone_and_the_connection_stays_open() {
     };
     assert_eq!(names(&head), names(&get));
     assert_eq!(head.header("content-length"), Some("28"));
-    // Were there a body, it would be taken for the next status line.
+    // If HEAD had got a body, this would read it as a status line.
     connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
     assert_text(&connection.reply());
 }
 
 #[test]
-fn health_is_ok_whatever_the_status_asked_for() {
+fn health_is_200_whatever_status_is_configured() {
     let (_server, addr) = start(&["-status-code", "503"]);
     let reply = get(addr, "/health");
     assert_eq!(
@@ -117,7 +117,7 @@ fn a_status_without_content_has_no_body() {
 }
 
 #[test]
-fn http_1_0_is_answered_as_such_and_closed() {
+fn an_http_1_0_request_gets_an_http_1_0_response_and_a_close() {
     let (_server, addr) = start(&[]);
     let mut connection = Connection::open(addr);
     connection.send("GET / HTTP/1.0\r\n\r\n");
@@ -130,7 +130,7 @@ fn http_1_0_is_answered_as_such_and_closed() {
 }
 
 #[test]
-fn what_is_not_http_gets_400_and_the_next_client_an_answer() {
+fn invalid_http_gets_400_and_the_next_client_is_served() {
     let (_server, addr) = start(&[]);
     for request in [
         "GET / HTTP/1.1\r\n\r\n",
@@ -148,7 +148,7 @@ fn what_is_not_http_gets_400_and_the_next_client_an_answer() {
 }
 
 #[test]
-fn too_large_a_head_gets_431() {
+fn a_head_over_the_limit_gets_431() {
     let (_server, addr) = start(&[]);
     let mut connection = Connection::open(addr);
     connection.send("GET / HTTP/1.1\r\nHost: b\r\n");
@@ -162,7 +162,7 @@ fn too_large_a_head_gets_431() {
 }
 
 #[test]
-fn too_large_a_body_gets_413() {
+fn a_body_over_the_limit_gets_413() {
     let (_server, addr) = start(&["--max-body", "10"]);
     let post = |length: &str, body: &str| {
         let head = format!("POST / HTTP/1.1\r\nHost: b\r\n{length}\r\n\r\n");
@@ -180,7 +180,7 @@ fn too_large_a_body_gets_413() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_get_their_responses_in_order() {
     let (_server, addr) = start(&[]);
     let mut connection = Connection::open(addr);
     connection.send(
@@ -192,7 +192,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_client_that_wants_to_close_is_let_go() {
+fn a_request_that_asks_for_close_gets_it() {
     let (_server, addr) = start(&[]);
     let mut connection = Connection::open(addr);
     connection.send("GET / HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n");
@@ -201,8 +201,8 @@ fn a_client_that_wants_to_close_is_let_go() {
 }
 
 #[test]
-fn the_last_answer_comes_whole_however_long_it_is() {
-    // As long as an argument may be.
+fn a_long_last_response_arrives_completely() {
+    // About the longest argument that Linux allows.
     let text = "0123456789abcdef".repeat(8000);
     let (_server, addr) = echo_server(&mut command(&["-text", &text]));
     for request in [
@@ -217,7 +217,7 @@ fn the_last_answer_comes_whole_however_long_it_is() {
 }
 
 #[test]
-fn a_client_that_says_close_and_sends_more_gets_its_answer() {
+fn a_client_that_sends_more_after_connection_close_gets_its_response() {
     let (_server, addr) = start(&[]);
     let rest = "x".repeat(8000);
     for _ in 0..20 {
@@ -230,7 +230,7 @@ fn a_client_that_says_close_and_sends_more_gets_its_answer() {
 }
 
 #[test]
-fn the_text_is_not_garbled_and_its_type_is_guessed_or_given() {
+fn the_text_is_sent_unchanged_with_a_guessed_or_given_content_type() {
     for (args, content_type) in [
         (&["-text=<html>hi</html>"][..], "text/html; charset=utf-8"),
         (&["-text={\"a\": 1}"], "text/plain; charset=utf-8"),
@@ -248,7 +248,7 @@ fn the_text_is_not_garbled_and_its_type_is_guessed_or_given() {
 }
 
 #[test]
-fn the_pod_is_named_where_it_is_known() {
+fn headers_name_the_pod_where_it_is_known() {
     let (_server, addr) = start(&[]);
     let anonymous = get(addr, "/");
     for name in [
@@ -278,8 +278,8 @@ fn the_pod_is_named_where_it_is_known() {
 }
 
 #[test]
-fn a_request_with_an_id_is_told_the_address_that_the_server_saw() {
-    // All addresses, IPv6 and IPv4: there, an IPv4 client is ::ffff:127.0.0.1 to the kernel.
+fn a_request_with_an_id_gets_the_peer_address_that_the_server_sees() {
+    // On a socket for both families, the kernel shows an IPv4 client as ::ffff:127.0.0.1.
     let (_server, addr) = start(&["-listen=:0"]);
     let v4 = SocketAddr::from(([127, 0, 0, 1], addr.port()));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, addr.port()));
@@ -299,14 +299,14 @@ fn a_request_with_an_id_is_told_the_address_that_the_server_saw() {
             let reply = connection.reply();
             assert_eq!(reply.header("x-peer-address"), Some(&*local), "{request}");
         }
-        // It is for those who ask: to others, an answer is what it was.
+        // A request without an id gets the same response as before.
         connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
         assert_eq!(connection.reply().header("x-peer-address"), None);
     }
 }
 
 #[tokio::test]
-async fn http_2_has_the_peer_address_beside_the_request_id() {
+async fn the_peer_address_is_sent_over_http_2_too() {
     let (server, addr) = start(&["-access-log=json"]);
     let client = reqwest::Client::builder()
         .http2_prior_knowledge()
@@ -315,11 +315,11 @@ async fn http_2_has_the_peer_address_beside_the_request_id() {
         .build()
         .expect("a client");
     let url = format!("http://{addr}/");
-    let anonymous = client.get(&url).send().await.expect("an answer");
+    let anonymous = client.get(&url).send().await.expect("a response");
     assert!(!anonymous.headers().contains_key("x-peer-address"));
     for id in ["r-1", "r-2"] {
         let request = client.get(&url).header("x-request-id", id);
-        let reply = request.send().await.expect("an answer");
+        let reply = request.send().await.expect("a response");
         let peer = reply.headers()["x-peer-address"].to_str().expect("text");
         assert!(peer.starts_with("127.0.0.2:"), "{peer}");
         let logged = server.wait_for_stdout(&format!("\"request_id\":\"{id}\""));
@@ -329,7 +329,7 @@ async fn http_2_has_the_peer_address_beside_the_request_id() {
 }
 
 #[tokio::test]
-async fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
+async fn http_2_with_prior_knowledge_is_served_on_the_same_port() {
     let (_server, addr) = start(&[]);
     let client = reqwest::Client::builder()
         .http2_prior_knowledge()
@@ -338,13 +338,13 @@ async fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
         .expect("a client");
     let url = format!("http://{addr}/any?x=1");
     for _ in 0..3 {
-        let reply = client.get(&url).send().await.expect("an answer");
+        let reply = client.get(&url).send().await.expect("a response");
         assert_eq!(reply.version(), reqwest::Version::HTTP_2);
         assert_eq!(reply.headers()["x-app-name"], "echo-server");
         assert_eq!(reply.headers()["content-length"], "28");
         assert_eq!(reply.text().await.expect("a body"), BODY);
     }
-    let reply = client.head(&url).send().await.expect("an answer");
+    let reply = client.head(&url).send().await.expect("a response");
     assert_eq!(reply.headers()["content-length"], "28");
     assert_eq!(reply.text().await.expect("no body"), "");
     let reply = client
@@ -352,13 +352,13 @@ async fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
         .body("abc")
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(reply.status(), 200);
     assert_text(&get(addr, "/"));
 }
 
 #[test]
-fn a_client_that_has_nothing_more_to_say_is_answered() {
+fn a_client_that_shuts_down_its_sending_side_gets_its_response() {
     let (_server, addr) = start(&[]);
     for request in [
         "GET / HTTP/1.0\r\n\r\n",
@@ -374,10 +374,10 @@ fn a_client_that_has_nothing_more_to_say_is_answered() {
 }
 
 #[test]
-fn a_preface_that_comes_in_pieces_is_waited_for() {
+fn a_request_that_begins_like_the_http_2_preface_is_served_as_http_1() {
     let (_server, addr) = start(&[]);
     let mut connection = Connection::open(addr);
-    // POST begins as the preface does; the rest tells them apart.
+    // POST and the preface (PRI) begin with the same letter.
     connection.send("P");
     assert_text(&get(addr, "/"));
     connection.send("OST / HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n");
@@ -385,7 +385,7 @@ fn a_preface_that_comes_in_pieces_is_waited_for() {
 }
 
 #[test]
-fn a_head_that_never_ends_and_a_connection_without_one_are_cut_off() {
+fn incomplete_requests_and_idle_connections_are_closed_at_their_timeouts() {
     let (_server, addr) = start(&["--header-timeout=200ms", "--idle-timeout=400ms"]);
     let mut slow = Connection::open(addr);
     slow.send("GET / HTTP/1.1\r\nHost: b\r\nX-Slow: ");

@@ -1,4 +1,4 @@
-//! What RFC 9112 says must be, and refusals that arrive.
+//! Requirements of RFC 9112 on a server, and refusals that reach their client.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,6 +17,7 @@ fn start(args: &[&str]) -> (Process, SocketAddr) {
     echo_server(command.args(args))
 }
 
+/// The request gets 400, and the connection is closed.
 fn assert_refused(addr: SocketAddr, request: &str) {
     let mut connection = Connection::open(addr);
     connection.send(request);
@@ -25,7 +26,7 @@ fn assert_refused(addr: SocketAddr, request: &str) {
 }
 
 #[test]
-fn a_host_that_is_none_is_refused_in_every_version_and_not_logged() {
+fn an_invalid_host_gets_400_in_every_version_and_is_not_logged() {
     let (server, addr) = start(&[]);
     for host in [
         "x 6.6.6.6:1 -",
@@ -63,7 +64,7 @@ fn a_host_that_is_none_is_refused_in_every_version_and_not_logged() {
 }
 
 #[test]
-fn a_host_that_is_one_is_served() {
+fn a_valid_host_is_served() {
     let (_server, addr) = start(&[]);
     for host in [
         "backend:8080",
@@ -81,7 +82,7 @@ fn a_host_that_is_one_is_served() {
 }
 
 #[test]
-fn no_transfer_coding_but_one_chunked_is_taken() {
+fn transfer_codings_other_than_one_chunked_get_400() {
     let (_server, addr) = start(&[]);
     let request =
         |codings: &str| format!("POST / HTTP/1.1\r\nHost: b\r\n{codings}\r\n1\r\nx\r\n0\r\n\r\n");
@@ -108,7 +109,7 @@ fn no_transfer_coding_but_one_chunked_is_taken() {
 }
 
 #[test]
-fn each_form_of_a_target_is_for_its_method_alone() {
+fn each_form_of_a_target_is_accepted_for_its_methods_only() {
     let (_server, addr) = start(&[]);
     let request = |line: &str| format!("{line} HTTP/1.1\r\nHost: b\r\n\r\n");
     for line in [
@@ -132,7 +133,7 @@ fn each_form_of_a_target_is_for_its_method_alone() {
 }
 
 #[test]
-fn a_later_version_of_http_1_is_answered_as_1_1() {
+fn later_minor_versions_of_http_1_are_served_as_http_1_1() {
     let (_server, addr) = start(&[]);
     for version in ["1.2", "1.9"] {
         let reply = exchange(addr, format!("GET /a HTTP/{version}\r\nHost: b\r\n\r\n"));
@@ -143,22 +144,22 @@ fn a_later_version_of_http_1_is_answered_as_1_1() {
     }
 }
 
-/// Sends all of a request before it reads, as many clients do, and gives what it reads.
+/// Sends a complete request before it reads, as many clients do, and returns the beginning of the response.
 fn send_all_then_read(addr: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(addr).expect("it listens");
     stream
         .set_read_timeout(Some(PATIENCE))
         .expect("it is not zero");
-    // Cut off, it cannot send it all; what has come before is still there to read.
+    // The server may close the connection meanwhile; what it has sent before can still be read.
     let _ = stream.write_all(request);
     let mut answer = [0; 12];
     let read = stream.read_exact(&mut answer);
-    read.unwrap_or_else(|error| panic!("no answer: {error}"));
+    read.unwrap_or_else(|error| panic!("no response: {error}"));
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]
-fn a_refusal_reaches_a_client_who_sends_all_before_he_reads() {
+fn a_refusal_reaches_a_client_that_sends_everything_before_it_reads() {
     let (_server, addr) = start(&["-access-log=off"]);
     let body = "x".repeat(3_000_000);
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
@@ -203,7 +204,7 @@ fn a_refusal_reaches_a_client_who_sends_all_before_he_reads() {
 }
 
 #[test]
-fn a_body_that_comes_too_slowly_gets_a_408_even_if_more_of_it_comes() {
+fn a_slow_body_gets_408_although_more_of_it_arrives() {
     let (_server, addr) = start(&["--header-timeout=300ms"]);
     let mut stream = TcpStream::connect(addr).expect("it listens");
     stream
@@ -219,7 +220,7 @@ fn a_body_that_comes_too_slowly_gets_a_408_even_if_more_of_it_comes() {
             thread::sleep(std::time::Duration::from_millis(20));
         }
     });
-    reader.read_exact(&mut answer).expect("an answer");
+    reader.read_exact(&mut answer).expect("a response");
     assert_eq!(&answer, b"HTTP/1.1 408");
     drop(reader);
     sending.join().expect("it ends");

@@ -1,4 +1,4 @@
-//! How echo-server leaves.
+//! The graceful shutdown of `echo-server`.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -20,8 +20,7 @@ fn start(args: &[&str]) -> Server {
         .args(["-text=x", "-admin-listen=127.0.0.1:0"])
         .args(args);
     let (process, addr) = echo_server(&mut command);
-    let admin = process.wait_for_field("admin is listening", "address");
-    let admin = admin.parse().expect("an address");
+    let admin = process.wait_for_admin();
     Server {
         process,
         addr,
@@ -29,12 +28,13 @@ fn start(args: &[&str]) -> Server {
     }
 }
 
+/// Whether a response asks the client to close the connection.
 fn says_close(reply: &Reply) -> bool {
     reply.header("connection") == Some("close")
 }
 
 #[test]
-fn probes_are_green_while_it_serves() {
+fn probes_succeed_while_the_server_runs() {
     let server = start(&[]);
     assert_eq!(get(server.admin, "/livez").status(), 200);
     assert_eq!(get(server.admin, "/readyz").status(), 200);
@@ -43,7 +43,7 @@ fn probes_are_green_while_it_serves() {
 }
 
 #[test]
-fn either_signal_ends_it_with_exit_code_0() {
+fn sigterm_and_sigint_end_the_server_with_exit_code_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = start(&["--drain-delay=0s"]);
         server.process.signal(signal);
@@ -52,7 +52,7 @@ fn either_signal_ends_it_with_exit_code_0() {
 }
 
 #[test]
-fn as_a_lame_duck_it_answers_and_asks_clients_to_leave() {
+fn during_the_drain_delay_requests_are_served_and_connections_closed() {
     let server = start(&["--drain-delay=3s"]);
     let mut kept = Connection::open(server.addr);
     kept.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
@@ -72,7 +72,7 @@ fn as_a_lame_duck_it_answers_and_asks_clients_to_leave() {
 }
 
 #[test]
-fn a_request_under_way_is_finished_and_idle_connections_are_not_waited_for() {
+fn a_request_in_progress_is_finished_and_idle_connections_are_closed() {
     let server = start(&["--drain-delay=0s", "--drain-timeout=60s"]);
     let mut idle = Connection::open(server.addr);
     idle.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
@@ -80,7 +80,7 @@ fn a_request_under_way_is_finished_and_idle_connections_are_not_waited_for() {
     let mut busy = Connection::open(server.addr);
     busy.send("POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\na");
     let mut silent = Connection::open(server.addr);
-    // Answered by the same thread after the others, so by now those have been read.
+    // The server has accepted this connection after the others, and so has read those by now.
     get(server.addr, "/");
     server.process.signal(Signal::TERM);
     assert!(idle.is_closed());
@@ -92,7 +92,7 @@ fn a_request_under_way_is_finished_and_idle_connections_are_not_waited_for() {
 }
 
 #[test]
-fn a_request_that_outlives_the_drain_timeout_is_cut() {
+fn a_request_that_takes_longer_than_the_drain_timeout_is_cut_off() {
     let server = start(&["--drain-delay=0s", "--drain-timeout=100ms"]);
     let mut busy = Connection::open(server.addr);
     busy.send("POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\na");
@@ -106,7 +106,7 @@ fn a_request_that_outlives_the_drain_timeout_is_cut() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once_and_not_cleanly() {
+fn a_second_signal_ends_the_server_at_once_with_exit_code_143() {
     let server = start(&["--drain-delay=1h"]);
     server.process.signal(Signal::TERM);
     server.process.wait_for_stderr("lame duck");
@@ -115,7 +115,7 @@ fn a_second_signal_ends_it_at_once_and_not_cleanly() {
 }
 
 #[tokio::test]
-async fn http_2_clients_are_told_to_leave_and_lose_nothing() {
+async fn http_2_clients_lose_no_request_during_the_drain() {
     let server = start(&["--drain-delay=3s"]);
     let client = reqwest::Client::builder()
         .http2_prior_knowledge()
@@ -124,7 +124,7 @@ async fn http_2_clients_are_told_to_leave_and_lose_nothing() {
         .build()
         .expect("a client");
     let url = format!("http://{}/", server.addr);
-    let call = || async { client.get(&url).send().await.expect("an answer").status() };
+    let call = || async { client.get(&url).send().await.expect("a response").status() };
     assert_eq!(call().await, 200);
     server.process.signal(Signal::TERM);
     server.process.wait_for_stderr("lame duck");
@@ -135,9 +135,9 @@ async fn http_2_clients_are_told_to_leave_and_lose_nothing() {
 }
 
 #[test]
-fn clients_that_nobody_has_accepted_yet_are_served_before_the_port_is_closed() {
+fn connections_in_the_accept_queue_are_served_before_the_port_is_closed() {
     let server = start(&["--drain-delay=0s"]);
-    // While the process stands still the kernel takes connections for it.
+    // While the process is stopped, the kernel puts connections into the accept queue.
     server.process.signal(Signal::STOP);
     let mut waiting: Vec<Connection> = (0..100).map(|_| Connection::open(server.addr)).collect();
     for connection in &mut waiting {
@@ -152,7 +152,7 @@ fn clients_that_nobody_has_accepted_yet_are_served_before_the_port_is_closed() {
 }
 
 #[test]
-fn a_signal_in_the_first_moments_of_its_life_ends_it_too() {
+fn a_signal_right_after_the_start_ends_the_server() {
     for delay in 0..40 {
         let mut command = Command::new(ECHO_SERVER);
         command.args([
@@ -164,7 +164,7 @@ fn a_signal_in_the_first_moments_of_its_life_ends_it_too() {
         let process = Process::spawn(&mut command);
         std::thread::sleep(std::time::Duration::from_micros(delay * 100));
         process.signal(Signal::TERM);
-        // Before there is a handler, the signal itself ends it.
+        // Before the handler is installed, the signal itself ends the process.
         assert!(matches!(process.finish().code, None | Some(0)));
     }
 }

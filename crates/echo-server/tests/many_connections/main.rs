@@ -15,8 +15,8 @@ const ECHO_SERVER: &str = env!("CARGO_BIN_EXE_echo-server");
 /// most connections needs. One number for all tests, since they run at the same time.
 const OPEN_FILES: u64 = 20_000;
 
-/// Lets this process, and those that it starts, have so many files open, at most [`OPEN_FILES`]. `false`: it may
-/// not, and a line has been printed that says so.
+/// Raises the limit of this process, and of those that it starts, to `wanted` open files at least (at most
+/// [`OPEN_FILES`]). Where that is not permitted, prints a line that the test is skipped, and returns `false`.
 fn allow_files(wanted: u64) -> bool {
     let mut limit = getrlimit(Resource::Nofile);
     let allowed = limit.maximum.is_none_or(|maximum| maximum >= wanted);

@@ -1,5 +1,4 @@
-//! More clients than there is room for, and clients that are slow on purpose: good ones are served
-//! all the while.
+//! More clients than the limits allow, and clients that are slow on purpose: ordinary ones are served all the time.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -11,10 +10,10 @@ use test_support::tool;
 
 use crate::{ECHO_SERVER, allow_files};
 
-/// How many connections wait between two requests.
+/// Number of connections that are idle between two requests.
 const IDLE: usize = 9_500;
 
-/// Slow clients of each sort.
+/// Number of slow clients of each kind.
 const SLOW: usize = 500;
 
 fn start(args: &[&str]) -> (Process, SocketAddr) {
@@ -23,13 +22,14 @@ fn start(args: &[&str]) -> (Process, SocketAddr) {
     echo_server(command.args(args))
 }
 
+/// Sends a request, and returns the status of the response.
 fn request(connection: &mut Connection) -> u16 {
     connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
     connection.reply().status()
 }
 
 #[test]
-fn thousands_of_idle_connections_leave_room_for_good_clients() {
+fn thousands_of_idle_connections_are_kept_while_others_are_served() {
     if !allow_files(2 * IDLE as u64) {
         return;
     }
@@ -42,7 +42,7 @@ fn thousands_of_idle_connections_leave_room_for_good_clients() {
     }
     let each = (server.memory() - before) * 1024 / IDLE as u64;
     println!("{each} bytes for each idle connection");
-    // More than what it is: this is to notice a buffer that is kept, not to measure.
+    // Well above what it takes: this is to notice a buffer that is kept, not to measure.
     assert!(each < 6 * 1024, "{each} bytes for each idle connection");
     for _ in 0..200 {
         assert_eq!(get(addr, "/").status(), 200);
@@ -54,7 +54,7 @@ fn thousands_of_idle_connections_leave_room_for_good_clients() {
 }
 
 #[test]
-fn slow_clients_are_cut_off_and_good_ones_never_wait_for_them() {
+fn slow_clients_are_disconnected_and_others_do_not_wait_for_them() {
     if !allow_files(4 * SLOW as u64) {
         return;
     }
@@ -75,7 +75,7 @@ fn slow_clients_are_cut_off_and_good_ones_never_wait_for_them() {
         heads[sender].send("x");
         bodies[sender].send("x");
     }
-    // A byte now and then buys no time.
+    // Sending a byte now and then does not extend the timeout.
     for connection in &mut heads {
         assert!(connection.is_closed());
     }
@@ -87,7 +87,7 @@ fn slow_clients_are_cut_off_and_good_ones_never_wait_for_them() {
 }
 
 #[test]
-fn clients_over_the_limit_wait_their_turn_and_are_served() {
+fn clients_over_the_limit_on_connections_are_served_in_turn() {
     let (_server, addr) = start(&["--max-connections=4", "--idle-timeout=300ms"]);
     let mut holders: Vec<Connection> = (0..4).map(|_| Connection::open(addr)).collect();
     for holder in &mut holders {
@@ -102,7 +102,7 @@ fn clients_over_the_limit_wait_their_turn_and_are_served() {
     }
 }
 
-/// Starts an echo-server that may have so many files open.
+/// A command that starts an echo-server with this limit on open files.
 fn start_limited(open_files: u32, args: &str) -> Command {
     let limited =
         format!("ulimit -n {open_files}; exec {ECHO_SERVER} -text=x -access-log=off {args}");
@@ -112,7 +112,7 @@ fn start_limited(open_files: u32, args: &str) -> Command {
 }
 
 #[test]
-fn fewer_open_files_mean_fewer_connections_and_clients_are_served_all_the_same() {
+fn a_low_limit_on_open_files_lowers_the_limit_on_connections() {
     let (server, addr) = echo_server(&mut start_limited(40, "-admin-listen=off"));
     let line = server.wait_for_stderr("lowering --max-connections");
     assert!(line.contains("possible=24"), "{line}");
@@ -143,7 +143,7 @@ fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
 }
 
 #[test]
-fn too_few_open_files_for_anything_are_a_clear_error() {
+fn a_limit_on_open_files_that_leaves_no_connection_exits_1() {
     for open_files in [10, 16, 50] {
         let output = run(&mut start_limited(
             open_files,
@@ -156,10 +156,10 @@ fn too_few_open_files_for_anything_are_a_clear_error() {
 }
 
 #[test]
-fn without_file_descriptors_it_backs_off_and_says_so_once() {
+fn accepting_is_retried_and_logged_rarely_while_there_are_no_file_descriptors() {
     let (server, addr) = start(&[]);
     assert_eq!(get(addr, "/").status(), 200);
-    // Taken away while it runs, by whatever else shares a limit.
+    // Lowers the limit while the server runs.
     let few = Rlimit {
         current: Some(20),
         maximum: Some(20),
@@ -176,7 +176,7 @@ fn without_file_descriptors_it_backs_off_and_says_so_once() {
 }
 
 #[test]
-fn silent_clients_make_room_for_others() {
+fn clients_that_send_nothing_are_replaced_by_others() {
     let (_server, addr) = start(&["--max-connections=50", "--header-timeout=1h"]);
     let _silent: Vec<Connection> = (0..200).map(|_| Connection::open(addr)).collect();
     for _ in 0..20 {
@@ -185,14 +185,14 @@ fn silent_clients_make_room_for_others() {
 }
 
 #[test]
-fn who_has_waited_longest_makes_room_and_nobody_else() {
+fn only_the_connection_that_was_idle_longest_is_closed_for_another() {
     let (_server, addr) = start(&["--max-connections=10"]);
     let mut held: Vec<Connection> = (0..10).map(|_| Connection::open(addr)).collect();
     for connection in &mut held {
         assert_eq!(request(connection), 200);
         std::thread::sleep(std::time::Duration::from_millis(15));
     }
-    // The first has asked last.
+    // Now the first connection is the one with the latest request.
     assert_eq!(request(&mut held[0]), 200);
     std::thread::sleep(std::time::Duration::from_millis(15));
     let mut other = Connection::open(addr);
@@ -204,7 +204,7 @@ fn who_has_waited_longest_makes_room_and_nobody_else() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_has_the_header_timeout() {
+fn a_connection_that_sends_nothing_is_closed_at_the_header_timeout() {
     let (_server, addr) = start(&["--header-timeout=100ms", "--idle-timeout=1h"]);
     let mut kept = Connection::open(addr);
     assert_eq!(request(&mut kept), 200);
@@ -213,18 +213,18 @@ fn a_connection_that_says_nothing_has_the_header_timeout() {
 }
 
 #[test]
-fn too_many_in_the_middle_of_a_request_make_room_for_one_another() {
+fn only_a_quarter_of_the_connections_may_be_in_the_middle_of_a_request() {
     let (_server, addr) = start(&["--max-connections=400", "--header-timeout=1h"]);
     let mut idle = Connection::open(addr);
     assert_eq!(request(&mut idle), 200);
-    // A quarter of them may be.
+    // A hundred of them may be in the middle of a request.
     let mut slow: Vec<Connection> = (0..150).map(|_| Connection::open(addr)).collect();
     for (n, connection) in slow.iter_mut().enumerate() {
         connection.send(match n % 2 {
             0 => "GET / HTTP/1.1\r\nHost: b\r\nX-Slow: ",
             _ => "POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 10\r\n\r\n",
         });
-        // So that they are in this order.
+        // Makes sure that the server reads them in this order.
         get(addr, "/");
     }
     for connection in &mut slow[..45] {
@@ -238,14 +238,14 @@ fn too_many_in_the_middle_of_a_request_make_room_for_one_another() {
 }
 
 #[test]
-fn slowhttptest_keeps_no_good_client_waiting() {
+fn clients_are_served_during_the_attacks_of_slowhttptest() {
     let Some(program) = tool("slowhttptest") else {
         return;
     };
     if !allow_files(4 * SLOW as u64) {
         return;
     }
-    // Slow heads, slow bodies, slow reading.
+    // Slow heads, slow bodies, and slow reading of responses.
     for attack in ["-H", "-B", "-X"] {
         let (_server, addr) = start(&["--header-timeout=3s"]);
         let mut command = Command::new(&program);

@@ -1,4 +1,4 @@
-//! Probes are answered whatever else is held or asked at the admin port, and clients at the other.
+//! Probes are served whatever else is open or requested at the admin port, and so are clients at the main port.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -8,7 +8,7 @@ use test_support::process::{Process, echo_server};
 
 use crate::{ECHO_SERVER, allow_files};
 
-/// Four times what an admin port has open at once.
+/// Number of connections: four times the limit of an admin port.
 const MANY: usize = 4 * 64;
 
 fn start(args: &[&str]) -> (Process, SocketAddr, SocketAddr) {
@@ -17,12 +17,12 @@ fn start(args: &[&str]) -> (Process, SocketAddr, SocketAddr) {
         .args(["-text=x", "-admin-listen=127.0.0.1:0", "-access-log=off"])
         .args(args);
     let (process, addr) = echo_server(&mut command);
-    let admin = process.wait_for_field("admin is listening", "address");
-    (process, addr, admin.parse().expect("an address"))
+    let admin = process.wait_for_admin();
+    (process, addr, admin)
 }
 
-/// Opens many connections that send `first` and read nothing, and asks for a probe among them.
-fn probe_among(first: &[u8]) {
+/// Opens many connections that send `first` and read nothing, and requests probes meanwhile.
+fn assert_probes_are_served(first: &[u8]) {
     // Beside this test, others of this binary hold their own.
     if !allow_files(8 * MANY as u64) {
         return;
@@ -44,43 +44,45 @@ fn probe_among(first: &[u8]) {
 }
 
 #[test]
-fn silent_connections_keep_no_probe_from_its_answer() {
-    probe_among(b"");
+fn probes_are_served_beside_connections_that_send_nothing() {
+    assert_probes_are_served(b"");
 }
 
 #[test]
-fn half_a_head_keeps_no_probe_from_its_answer() {
-    probe_among(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Half: ");
+fn probes_are_served_beside_incomplete_heads() {
+    assert_probes_are_served(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Half: ");
 }
 
 #[test]
-fn half_a_request_line_keeps_no_probe_from_its_answer() {
-    probe_among(b"GET /liv");
+fn probes_are_served_beside_incomplete_request_lines() {
+    assert_probes_are_served(b"GET /liv");
 }
 
 #[test]
-fn half_a_body_keeps_no_probe_from_its_answer() {
-    probe_among(b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+fn probes_are_served_beside_incomplete_bodies() {
+    assert_probes_are_served(
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
 }
 
 #[test]
-fn kept_connections_keep_no_probe_from_its_answer() {
-    probe_among(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+fn probes_are_served_beside_idle_connections() {
+    assert_probes_are_served(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
 }
 
 #[test]
-fn answers_that_nobody_reads_keep_no_probe_from_its_answer() {
-    probe_among(&b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200));
+fn probes_are_served_beside_responses_that_are_not_read() {
+    assert_probes_are_served(&b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200));
 }
 
 #[test]
-fn an_admin_port_speaks_no_http_2() {
+fn the_admin_port_does_not_speak_http_2() {
     let (_server, addr, admin) = start(&[]);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     let mut connection = Connection::open(admin);
     connection.send(preface);
     assert!(connection.is_closed());
-    // Those who were told so would have had a SETTINGS frame.
+    // The main port speaks it, and has sent a SETTINGS frame.
     let mut connection = Connection::open(addr);
     connection.send(preface);
     connection.end();
@@ -89,7 +91,7 @@ fn an_admin_port_speaks_no_http_2() {
 }
 
 #[test]
-fn metrics_are_rendered_once_for_all_who_ask_at_the_same_time() {
+fn metrics_are_new_after_a_short_time() {
     let (_server, addr, admin) = start(&[]);
     let requests = |n: usize| {
         let page = get(admin, "/metrics").body;
@@ -97,7 +99,7 @@ fn metrics_are_rendered_once_for_all_who_ask_at_the_same_time() {
     };
     for n in 1..=5 {
         get(addr, "/");
-        // A page may be old, but not for long.
+        // The metrics are cached, but not for long.
         test_support::wait_until("new metrics", test_support::PATIENCE, || requests(n));
     }
     let page = || {
