@@ -11,7 +11,7 @@ use test_support::pki::free_addr;
 use test_support::process::{Output, run};
 use test_support::tool;
 
-use crate::CALLER;
+use crate::{CALLER, server};
 
 const SERVICE: &str = "backend.pod-to-pod-communication.svc.cluster.local";
 
@@ -296,18 +296,9 @@ fn json_tells_all_that_is_known_of_a_failure() {
 #[test]
 fn json_is_safe_for_a_terminal() {
     let bed = Bed::start(&["backend-1"]);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
     let body = "a\x1b[2J\u{9b}2J\u{202e}b";
-    thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let _ = stream.read(&mut [0; 4096]);
-        let _ = write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-    });
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let url = format!("http://{}/", server(head + body));
     let output = caller(&bed, &["once", "--format=json", &url]);
     assert!(
         !output
@@ -392,16 +383,11 @@ fn a_connection_is_new_for_each_call_unless_it_is_to_be_kept() {
 #[test]
 fn a_kept_connection_that_the_backend_closes_is_no_failure() {
     let bed = Bed::start(&["backend-1"]);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-            // Dropped, and so closed, although nothing in the answer says so.
-        }
-    });
+    // The connection is closed although nothing in the response says so.
+    let url = format!(
+        "http://{}/",
+        server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    );
     let calls = json(
         &bed,
         &["--keep-alive", "--count=5", "--interval=50ms", &url],
@@ -477,13 +463,7 @@ fn diagnose_shows_what_an_error_says_and_where_a_redirect_leads() {
             "HTTP 301 Moved Permanently, Location: https://elsewhere/ after ",
         ),
     ] {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
-        thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a connection");
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(reply.as_bytes());
-        });
+        let url = format!("http://{}/", server(reply));
         let output = caller(&bed, &["diagnose", &url]);
         assert!(output.stdout.contains(shown), "{}", output.stdout);
     }
@@ -599,17 +579,9 @@ fn a_password_is_never_shown() {
             assert!(!output.stderr.contains("s3"), "{}", output.stderr);
         }
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
-    thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let _ = stream.read(&mut [0; 4096]);
-        let redirect = "Location: http://u:s3cret@elsewhere/";
-        let _ = write!(
-            stream,
-            "HTTP/1.1 302 Found\r\n{redirect}\r\nContent-Length: 0\r\n\r\n"
-        );
-    });
+    let redirect = "Location: http://u:s3cret@elsewhere/";
+    let response = format!("HTTP/1.1 302 Found\r\n{redirect}\r\nContent-Length: 0\r\n\r\n");
+    let url = format!("http://{}/", server(response));
     let output = caller(&bed, &["once", &url]);
     let location = "Location: http://elsewhere/ after ";
     assert!(output.stdout.contains(location), "{}", output.stdout);

@@ -1,11 +1,9 @@
 //! caller, when called as `curl`, beside the real one: the same body and the same exit code.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
 
 use tempfile::TempDir;
 use test_support::bed::Bed;
@@ -13,7 +11,7 @@ use test_support::pki::{Pki, free_addr};
 use test_support::process::{Output, run};
 use test_support::tool;
 
-use crate::CALLER;
+use crate::{CALLER, server};
 
 /// The link that the image has.
 struct Link {
@@ -34,20 +32,6 @@ impl Link {
     fn run(&self, args: &[&str]) -> Output {
         run(Command::new(self.path()).args(args))
     }
-}
-
-/// A server that answers each request with `reply`, and closes.
-fn server(reply: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let addr = listener.local_addr().expect("it is bound");
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(reply.as_bytes());
-        }
-    });
-    addr
 }
 
 /// Both curls with these arguments and the URL print the same on stdout and exit with the same code.

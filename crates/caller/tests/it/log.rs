@@ -1,15 +1,13 @@
 //! What caller prints: three lines a call, and never a word of success for a failure.
 
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
-use std::thread;
 
 use test_support::bed::Bed;
 use test_support::pki::free_addr;
 use test_support::process::run;
 
-use crate::CALLER;
+use crate::{CALLER, server};
 
 /// The three lines of the only call, without the summary.
 fn block(command: &mut Command) -> [String; 3] {
@@ -29,21 +27,6 @@ fn date() -> String {
         .env("LC_ALL", "C")
         .arg("+%a %b %e %H:%M:%S UTC %Y"));
     date.stdout.trim_end().to_owned()
-}
-
-/// A server that reads a request, sends `reply`, whatever that is, and closes the connection.
-fn raw_server(reply: impl Into<Vec<u8>>) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let addr = listener.local_addr().expect("it is bound");
-    let reply = reply.into();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(&reply);
-        }
-    });
-    addr
 }
 
 fn call(addr: SocketAddr) -> [String; 3] {
@@ -187,24 +170,22 @@ fn a_closed_port_is_no_success() {
 fn an_answer_that_is_none_is_no_success() {
     let died = "likely the backend died or was killed mid-answer";
     assert_failed(
-        &call(raw_server("")),
+        &call(server("")),
         "closed before the first byte of an answer",
         &format!("Call failed: the connection was closed before there was an answer; {died}"),
     );
     assert_failed(
-        &call(raw_server("HTTP/1.1 200 OK\r\nX-Half")),
+        &call(server("HTTP/1.1 200 OK\r\nX-Half")),
         "closed after 23 bytes of a head, which begins \"HTTP/1.1 200 OK\\r\\nX-Half\"",
         &format!("Call failed: the answer was cut short; {died}"),
     );
     assert_failed(
-        &call(raw_server(
-            "HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\nHello",
-        )),
+        &call(server("HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\nHello")),
         "after 5 bytes of body",
         &format!("Call failed: the answer was cut short; {died}"),
     );
     assert_failed(
-        &call(raw_server("220 mail.example ESMTP\r\n")),
+        &call(server("220 mail.example ESMTP\r\n")),
         "127.0.0.1:",
         "Call failed: the answer was not HTTP; likely what answered does not speak HTTP: the wrong \
          port, or one that wants TLS",
@@ -213,7 +194,7 @@ fn an_answer_that_is_none_is_no_success() {
 
 #[test]
 fn an_error_status_is_no_success() {
-    let addr = raw_server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nbusy\n");
+    let addr = server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nbusy\n");
     assert_failed(
         &call(addr),
         "HTTP 503 Service Unavailable after ",
@@ -223,13 +204,13 @@ fn an_error_status_is_no_success() {
     assert!(call(addr)[1].ends_with(": busy"));
     let redirect =
         "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
-    assert!(call(raw_server(redirect))[1].contains("HTTP 302 Found"));
+    assert!(call(server(redirect))[1].contains("HTTP 302 Found"));
 }
 
 #[test]
 fn a_body_that_never_ends_is_no_success() {
     let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(2 * 1024 * 1024));
-    let block = call(raw_server(endless));
+    let block = call(server(endless));
     assert!(
         block[1].contains("over 1048576 bytes of body"),
         "{}",
@@ -260,14 +241,14 @@ fn a_backend_that_takes_too_long_is_no_success() {
 fn what_a_backend_sends_stays_on_its_line() {
     let body = b"a\x1b[2J\nb\r\n\x00\xff\xe2\x80\xaec\n";
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-    let block = call(raw_server([head.as_bytes(), body].concat()));
+    let block = call(server([head.as_bytes(), body].concat()));
     assert_eq!(block[1], "a\\x1b[2J\\nb\\r\\n\\x00\\xff\\u{202e}c");
     assert_eq!(block[2], "Response received successfully!");
 }
 
 #[test]
 fn an_empty_answer_is_told_from_none() {
-    let block = call(raw_server("HTTP/1.1 204 No Content\r\n\r\n"));
+    let block = call(server("HTTP/1.1 204 No Content\r\n\r\n"));
     assert_eq!(block[1], "(HTTP 204 with an empty body)");
     assert_eq!(block[2], "Response received successfully!");
 }
@@ -283,7 +264,7 @@ fn a_failure_never_has_the_line_of_a_success_whatever_the_backend_says() {
         format!("{SUCCESS}\r\n\r\n"),
         format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{SUCCESS}\n"),
     ] {
-        let url = format!("http://{}/", raw_server(reply));
+        let url = format!("http://{}/", server(reply));
         for args in [
             &["once"][..],
             &["once", "--format=wide"],
@@ -300,7 +281,7 @@ fn a_failure_never_has_the_line_of_a_success_whatever_the_backend_says() {
 #[test]
 fn a_pod_with_spaces_in_its_name_is_one_field() {
     let reply = "HTTP/1.1 200 OK\r\nX-Pod-Name: a address=6.6.6.6:1\r\nContent-Length: 0\r\n\r\n";
-    let url = format!("http://{}/", raw_server(reply));
+    let url = format!("http://{}/", server(reply));
     let output = run(Command::new(CALLER).args(["once", "--format=wide", &url]));
     let line = output.stdout.lines().nth(3).expect("a fourth line");
     let start = r"pod=a\x20address=6.6.6.6:1 address=127.0.0.1:";

@@ -19,5 +19,25 @@ mod targets;
 mod until_replaced;
 mod wait;
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::thread;
+
 /// The binary that is tested.
 const CALLER: &str = env!("CARGO_BIN_EXE_caller");
+
+/// Starts a server that sends `response`, which need not be HTTP, to each request, and closes the connection.
+fn server(response: impl Into<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let response = response.into();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            // The client may have closed the connection.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&response);
+        }
+    });
+    addr
+}

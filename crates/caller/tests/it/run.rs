@@ -1,7 +1,7 @@
 //! How caller goes on and how it ends.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -84,8 +84,7 @@ fn a_signal_lets_the_call_under_way_end() {
         &url,
     ]);
     let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("admin is listening", "address");
-    let admin = admin.parse().expect("an address");
+    let admin = caller.wait_for_admin();
     let (mut stream, _) = listener.accept().expect("a call");
     let mut request = [0; 1024];
     let n = stream.read(&mut request).expect("a request");
@@ -114,8 +113,7 @@ fn probes_are_green_while_it_calls() {
         .env("CALLER_ADMIN_LISTEN", "127.0.0.1:0")
         .arg("--log-level=info");
     let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("admin is listening", "address");
-    let admin = admin.parse().expect("an address");
+    let admin = caller.wait_for_admin();
     assert_eq!(get(admin, "/livez").status(), 200);
     assert_eq!(get(admin, "/readyz").status(), 200);
 }
@@ -177,9 +175,9 @@ fn an_admin_client_that_hangs_does_not_hold_up_calls() {
         .env("CALLER_ADMIN_LISTEN", "127.0.0.1:0")
         .args(["--log-level=info", "--interval=10ms"]);
     let caller = Process::spawn(&mut command);
-    let admin = caller.wait_for_field("admin is listening", "address");
+    let admin = caller.wait_for_admin();
     let hung: Vec<TcpStream> = (0..200)
-        .map(|_| TcpStream::connect(&admin).expect("it listens"))
+        .map(|_| TcpStream::connect(admin).expect("it listens"))
         .collect();
     let calls = || caller.stdout().matches("successfully").count();
     let before = calls();
@@ -226,8 +224,7 @@ fn a_stdout_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
         "--format=json",
     ]);
     let caller = Process::spawn_unread(&mut command);
-    let admin = caller.wait_for_field("admin is listening", "address");
-    let admin: SocketAddr = admin.parse().expect("an address");
+    let admin = caller.wait_for_admin();
     let dropped = "caller_output_dropped_total";
     wait_until("lines to be lost", PATIENCE, || {
         metric(admin, dropped) > Some(100.0)

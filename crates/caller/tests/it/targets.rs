@@ -17,7 +17,7 @@ use test_support::pki::free_addr;
 use test_support::process::{Output, Process, Signal, caller, run};
 use test_support::{PATIENCE, tool, wait_until};
 
-use crate::CALLER;
+use crate::{CALLER, server};
 
 /// A file of targets, and a cluster in which they are.
 struct Check {
@@ -410,20 +410,11 @@ fn every_target_is_called_for_the_whole_duration() {
 
 #[test]
 fn a_failure_has_the_words_of_a_success_nowhere() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let addr = listener.local_addr().expect("it is bound");
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
-            let body = "Response received successfully!";
-            let head = format!(
-                "HTTP/1.1 500 Oops\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.write_all((head + body).as_bytes());
-        }
-    });
+    let body = "Response received successfully!";
+    let length = body.len();
+    let addr = server(format!(
+        "HTTP/1.1 500 Oops\r\nContent-Length: {length}\r\n\r\n{body}"
+    ));
     let check = Check::new(&format!(
         "ok http://{addr}/\nok http://{addr}/ name=again\n"
     ));

@@ -25,6 +25,13 @@ const PATIENCE: [&str; 3] = [
     "--connect-timeout=400ms",
 ];
 
+/// A caller in this cluster that asks these name servers.
+fn caller(bed: &Bed, nameservers: String) -> Command {
+    let mut command = bed.caller(CALLER);
+    command.env("CALLER_NAMESERVER", nameservers);
+    command
+}
+
 /// What a fault is to be called.
 struct Named {
     kind: FailureKind,
@@ -120,11 +127,7 @@ fn dns_fault(
         evidence,
         likely,
     };
-    let command = || {
-        let mut command = bed.caller(CALLER);
-        command.env("CALLER_NAMESERVER", server.addr.to_string());
-        command
-    };
+    let command = || caller(&bed, server.addr.to_string());
     assert_named(command, &named, || server.set(dns::Mode::Healthy));
     assert!(server.was_asked_for("backend.pod-to-pod-communication.svc.cluster.local."));
 }
@@ -134,8 +137,7 @@ fn dns_that_is_silent_for_one_family_gives_the_addresses_of_the_other() {
     let bed = Bed::start(&["backend-1"]);
     let server = dns::Server::start();
     server.set(dns::Mode::SilentForIpv6);
-    let mut command = bed.caller(CALLER);
-    command.env("CALLER_NAMESERVER", server.addr.to_string());
+    let mut command = caller(&bed, server.addr.to_string());
     // Whatever a fault leaves to be called is a closed port.
     let url = format!("http://backend:{}/", free_addr().port());
     let output = run(command.args(["once", "--format=json", &url]).args(PATIENCE));
@@ -153,8 +155,7 @@ fn dns_that_is_odd_but_right() {
     let server = dns::Server::start();
     for mode in [Healthy, CnameToBackend, TwoHundredAddresses, LostOnce] {
         server.set(mode);
-        let mut command = bed.caller(CALLER);
-        command.env("CALLER_NAMESERVER", server.addr.to_string());
+        let mut command = caller(&bed, server.addr.to_string());
         let output = run(command.args(["once", "--dns-timeout=400ms", "--timeout=10s"]));
         assert_eq!(output.code, Some(0), "{mode:?}: {}", output.stdout);
     }
@@ -167,8 +168,7 @@ fn a_second_server_is_asked_when_the_first_does_not_know() {
     let first = dns::Server::start();
     for mode in [Silent, ServFail, Refused, Garbage] {
         first.set(mode);
-        let mut command = bed.caller(CALLER);
-        command.env("CALLER_NAMESERVER", format!("{},{}", first.addr, bed.dns));
+        let mut command = caller(&bed, format!("{},{}", first.addr, bed.dns));
         let output = run(command.args(["once", "--format=json"]).args(PATIENCE));
         assert_eq!(output.code, Some(0), "{mode:?}: {}", output.stdout);
         let asked = |server: SocketAddr| output.stdout.find(&format!("\"server\":\"{server}\""));
@@ -180,8 +180,7 @@ fn a_second_server_is_asked_when_the_first_does_not_know() {
     }
     // NXDOMAIN is an answer.
     first.set(NxDomain);
-    let mut command = bed.caller(CALLER);
-    command.env("CALLER_NAMESERVER", format!("{},{}", first.addr, bed.dns));
+    let mut command = caller(&bed, format!("{},{}", first.addr, bed.dns));
     assert_eq!(run(command.arg("once").args(PATIENCE)).code, Some(6));
 }
 
@@ -190,8 +189,7 @@ fn a_dead_dns_costs_one_timeout_and_not_one_for_each_question() {
     let bed = Bed::start(&["backend-1"]);
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = silent.local_addr().expect("it is bound");
-    let mut command = bed.caller(CALLER);
-    command.env("CALLER_NAMESERVER", format!("{addr},{addr},{addr}"));
+    let mut command = caller(&bed, format!("{addr},{addr},{addr}"));
     let output = run(command.args([
         "once",
         "--format=json",
@@ -207,11 +205,7 @@ fn a_dead_dns_costs_one_timeout_and_not_one_for_each_question() {
 fn nothing_listens_at_the_nameservers_address() {
     let bed = Bed::start(&["backend-1"]);
     let closed = free_addr();
-    let command = || {
-        let mut command = bed.caller(CALLER);
-        command.env("CALLER_NAMESERVER", closed.to_string());
-        command
-    };
+    let command = || caller(&bed, closed.to_string());
     let mut mended = None;
     let named = Named {
         kind: FailureKind::DnsUnreachable,

@@ -1,98 +1,45 @@
 //! Packets that are dropped or rejected, and routes that are missing: in a network namespace of the
 //! test's own, with nftables, so that nothing leaves this machine.
 
-use std::path::Path;
 use std::process::Command;
 
 use caller::failure::FailureKind;
 use caller::verdict;
+use test_support::netns::Netns;
 use test_support::process::{Process, run};
 use test_support::tool;
 
 use super::{Named, assert_named};
 use crate::CALLER;
 
-/// A network namespace with nothing but loopback, removed when dropped.
-struct Namespace(String);
-
-impl Namespace {
-    /// `None`: there are not the tools, or not the rights, and a line has said so.
-    fn new(test: &str) -> Option<Self> {
-        let _ = (tool("ip")?, tool("nft")?, tool("python3")?);
-        let name = format!("caller-test-{test}-{}", std::process::id());
-        let made = run(Command::new("ip").args(["netns", "add", &name]));
-        if made.code != Some(0) {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "CI can make namespaces: {}",
-                made.stderr
-            );
-            return None;
-        }
-        let namespace = Self(name);
-        namespace.succeed(&["ip", "link", "set", "lo", "up"]);
-        namespace.succeed(&["nft", "add", "table", "inet", "test"]);
-        for chain in ["input", "output"] {
-            let hook = format!("{{ type filter hook {chain} priority 0 ; }}");
-            namespace.succeed(&["nft", "add", "chain", "inet", "test", chain, &hook]);
-        }
-        Some(namespace)
-    }
-
-    /// A command inside.
-    fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.0])
-            .arg(program.as_ref());
-        command
-    }
-
-    fn succeed(&self, args: &[&str]) {
-        let output = run(self.command(args[0]).args(&args[1..]));
-        assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
-    }
-
-    /// Adds a rule to the chain of what comes in, as a policy works outside of the pod, or of what
-    /// goes out, which the sender hears of.
-    fn rule(&self, chain: &str, rule: &[&str]) {
-        self.succeed(&[&["nft", "add", "rule", "inet", "test", chain], rule].concat());
-    }
-
-    fn without_rules(&self) {
-        self.succeed(&["nft", "flush", "table", "inet", "test"]);
-    }
-
-    /// A web server that nobody here wrote.
-    fn backend(&self) -> Process {
-        self.backend_at("127.0.0.1")
-    }
-
-    fn backend_at(&self, address: &str) -> Process {
-        self.server(address, "8080")
-    }
-
-    fn server(&self, address: &str, port: &str) -> Process {
-        let mut command = self.command("python3");
-        command.args(["-u", "-m", "http.server", port, "--bind", address]);
-        let backend = Process::spawn(command.current_dir("/proc/self/net"));
-        backend.wait_for_stdout("Serving HTTP");
-        backend
-    }
-
-    fn caller(&self, url: &str) -> Command {
-        let mut command = self.command(CALLER);
-        command
-            .env("CALLER_ADMIN_LISTEN", "off")
-            .env("CALLER_URL", url);
-        command
-    }
+/// A network namespace. `None` if tools or privileges are missing: the test is to be skipped, and a line has been
+/// printed that says so.
+fn namespace(test: &str) -> Option<Netns> {
+    let _ = tool("python3")?;
+    Netns::new(test)
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = run(Command::new("ip").args(["netns", "delete", &self.0]));
-    }
+/// A web server that is not ours, in the namespace.
+fn web_server(namespace: &Netns, address: &str, port: &str) -> Process {
+    let mut command = namespace.command("python3");
+    command.args(["-u", "-m", "http.server", port, "--bind", address]);
+    let server = Process::spawn(command.current_dir("/proc/self/net"));
+    server.wait_for_stdout("Serving HTTP");
+    server
+}
+
+/// A backend at this address of the namespace.
+fn backend(namespace: &Netns, address: &str) -> Process {
+    web_server(namespace, address, "8080")
+}
+
+/// A caller in the namespace.
+fn caller(namespace: &Netns, url: &str) -> Command {
+    let mut command = namespace.command(CALLER);
+    command
+        .env("CALLER_ADMIN_LISTEN", "off")
+        .env("CALLER_URL", url);
+    command
 }
 
 /// A test for each rule that keeps packets from a backend. The last part says whether it is what a policy
@@ -124,24 +71,27 @@ policies! {
 }
 
 fn assert_policy(test: &str, chain: &str, rule: &str, named: &Named, is_blocked: bool) {
-    let Some(namespace) = Namespace::new(test) else {
+    let Some(namespace) = namespace(test) else {
         return;
     };
-    let _backend = namespace.backend();
-    namespace.rule(chain, &rule.split(' ').collect::<Vec<_>>());
-    let command = || namespace.caller("http://127.0.0.1:8080/");
+    let _backend = backend(&namespace, "127.0.0.1");
+    namespace.rule(chain, rule);
+    let command = || caller(&namespace, "http://127.0.0.1:8080/");
     let blocked = run(command().args(["once", "--connect-timeout=300ms", "--expect=blocked"]));
     assert_eq!(blocked.code == Some(0), is_blocked, "{}", blocked.stdout);
-    assert_named(command, named, || namespace.without_rules());
+    assert_named(command, named, || namespace.flush());
 }
 
 /// A policy is proved where the control, on the same host, answers; a host that is dead proves none.
 #[test]
 fn blocked_is_proved_by_a_control_that_answers() {
-    let Some(namespace) = Namespace::new("control") else {
+    let Some(namespace) = namespace("control") else {
         return;
     };
-    let (_backend, control) = (namespace.backend(), namespace.server("127.0.0.1", "8081"));
+    let (_backend, control) = (
+        backend(&namespace, "127.0.0.1"),
+        web_server(&namespace, "127.0.0.1", "8081"),
+    );
     let files = tempfile::tempdir().expect("a directory");
     let file = files.path().join("targets");
     let once = |control: &str| {
@@ -159,11 +109,7 @@ fn blocked_is_proved_by_a_control_that_answers() {
     assert!(open.stdout.contains(not), "{}", open.stdout);
 
     for rule in ["drop", "reject with icmpx type admin-prohibited"] {
-        let rule: Vec<&str> = ["tcp", "dport", "8080"]
-            .into_iter()
-            .chain(rule.split(' '))
-            .collect();
-        namespace.rule("input", &rule);
+        namespace.rule("input", &format!("tcp dport 8080 {rule}"));
         for control in [control_at, "control=tcp://127.0.0.1:8081", ""] {
             let blocked = once(control);
             assert_eq!(blocked.code, Some(0), "{}", blocked.stdout);
@@ -176,11 +122,11 @@ fn blocked_is_proved_by_a_control_that_answers() {
             let is_told = blocked.stdout.contains(answered);
             assert_eq!(is_told, control == control_at, "{}", blocked.stdout);
         }
-        namespace.without_rules();
+        namespace.flush();
     }
 
     // The policy is in force, and what would prove it is dead, whichever way.
-    namespace.rule("input", &["tcp", "dport", "8080", "drop"]);
+    namespace.rule("input", "tcp dport 8080 drop");
     let unproven = |control: &str, evidence: &str| {
         let unproven = once(control);
         assert_eq!(unproven.code, Some(1), "{}", unproven.stdout);
@@ -208,23 +154,23 @@ fn blocked_is_proved_by_a_control_that_answers() {
         control_at,
         " failed: 127.0.0.1:8081: connecting: Connection refused",
     );
-    namespace.rule("input", &["tcp", "dport", "8081", "drop"]);
+    namespace.rule("input", "tcp dport 8081 drop");
     unproven(control_at, " failed: 127.0.0.1:8081: connecting: no answer");
 }
 
 /// A name is blocked if all of its addresses are.
 #[test]
 fn a_name_with_an_address_that_can_be_reached_is_not_blocked() {
-    let Some(namespace) = Namespace::new("some-blocked") else {
+    let Some(namespace) = namespace("some-blocked") else {
         return;
     };
-    let _backend = namespace.backend_at("127.0.0.4");
+    let _backend = backend(&namespace, "127.0.0.4");
     let files = tempfile::tempdir().expect("a directory");
     let hosts = files.path().join("hosts");
     let names = "127.0.0.1 shop\n127.0.0.2 shop\n127.0.0.3 shop\n127.0.0.4 shop\n";
     std::fs::write(&hosts, names).expect("it can be written");
     let once = || {
-        let mut command = namespace.caller("http://shop:8080/");
+        let mut command = caller(&namespace, "http://shop:8080/");
         command.args([
             "once",
             "--expect=blocked",
@@ -234,18 +180,7 @@ fn a_name_with_an_address_that_can_be_reached_is_not_blocked() {
         ]);
         run(command.arg(&hosts))
     };
-    namespace.rule(
-        "input",
-        &[
-            "ip",
-            "daddr",
-            "127.0.0.1-127.0.0.3",
-            "tcp",
-            "dport",
-            "8080",
-            "drop",
-        ],
-    );
+    namespace.rule("input", "ip daddr 127.0.0.1-127.0.0.3 tcp dport 8080 drop");
     let open = once();
     assert_eq!(open.code, Some(1), "{}", open.stdout);
     assert!(
@@ -254,29 +189,25 @@ fn a_name_with_an_address_that_can_be_reached_is_not_blocked() {
         "{}",
         open.stdout
     );
-    namespace.rule(
-        "input",
-        &["ip", "daddr", "127.0.0.4", "tcp", "dport", "8080", "drop"],
-    );
+    namespace.rule("input", "ip daddr 127.0.0.4 tcp dport 8080 drop");
     let blocked = once();
     assert_eq!(blocked.code, Some(0), "{}", blocked.stdout);
     // That this pod has no address to call from is no policy.
-    let nowhere = run(namespace
-        .caller("http://[fe80::1]:8080/")
-        .args(["once", "--expect=blocked"]));
+    let nowhere =
+        run(caller(&namespace, "http://[fe80::1]:8080/").args(["once", "--expect=blocked"]));
     assert_eq!(nowhere.code, Some(7), "{}", nowhere.stdout);
 }
 
 #[test]
 fn a_reset_while_connecting_leaves_the_other_addresses_to_be_tried() {
-    let Some(namespace) = Namespace::new("next-address") else {
+    let Some(namespace) = namespace("next-address") else {
         return;
     };
-    let _backend = namespace.backend_at("127.0.0.2");
+    let _backend = backend(&namespace, "127.0.0.2");
     let reset =
         "ip daddr 127.0.0.1 tcp dport 8080 tcp flags & (syn | ack) == ack reject with tcp reset";
-    namespace.rule("input", &reset.split(' ').collect::<Vec<_>>());
-    let _listener = namespace.backend_at("127.0.0.1");
+    namespace.rule("input", reset);
+    let _listener = backend(&namespace, "127.0.0.1");
     let mut dns = namespace.command("dnsmasq");
     let Some(_) = tool("dnsmasq") else { return };
     dns.args([
@@ -294,7 +225,7 @@ fn a_reset_while_connecting_leaves_the_other_addresses_to_be_tried() {
     let dns = Process::spawn(&mut dns);
     dns.wait_for_stderr("started");
     for _ in 0..4 {
-        let mut command = namespace.caller("http://backend.:8080/");
+        let mut command = caller(&namespace, "http://backend.:8080/");
         let output = run(command.args(["once", "--nameserver=127.0.0.1"]));
         assert_eq!(output.code, Some(0), "{}", output.stdout);
     }
@@ -302,11 +233,11 @@ fn a_reset_while_connecting_leaves_the_other_addresses_to_be_tried() {
 
 #[test]
 fn a_pod_without_ipv6_has_no_address_to_call_from() {
-    let Some(namespace) = Namespace::new("no-ipv6") else {
+    let Some(namespace) = namespace("no-ipv6") else {
         return;
     };
-    namespace.succeed(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
-    let output = run(namespace.caller("http://[fd00::10]:8080/").arg("once"));
+    namespace.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+    let output = run(caller(&namespace, "http://[fd00::10]:8080/").arg("once"));
     assert_eq!(output.code, Some(7), "{}", output.stdout);
     let likely = "Call failed: the address cannot be reached; likely this pod has no IPv6 address to call from\n";
     assert!(output.stdout.ends_with(likely), "{}", output.stdout);
@@ -314,10 +245,10 @@ fn a_pod_without_ipv6_has_no_address_to_call_from() {
 
 #[test]
 fn a_pod_without_free_ports_is_short_of_them() {
-    let Some(namespace) = Namespace::new("ports") else {
+    let Some(namespace) = namespace("ports") else {
         return;
     };
-    namespace.succeed(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50000"]);
+    namespace.sh("sysctl -qw net.ipv4.ip_local_port_range='50000 50000'");
     let script = format!(
         "import socket, subprocess\n\
          l = socket.socket(); l.bind(('127.0.0.1', 8080)); l.listen()\n\
@@ -331,12 +262,11 @@ fn a_pod_without_free_ports_is_short_of_them() {
 
 #[test]
 fn an_address_that_no_route_leads_to() {
-    let Some(namespace) = Namespace::new("route") else {
+    let Some(namespace) = namespace("route") else {
         return;
     };
     // Inside there is no way to this address (RFC 5737), so no packet is ever sent.
-    let command = namespace
-        .caller("http://192.0.2.1:8080/")
+    let command = caller(&namespace, "http://192.0.2.1:8080/")
         .arg("once")
         .output();
     let output = command.expect("it runs");
@@ -354,7 +284,7 @@ fn an_address_that_no_route_leads_to() {
 
 #[test]
 fn dns_that_a_policy_drops_or_forbids() {
-    let Some(namespace) = Namespace::new("dns") else {
+    let Some(namespace) = namespace("dns") else {
         return;
     };
     for (chain, kind, evidence) in [
@@ -365,8 +295,8 @@ fn dns_that_a_policy_drops_or_forbids() {
             "unreachable (Operation not permitted",
         ),
     ] {
-        namespace.rule(chain, &["udp", "dport", "53", "drop"]);
-        let mut command = namespace.caller("http://backend:8080/");
+        namespace.rule(chain, "udp dport 53 drop");
+        let mut command = caller(&namespace, "http://backend:8080/");
         command.args([
             "once",
             "--nameserver=127.0.0.1",
@@ -382,13 +312,13 @@ fn dns_that_a_policy_drops_or_forbids() {
             verdict::usual_cause(kind)
         );
         assert!(output.stdout.contains(&verdict), "{}", output.stdout);
-        namespace.without_rules();
+        namespace.flush();
     }
 }
 
 #[test]
 fn a_socket_that_no_other_pod_can_reach_is_told_from_one_that_all_can() {
-    let Some(namespace) = Namespace::new("listening") else {
+    let Some(namespace) = namespace("listening") else {
         return;
     };
     let empty = run(namespace.command(CALLER).args(["diagnose", "--listening"]));
@@ -412,11 +342,11 @@ fn a_socket_that_no_other_pod_can_reach_is_told_from_one_that_all_can() {
 /// As `kubectl debug` puts the image into somebody else's pod: its network, its resolv.conf, its hosts file.
 #[test]
 fn in_another_pods_place_it_sees_what_that_pod_sees() {
-    let Some(namespace) = Namespace::new("debug") else {
+    let Some(namespace) = namespace("debug") else {
         return;
     };
     let Some(_) = tool("unshare") else { return };
-    let _backend = namespace.backend();
+    let _backend = backend(&namespace, "127.0.0.1");
     let files = tempfile::tempdir().expect("a directory");
     for (name, text) in [
         (
