@@ -10,6 +10,8 @@ mod check;
 mod pods;
 #[path = "manifests/readme.rs"]
 mod readme;
+#[path = "manifests/release.rs"]
+mod release;
 #[path = "manifests/render.rs"]
 mod render;
 

@@ -209,6 +209,7 @@ async fn request(args: &Args, target: Target, trust: Trust) -> Report {
         },
         timeout: args.max_time.unwrap_or(NO_TIMEOUT),
         each_address: false,
+        sample: None,
     });
     probe.round().await.only_call().await
 }

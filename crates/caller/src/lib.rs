@@ -33,6 +33,7 @@ pub mod expectation;
 pub mod expected_status;
 pub mod failure;
 pub mod listening;
+pub mod mesh;
 mod metrics;
 mod millis;
 mod page;

@@ -1,6 +1,6 @@
 //! Metrics of calls, for Prometheus.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use runtime::metrics::{register_build_info, register_tcp_counter};
 
 use crate::dns::Lookup;
 use crate::failure::FailureKind;
+use crate::mesh::node::Node;
 use crate::report::{Phase, Report};
 use crate::stats::{Names, Observer};
 use crate::target::{Scheme, Target};
@@ -35,6 +36,70 @@ pub(crate) struct Metrics {
     responses: Family<ResponseLabels, Counter>,
     last_success: Family<TargetLabel, Gauge<f64, AtomicU64>>,
     certificates: Family<TargetLabel, Gauge<f64, AtomicU64>>,
+}
+
+/// The metrics of a mesh: of the peers of one target that are called in every round.
+#[derive(Debug)]
+pub(crate) struct MeshMetrics {
+    calls: Family<NodeLabels, Counter>,
+    peers: Gauge,
+    /// How many peers this target has added to `peers`.
+    added: AtomicI64,
+    node: Arc<Node>,
+    names: Mutex<Names>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabels {
+    to_node: String,
+    result: &'static str,
+}
+
+impl MeshMetrics {
+    /// The metrics of each of these, which have a registry in common.
+    pub(crate) fn register(nodes: &[Arc<Node>], registry: &mut Registry) -> Vec<Self> {
+        let (calls, peers) = (Family::default(), Gauge::default());
+        registry.register(
+            "mesh_calls",
+            "Calls of the peers of a mesh that are called in every round, by their node (or address, until they have told it), and by result",
+            calls.clone(),
+        );
+        registry.register(
+            "mesh_peers",
+            "Other addresses that the names of the mesh have",
+            peers.clone(),
+        );
+        let metrics = nodes.iter().map(|node| Self {
+            calls: calls.clone(),
+            peers: peers.clone(),
+            added: AtomicI64::new(0),
+            node: Arc::clone(node),
+            names: Mutex::new(Names::for_one_of(nodes.len())),
+        });
+        metrics.collect()
+    }
+}
+
+impl Observer for MeshMetrics {
+    fn call(&self, report: &Report) {
+        let (Some(sampled), Some(address)) = (report.sampled, report.address) else {
+            return;
+        };
+        if sampled.is_steady {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let labels = NodeLabels {
+                to_node: names.bounded(self.node.name_of(address.ip())),
+                result: report.result(),
+            };
+            self.calls.get_or_create(&labels).inc();
+        }
+    }
+
+    fn round_ended(&self) {
+        let known = i64::try_from(self.node.known()).unwrap_or(i64::MAX);
+        let before = self.added.swap(known, Ordering::Relaxed);
+        self.peers.inc_by(known - before);
+    }
 }
 
 /// The metrics of the calls of one target.

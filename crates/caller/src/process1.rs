@@ -25,6 +25,8 @@ pub(crate) struct Process1 {
 pub(crate) struct Arguments {
     pub(crate) options: Vec<OsString>,
     pub(crate) targets: Vec<OsString>,
+    /// Whether process 1 is a caller of a mesh.
+    pub(crate) is_of_mesh: bool,
 }
 
 impl Process1 {
@@ -65,7 +67,13 @@ impl Process1 {
         if matches.subcommand().is_some() {
             return None;
         }
-        let mut arguments = Arguments::default();
+        let mut env = self.env.iter();
+        let is_of_mesh =
+            given(&matches, "sample").is_some() || env.any(|(name, _)| name == "CALLER_SAMPLE");
+        let mut arguments = Arguments {
+            is_of_mesh,
+            ..Arguments::default()
+        };
         for arg in subcommand.get_arguments() {
             let variable = arg.get_env();
             let from_env = self
@@ -152,7 +160,9 @@ mod tests {
         };
         let command = Cli::command();
         let subcommand = command.find_subcommand(subcommand).expect("it is one");
-        let Arguments { options, targets } = process.arguments(&command, subcommand)?;
+        let Arguments {
+            options, targets, ..
+        } = process.arguments(&command, subcommand)?;
         let text = options
             .into_iter()
             .chain(targets)

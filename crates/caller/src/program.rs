@@ -12,7 +12,7 @@ use anyhow::Context;
 use runtime::output::Output;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{diagnose, once, resolve, run};
+use crate::commands::{diagnose, mesh, once, resolve, run};
 use crate::curl;
 use crate::stats::{Rollout, Summary};
 use crate::target::Target;
@@ -76,6 +76,7 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Resolve(config) => until_told(resolve::run(config)).await,
         Command::Diagnose(config) => until_told(diagnose::run(config)).await,
         Command::Listening => diagnose::listening(),
+        Command::Mesh(config) => until_told(mesh::run(config)).await,
     }
 }
 

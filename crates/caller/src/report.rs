@@ -12,6 +12,7 @@ use runtime::escape::Escaped;
 use crate::dns::Lookup;
 use crate::expectation::Expectation;
 use crate::failure::{Cause, Failure, FailureKind, Hole, Stage};
+use crate::mesh::sample::Sampled;
 use crate::target::{Scheme, Target};
 
 /// One call: what was called, how long each phase took, and how it ended.
@@ -30,6 +31,8 @@ pub struct Report {
     pub request_id: String,
     /// What was connected to; for a Service that is the ClusterIP. `None`: it did not come to that.
     pub address: Option<SocketAddr>,
+    /// How and why the address was called, if it is one of a sample.
+    pub sampled: Option<Sampled>,
     /// The address and port that the call was made from, where a connection was made.
     pub local: Option<SocketAddr>,
     /// How long each phase took.
@@ -63,6 +66,8 @@ pub struct Response {
     pub status: StatusCode,
     /// `X-Pod-Name`, where the backend says it.
     pub pod: Option<String>,
+    /// `X-Node-Name`, where the backend says it.
+    pub node: Option<String>,
     /// `X-Peer-Address`: who the backend took the caller for.
     pub peer_address: Option<SocketAddr>,
     /// `X-Listen-Overflows`: attempts to connect that the backend's full accept queue has dropped since it

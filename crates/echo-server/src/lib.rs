@@ -14,6 +14,7 @@ mod sniff;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
@@ -210,6 +211,13 @@ pub fn bind(config: Config) -> Result<EchoServer, BindError> {
         readiness,
         access_log,
     })
+}
+
+/// The socket on which the server listens for requests.
+impl AsFd for EchoServer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.server.as_fd()
+    }
 }
 
 impl EchoServer {

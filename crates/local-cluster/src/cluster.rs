@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -155,13 +155,7 @@ impl Cluster {
         endpoints.set(addresses?);
 
         let files = tempfile::tempdir().context("cannot make a directory for resolv.conf")?;
-        let resolv_conf = files.path().join("resolv.conf");
-        let text = format!("nameserver {}\n{SEARCH}", dns_addr.ip());
-        std::fs::write(&resolv_conf, text).context("cannot write the pods' resolv.conf")?;
-        let source = ConfSource {
-            path: resolv_conf,
-            nameservers: vec![dns_addr],
-        };
+        let source = write_resolv_conf(files.path(), dns_addr)?;
         let output = Output::stdout();
         let frontends = (1..=REPLICAS)
             .map(|n| {
@@ -289,7 +283,7 @@ impl fmt::Display for Cluster {
 }
 
 /// This program, as a shell that stands in the same folder would start it.
-fn program() -> String {
+pub fn program() -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "local-cluster".into());
     let here = std::env::current_dir().unwrap_or_default();
     program
@@ -314,12 +308,25 @@ fn faulty_backend(
     drain: Drain,
     faults: Faults,
 ) -> anyhow::Result<EchoServer> {
-    let server = echo_server::bind(echo_server::Config {
+    let mut config = echo_config(listen, drain);
+    config.admin = AdminListen::At(any_port());
+    config.pod = Pod {
+        name: Some(HeaderValue::from_str(name)?),
+        node: None,
+        namespace: Some(HeaderValue::from_static(NAMESPACE)),
+    };
+    config.faults = faults;
+    Ok(echo_server::bind(config)?)
+}
+
+/// An echo-server without an admin port, that does not say which pod it is.
+pub(crate) fn echo_config(listen: ListenAddr, drain: Drain) -> echo_server::Config {
+    echo_server::Config {
         text: b"Hello from Backend Service!".to_vec(),
         listen,
         status: StatusCode::OK,
         content_type: None,
-        admin: AdminListen::At(any_port()),
+        admin: AdminListen::Off,
         access_log: AccessLogFormat::Off,
         limits: Limits {
             header_timeout: Duration::from_secs(10),
@@ -328,14 +335,23 @@ fn faulty_backend(
             max_body: 1024 * 1024,
         },
         drain,
-        pod: Pod {
-            name: Some(HeaderValue::from_str(name)?),
-            node: None,
-            namespace: Some(HeaderValue::from_static(NAMESPACE)),
-        },
-        faults,
-    })?;
-    Ok(server)
+        pod: Pod::default(),
+        faults: Faults::default(),
+    }
+}
+
+/// Writes what the kubelet writes into each pod, and says how to read it.
+pub(crate) fn write_resolv_conf(
+    folder: &Path,
+    nameserver: SocketAddr,
+) -> anyhow::Result<ConfSource> {
+    let path = folder.join("resolv.conf");
+    let text = format!("nameserver {}\n{SEARCH}", nameserver.ip());
+    std::fs::write(&path, text).context("cannot write the pods' resolv.conf")?;
+    Ok(ConfSource {
+        path,
+        nameservers: vec![nameserver],
+    })
 }
 
 fn frontend(
@@ -353,10 +369,21 @@ fn frontend(
         faults: _,
         without: _,
     } = config;
-    let config = run::Config {
+    let mut config = caller_config(&format!("http://backend:{port}/"), source)?;
+    config.schedule.interval = interval;
+    config.schedule.count = count.map(NonZeroU64::get);
+    config.format = format;
+    config.admin = Some(run::Admin::Given(admin));
+    config.name = Some(name.to_owned());
+    Ok(run::bind(config, lines)?)
+}
+
+/// A caller with the settings that it has by default, but for an admin port, which it has not.
+pub(crate) fn caller_config(target: &str, source: &ConfSource) -> anyhow::Result<run::Config> {
+    Ok(run::Config {
         probes: vec![ProbeConfig {
             check: Check {
-                target: format!("http://backend:{port}/").parse()?,
+                target: target.parse()?,
                 expectation: Expectation::Ok,
                 control: None,
             },
@@ -378,20 +405,21 @@ fn frontend(
             },
             timeout: Duration::from_secs(5),
             each_address: false,
+            sample: None,
         }],
         schedule: run::Schedule {
-            interval,
+            interval: Duration::from_secs(10),
             wait: Duration::ZERO,
-            count: count.map(NonZeroU64::get),
+            count: None,
             duration: None,
         },
         until_replaced: false,
-        format,
-        admin: Some(run::Admin::Given(admin)),
+        format: Format::default(),
+        admin: None,
         admin_hosts: Vec::new(),
-        name: Some(name.to_owned()),
-    };
-    Ok(run::bind(config, lines)?)
+        rows_port: caller::mesh::collect::DEFAULT_PORT,
+        name: None,
+    })
 }
 
 /// A free port of 127.0.0.1.
@@ -402,7 +430,7 @@ pub fn any_port() -> ListenAddr {
     }
 }
 
-async fn until_set(mut flag: watch::Receiver<bool>) {
+pub(crate) async fn until_set(mut flag: watch::Receiver<bool>) {
     // An error means that nobody is left to set it: then, too, it is time to go.
     let _ = flag.wait_for(|set| *set).await;
 }

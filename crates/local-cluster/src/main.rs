@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use caller::views;
 use caller::views::Format;
 use clap::Parser;
 use echo_server::Faults;
 use http::StatusCode;
-use local_cluster::cluster::{Cluster, Config, Without};
+use local_cluster::cluster::{Cluster, Config, Without, program};
+use local_cluster::mesh::{self, Break, MAX_NODES, Mesh};
 use runtime::log::LevelFilter;
 
 /// Runs the demo on this machine alone: cluster DNS, the backend Service, two backends, two callers.
@@ -58,6 +60,22 @@ struct Args {
     #[arg(long, value_name = "PART")]
     without: Option<Without>,
 
+    /// Run a mesh of this many nodes in place of the demo: an echo-server and a caller on each, at addresses of their
+    /// own in 127.0.0.0/8. Says how the mesh is whenever that changes, and where its page is (Linux)
+    #[arg(long, value_name = "N", conflicts_with_all = ["count", "format", "fault_percent", "without"],
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NODES)))]
+    nodes: Option<u16>,
+
+    /// Break a node of the mesh, so that packets to it are dropped (NODE:in), or packets from it (NODE:out), or both;
+    /// may be given several times
+    #[arg(long = "break", value_name = "NODE[:in|out]", requires = "nodes")]
+    breaks: Vec<Break>,
+
+    /// How many of the others each node of the mesh calls in every round
+    #[arg(long, default_value = "10", value_name = "K", requires = "nodes",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    sample: u16,
+
     /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off
     #[arg(long, default_value = "warn", value_name = "LEVEL")]
     log_level: LevelFilter,
@@ -93,9 +111,22 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         fault_status,
         fault_delay,
         without,
+        nodes,
+        breaks,
+        sample,
         log_level: _,
     } = args;
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
+    if let Some(nodes) = nodes {
+        let mesh = Mesh::bind(mesh::Config {
+            nodes,
+            sample,
+            interval,
+            breaks,
+        });
+        run_mesh(mesh.await?, shutdown).await?;
+        return Ok(true);
+    }
     let cluster = Cluster::bind(Config {
         interval,
         count,
@@ -112,4 +143,23 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     println!();
     let none_failed = cluster.run(shutdown).await?;
     Ok(none_failed || count.is_none())
+}
+
+/// Says where the mesh is, runs it, and says how it is whenever that changes.
+async fn run_mesh(
+    mesh: Mesh,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let (dns, target) = (mesh.dns_addr(), mesh.target());
+    println!("cluster DNS  {dns} (udp and tcp)");
+    println!("nodes        {} at {}", mesh::NAME, target.port);
+    println!("mesh, page at http://{}/mesh", mesh.page());
+    println!(
+        "try          {} caller mesh --resolv-conf {} --nameserver {dns} --rows-port {} {target}",
+        program(),
+        mesh.resolv_conf().display(),
+        mesh.page().port(),
+    );
+    let changed = |report: &_| print!("\n{}", views::mesh::text(report));
+    mesh.run(shutdown, Some(changed)).await
 }

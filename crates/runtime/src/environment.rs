@@ -61,9 +61,14 @@ fn with_variables(command: Command) -> Command {
             let Some(text) = variable.as_deref().and_then(OsStr::to_str) else {
                 return arg;
             };
-            let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-            match value(text) {
-                Some(value) if is_list(&arg) => {
+            let switched = match arg.get_action() {
+                ArgAction::SetTrue => value(text).and_then(switch),
+                _ => None,
+            };
+            match (value(text), switched) {
+                (Some(_), Some(true)) => arg.env(None::<&str>).default_value("true"),
+                (Some(_), Some(false)) | (None, _) => arg.env(None::<&str>),
+                (Some(value), None) if is_list(&arg) => {
                     let values = value.split_whitespace();
                     let values = values.map(|value| &*value.to_owned().leak());
                     let values: Vec<&'static str> = values.collect();
@@ -71,19 +76,14 @@ fn with_variables(command: Command) -> Command {
                         .default_values(values)
                         .hide_default_value(true)
                 }
-                Some(value) if is_switch && let Some(on) = switch(value) => match on {
-                    true => arg.env(None::<&str>).default_value("true"),
-                    false => arg.env(None::<&str>),
-                },
-                Some(same) if same == text => arg,
+                (Some(same), None) if same == text => arg,
                 // clap reads variables itself, and as they are; so this one becomes the default.
-                Some(value) => {
+                (Some(value), None) => {
                     let value: &'static str = value.to_owned().leak();
                     arg.env(None::<&str>)
                         .default_value(value)
                         .hide_default_value(true)
                 }
-                None => arg.env(None::<&str>),
             }
         })
         .mut_subcommands(with_variables)

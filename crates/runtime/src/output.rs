@@ -93,7 +93,8 @@ impl Output {
         Self::start("stderr", io::stderr())
     }
 
-    fn start(name: &'static str, out: impl AsFd + Send + 'static) -> Self {
+    /// Starts a thread that writes to a file. `name` is the name of the thread, and of the output in log events.
+    pub fn start(name: &'static str, out: impl AsFd + Send + 'static) -> Self {
         let queue = Arc::new(Queue {
             name,
             state: Mutex::new(State {

@@ -1,6 +1,7 @@
 //! The flags of each command.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
@@ -13,10 +14,12 @@ use runtime::log::LevelFilter;
 
 use super::values::{Header, NameServer, parse_target};
 use crate::commands::run::{Admin, Schedule};
-use crate::commands::{resolve, run};
+use crate::commands::{mesh, resolve, run};
 use crate::dns::{ConfSource, Families, Host, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
+use crate::mesh::collect::{self, Collector};
+use crate::mesh::node::SampleConfig;
 use crate::probe::{HttpConfig, Keep, ProbeConfig};
 use crate::target::Target;
 use crate::targets::{self, Check};
@@ -30,6 +33,7 @@ pub(super) enum CommandArgs {
     Once(OnceArgs),
     Resolve(ResolveArgs),
     Diagnose(DiagnoseArgs),
+    Mesh(MeshArgs),
 }
 #[derive(Debug, Parser)]
 #[command(args_override_self = true)]
@@ -70,6 +74,16 @@ pub(super) struct RunArgs {
     /// Call every address that the name resolves to, as for a headless Service
     #[arg(long, env = "CALLER_EACH_ADDRESS")]
     pub(super) each_address: bool,
+
+    /// Of the addresses that each name resolves to, call K that stay the same from round to round, and one more in
+    /// turn, with a large request: a mesh, if each node has such a caller behind that name. Serves /mesh and
+    /// /mesh.json beside the live page. POD_IP and NODE_NAME say which address and which node this one is
+    #[arg(long, env = "CALLER_SAMPLE", value_name = "K",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(super) sample: Option<u16>,
+
+    #[command(flatten)]
+    pub(super) rows: RowsArgs,
 
     /// Use a connection for several calls. Without this each call has its own, so that a Service
     /// balances every call
@@ -183,12 +197,54 @@ pub(super) struct DiagnoseArgs {
         default_value = "text",
         value_name = "FORMAT"
     )]
-    pub(super) format: DiagnoseFormat,
+    pub(super) format: ReportFormat,
 }
 
-/// How a diagnosis is written.
+/// Collects what the callers of a mesh know, and says in one sentence how it is: which node is not reached, which
+/// reaches nobody, which groups or pairs do not reach each other, what is slow, whose row is missing. Then it draws who
+/// reaches whom, in how many milliseconds.
+///
+/// A mesh is a caller with --sample on every node, all of them behind one headless name (or several names, as one
+/// for each zone, because a DNS message holds some 4,000 addresses). Without a target it is that of process 1 of
+/// this pod, if that is such a caller.
+///
+/// The exit code is 0 where all is well, 1 where it is not, and 3 where there is no row at all.
+#[derive(Debug, Parser)]
+#[command(args_override_self = true, verbatim_doc_comment)]
+pub(super) struct MeshArgs {
+    /// What the callers of the mesh call
+    #[arg(env = "CALLER_URL", default_value = "http://mesh:8080/", value_parser = parse_target,
+          value_name = "TARGET")]
+    pub(super) url: Vec<Target>,
+
+    #[command(flatten)]
+    pub(super) rows: RowsArgs,
+
+    /// text or json (an object, which the page at /mesh is drawn from)
+    // Not the loop's flag of that name, which it would take over from process 1.
+    #[arg(
+        id = "mesh_format",
+        long = "format",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub(super) format: ReportFormat,
+
+    #[command(flatten)]
+    pub(super) resolver: ResolverArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RowsArgs {
+    /// The port at which the callers of a mesh serve what they know (their --admin-listen)
+    #[arg(long, env = "CALLER_ROWS_PORT", default_value_t = collect::DEFAULT_PORT, value_name = "PORT",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) rows_port: u16,
+}
+
+/// How a diagnosis or a mesh is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum DiagnoseFormat {
+pub(super) enum ReportFormat {
     Text,
     Json,
 }
@@ -272,11 +328,13 @@ pub(super) struct Given {
 impl Given {
     /// `None` for a command that has no targets.
     pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
-        matches.try_contains_id("targets").ok()?;
-        let is_given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let is_given = |id| {
+            matches.try_contains_id(id).ok()?;
+            Some(matches.value_source(id) == Some(ValueSource::CommandLine))
+        };
         Some(Self {
-            url: is_given("url"),
-            file: is_given("targets"),
+            url: is_given("url")?,
+            file: is_given("targets").unwrap_or_default(),
         })
     }
 }
@@ -459,8 +517,51 @@ impl CallArgs {
             trust: trust.clone(),
             timeout,
             each_address,
+            sample: None,
         };
         Ok(checks.into_iter().map(probe).collect())
+    }
+}
+
+/// What the downward API says of this pod, for a caller of a mesh.
+fn sample_config(count: usize) -> Result<SampleConfig, String> {
+    let variable = |name| std::env::var(name).ok();
+    let given =
+        |name| variable(name).and_then(|value| Some(environment::value(&value)?.to_owned()));
+    let own = given("POD_IP").map(|ip| {
+        let parsed = ip.parse();
+        parsed.map_err(|_| format!("POD_IP: {ip:?} is not an IP address"))
+    });
+    Ok(SampleConfig {
+        count,
+        own: own.transpose()?,
+        node: given("NODE_NAME"),
+    })
+}
+
+/// The pod that this is, where the downward API says so.
+fn pod_name() -> Option<String> {
+    std::env::var("POD_NAME").ok()
+}
+
+impl MeshArgs {
+    /// Where the rows of the mesh are, and how to show them.
+    pub(super) fn into_config(self) -> mesh::Config {
+        let Self {
+            url,
+            rows: RowsArgs { rows_port },
+            format,
+            resolver,
+        } = self;
+        mesh::Config {
+            collector: Collector {
+                targets: url.into_iter().map(Arc::new).collect(),
+                resolver: resolver.into(),
+                port: rows_port,
+            },
+            json: format == ReportFormat::Json,
+            name: pod_name(),
+        }
     }
 }
 
@@ -501,12 +602,20 @@ impl RunArgs {
             until_replaced,
             format,
             each_address,
+            sample,
+            rows: RowsArgs { rows_port },
             keep_alive,
             admin_listen,
             admin_host,
             log_level: _,
         } = self;
-        let probes = call.into_probes(Expectation::Ok, each_address, keep_alive)?;
+        let mut probes = call.into_probes(Expectation::Ok, each_address, keep_alive)?;
+        if let Some(count) = sample {
+            let config = sample_config(count.into())?;
+            for probe in &mut probes {
+                probe.sample = Some(config.clone());
+            }
+        }
         if until_replaced && probes.len() > 1 {
             return Err("--until-replaced takes one target".to_owned());
         }
@@ -525,7 +634,8 @@ impl RunArgs {
                 None => Some(Admin::Default),
             },
             admin_hosts: admin_host,
-            name: std::env::var("POD_NAME").ok(),
+            rows_port,
+            name: pod_name(),
         })
     }
 }

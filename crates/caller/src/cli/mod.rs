@@ -12,11 +12,11 @@ use runtime::environment;
 use runtime::log::LevelFilter;
 
 use self::args::{
-    CallArgs, CommandArgs, DiagnoseArgs, DiagnoseFormat, Given, OnceArgs, ResolveArgs,
-    ResolverArgs, RunArgs,
+    CallArgs, CommandArgs, DiagnoseArgs, Given, OnceArgs, ReportFormat, ResolveArgs, ResolverArgs,
+    RunArgs,
 };
 pub(crate) use self::values::Header;
-use crate::commands::{diagnose, once, resolve, run};
+use crate::commands::{diagnose, mesh, once, resolve, run};
 use crate::dns::Resolver;
 use crate::expectation::Expectation;
 use crate::process1::{Arguments, Process1};
@@ -65,17 +65,21 @@ pub enum Command {
     Diagnose(diagnose::Config),
     /// Show what this pod listens at.
     Listening,
+    /// Collect the rows of a mesh.
+    Mesh(mesh::Config),
 }
 
 impl Command {
     /// What a subcommand that calls is to call.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        let probes = match self {
+        let (probes, collected): (&[_], &[_]) = match self {
             Self::Once(once::Config { probes, .. })
-            | Self::Diagnose(diagnose::Config { probes, .. }) => probes.as_slice(),
-            Self::Run(_) | Self::Resolve(_) | Self::Listening => &[],
+            | Self::Diagnose(diagnose::Config { probes, .. }) => (probes, &[]),
+            Self::Mesh(mesh::Config { collector, .. }) => (&[], &collector.targets),
+            Self::Run(_) | Self::Resolve(_) | Self::Listening => (&[], &[]),
         };
-        probes.iter().map(|probe| &probe.check.target)
+        let called = probes.iter().map(|probe| &probe.check.target);
+        called.chain(collected.iter().map(|target| &**target))
     }
 }
 
@@ -98,8 +102,8 @@ impl Cli {
         };
         let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
         cli.follows_process_1 = follows;
-        if let Some(given) = given {
-            cli.call().keep_given(given);
+        if let (Some(given), Some(call)) = (given, cli.call()) {
+            call.keep_given(given);
         }
         if cli.command.is_none()
             && let Err(message) = cli.run.check()
@@ -111,11 +115,12 @@ impl Cli {
     }
 
     /// The targets, and the options, of what is called.
-    fn call(&mut self) -> &mut CallArgs {
+    fn call(&mut self) -> Option<&mut CallArgs> {
         match &mut self.command {
-            Some(CommandArgs::Once(args)) => &mut args.call,
-            Some(CommandArgs::Diagnose(args)) => &mut args.call,
-            Some(CommandArgs::Resolve(_)) | None => &mut self.run.call,
+            Some(CommandArgs::Once(args)) => Some(&mut args.call),
+            Some(CommandArgs::Diagnose(args)) => Some(&mut args.call),
+            Some(CommandArgs::Resolve(_) | CommandArgs::Mesh(_)) => None,
+            None => Some(&mut self.run.call),
         }
     }
 
@@ -169,8 +174,9 @@ impl Cli {
             })) => Command::Diagnose(diagnose::Config {
                 probes: call.into_probes(Expectation::Ok, true, false)?,
                 path: !no_path,
-                json: format == DiagnoseFormat::Json,
+                json: format == ReportFormat::Json,
             }),
+            Some(CommandArgs::Mesh(args)) => Command::Mesh(args.into_config()),
         })
     }
 }
@@ -202,7 +208,14 @@ fn following_process_1(
         return None;
     }
     let subcommand = command.find_subcommand(name)?;
-    let Arguments { options, targets } = Process1::read()?.arguments(command, subcommand)?;
+    let Arguments {
+        options,
+        targets,
+        is_of_mesh,
+    } = Process1::read()?.arguments(command, subcommand)?;
+    if name == "mesh" && !is_of_mesh {
+        return None;
+    }
     let at = args.iter().position(|arg| *arg == *name)? + 1;
     let before = args[..at].iter().cloned();
     let after = args[at..].iter().cloned();

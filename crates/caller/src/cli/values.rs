@@ -58,7 +58,7 @@ impl FromStr for Header {
 }
 
 /// The names of the subcommands. To ask clap for them builds the whole command once more for each target.
-pub(super) const SUBCOMMANDS: [&str; 3] = ["once", "resolve", "diagnose"];
+pub(super) const SUBCOMMANDS: [&str; 4] = ["once", "resolve", "diagnose", "mesh"];
 
 /// A subcommand that comes after a flag, or is misspelt, is taken for a target; it is hardly meant so.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {

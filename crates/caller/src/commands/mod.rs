@@ -1,6 +1,7 @@
 //! What the program does: a file for the loop, and one for each subcommand.
 
 pub mod diagnose;
+pub mod mesh;
 pub mod once;
 pub mod resolve;
 pub mod run;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,9 @@ use tracing::info;
 
 use super::ticker::Ticker;
 use super::wait::{EndedRound, wait};
-use crate::metrics::{Metrics, TargetMetrics};
-use crate::page::{Page, Routes};
+use crate::mesh::node::Node;
+use crate::metrics::{MeshMetrics, Metrics, TargetMetrics};
+use crate::page::{MeshPage, Page, Routes};
 use crate::probe::{Probe, ProbeConfig};
 use crate::report::Report;
 use crate::stats::{Observer, Stats, Summary};
@@ -39,6 +41,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Other host names that the page answers to, beside those that are this pod's in any case.
     pub admin_hosts: Vec<String>,
+    /// The port at which the callers of a mesh serve their rows, for the page of the mesh.
+    pub rows_port: u16,
     /// The pod that this is, for the page.
     pub name: Option<String>,
 }
@@ -100,6 +104,9 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
             Err(error) => return Err(error),
         },
     };
+    let interval = config.schedule.interval;
+    let probes: Vec<Probe> = config.probes.iter().cloned().map(Probe::new).collect();
+    let mesh = mesh_page(&probes, &config);
     // In its search list a pod finds the zone of its cluster. All targets are resolved alike.
     let resolver = config.probes.first().map(|probe| &probe.resolver);
     let conf = resolver.and_then(|resolver| resolver.source.read().ok());
@@ -107,7 +114,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
         .iter()
         .flat_map(|conf| conf.search.iter().map(String::as_str));
     let hosts = Hosts::new(config.admin_hosts, search);
-    let (metrics, registry) = Metrics::new(lines.dropped());
+    let (metrics, mut registry) = Metrics::new(lines.dropped());
     let targets = config.probes.len();
     let printer = Printer {
         format: config.format,
@@ -115,27 +122,28 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
         lines,
     };
     let changed = Arc::new(watch::Sender::new(()));
-    let calling = |probe: ProbeConfig| {
-        let probe = Probe::new(probe);
+    let nodes: Vec<Arc<Node>> = probes.iter().filter_map(Probe::node).cloned().collect();
+    let mut mesh_metrics = match nodes.is_empty() {
+        true => Vec::new(),
+        false => MeshMetrics::register(&nodes, &mut registry),
+    }
+    .into_iter();
+    let calling = |probe: Probe| {
         let check = (Arc::clone(probe.target()), probe.expectation());
         let changed = Arc::clone(&changed);
         Calling {
             metrics: metrics.of(probe.target(), targets),
+            mesh: probe.node().cloned().zip(mesh_metrics.next()),
             stats: Arc::new(Stats::new(check, targets, config.until_replaced, changed)),
             probe,
             printer: printer.clone(),
         }
     };
-    let calling: Vec<Calling> = config.probes.into_iter().map(calling).collect();
+    let calling: Vec<Calling> = probes.into_iter().map(calling).collect();
     let stats = calling.iter().map(|calling| Arc::clone(&calling.stats));
-    let page = Page::new(
-        config.name,
-        config.schedule.interval,
-        stats.collect(),
-        Arc::clone(&changed),
-    );
+    let page = Page::new(config.name, interval, stats.collect(), Arc::clone(&changed));
     let admin = admin::Admin::new(readiness.clone(), registry);
-    let routes = Routes::new(Arc::new(page), admin, hosts);
+    let routes = Routes::new(Arc::new(page), mesh, admin, hosts);
     let admin = listener.and_then(|listener| {
         let server = admin::server(listener, routes);
         let address = server.local_addr().ok()?;
@@ -150,6 +158,27 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     })
 }
 
+/// What the pages of the mesh need, if targets are sampled.
+fn mesh_page(probes: &[Probe], config: &Config) -> Option<MeshPage> {
+    let sampled = probes.iter().filter_map(|probe| {
+        let node = probe.node()?;
+        Some((Arc::clone(probe.target()), Arc::clone(node)))
+    });
+    let sampled: Vec<_> = sampled.collect();
+    // All targets are resolved alike.
+    let resolver = config.probes.first()?.resolver.clone();
+    (!sampled.is_empty()).then(|| {
+        let name = config.name.clone();
+        MeshPage::new(
+            sampled,
+            resolver,
+            config.rows_port,
+            config.schedule.interval,
+            name,
+        )
+    })
+}
+
 impl Config {
     /// Whether the run ends by itself.
     pub fn has_end(&self) -> bool {
@@ -161,6 +190,11 @@ impl Config {
 }
 
 impl Caller {
+    /// The socket that listens for them.
+    pub fn admin_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.admin.as_ref().map(|(server, _)| server.as_fd())
+    }
+
     /// The address of the page, the probes and the metrics.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)
@@ -217,6 +251,8 @@ struct Calling {
     probe: Probe,
     stats: Arc<Stats>,
     metrics: TargetMetrics,
+    /// What is known of the peers, and its metrics, if the target is sampled.
+    mesh: Option<(Arc<Node>, MeshMetrics)>,
     printer: Printer,
 }
 
@@ -275,8 +311,12 @@ impl Calling {
         }
     }
 
-    fn observers(&self) -> [&dyn Observer; 3] {
-        [&self.metrics, &*self.stats, &self.printer]
+    fn observers(&self) -> impl Iterator<Item = &dyn Observer> {
+        let usual: [&dyn Observer; 3] = [&self.metrics, &*self.stats, &self.printer];
+        // The node first: the metrics have the name from it that the peer has just told.
+        let mesh = self.mesh.iter();
+        let mesh = mesh.flat_map(|(node, metrics)| [&**node as &dyn Observer, metrics]);
+        mesh.chain(usual)
     }
 
     /// Tells of a round that has ended. Gives the number of its calls.
@@ -302,8 +342,18 @@ impl Calling {
             }
         }
         let mut calls = 0;
-        while let Some(report) = round.calls.next().await {
+        while let Some(mut report) = round.calls.next().await {
             self.printer.lines.room().await;
+            if let Some((node, _)) = &self.mesh {
+                node.explain(&mut report);
+                if node.is_to_be_measured(&report) {
+                    tokio::spawn(measure(
+                        self.probe.clone(),
+                        Arc::clone(node),
+                        report.clone(),
+                    ));
+                }
+            }
             for observer in self.observers() {
                 observer.call(&report);
             }
@@ -313,6 +363,16 @@ impl Calling {
             observer.round_ended();
         }
         calls
+    }
+}
+
+/// Finds out what is too large for the path to a peer, after a large call of it has failed. Paths are measured one
+/// after another.
+async fn measure(probe: Probe, node: Arc<Node>, report: Report) {
+    let measuring = node.measuring();
+    let _permit = measuring.acquire().await;
+    if let (Some(address), Some(hole)) = (report.address, probe.hole_of_large_call(&report).await) {
+        node.set_hole(address.ip(), hole);
     }
 }
 

@@ -5,9 +5,12 @@
 //!   overview ([`overview`]), and `?target=LABEL` asks for one of them.
 //! - `GET /events` -- the same data as server-sent events, whenever a round of calls has ended; `?target=LABEL`
 //!   as well.
+//! - `GET /mesh` -- the page of the mesh, `GET /mesh/matrix.json` -- its data, and `GET /mesh.json` -- what this
+//!   caller knows of it ([`crate::mesh`]); 404 where no target is sampled.
 //! - the routes of [`runtime::admin`].
 
 mod events;
+mod mesh;
 mod overview;
 mod routes;
 mod status;
@@ -18,6 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub(crate) use self::mesh::MeshPage;
 pub(crate) use self::routes::Routes;
 use crate::stats::Stats;
 

@@ -14,13 +14,21 @@ use runtime::server::{Arrival, Handler, Reply};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::status::Known;
-use super::{Page, events};
+use super::{MeshPage, Page, events};
 use crate::target::percent_decoded;
 
 const HTML: &str = include_str!("page.html");
+const MESH_HTML: &str = include_str!("mesh.html");
 
 /// What is for the eyes of those alone who know this caller by a name of its own.
-const PAGES: [&str; 3] = ["/", "/status.json", "/events"];
+const PAGES: [&str; 6] = [
+    "/",
+    "/status.json",
+    "/events",
+    "/mesh",
+    "/mesh.json",
+    "/mesh/matrix.json",
+];
 
 /// Stands in the page for a number that is drawn anew for each request.
 const NONCE: &str = "{nonce}";
@@ -36,6 +44,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 #[derive(Clone, Debug)]
 pub(crate) struct Routes {
     page: Arc<Page>,
+    mesh: Option<Arc<MeshPage>>,
     admin: Admin,
     hosts: Arc<Hosts>,
     streams: Arc<Semaphore>,
@@ -53,11 +62,12 @@ enum Selected {
 }
 
 impl Routes {
-    pub(crate) fn new(page: Arc<Page>, admin: Admin, hosts: Hosts) -> Self {
+    pub(crate) fn new(page: Arc<Page>, mesh: Option<MeshPage>, admin: Admin, hosts: Hosts) -> Self {
         let rendered = (0..=page.stats.len()).map(|_| Cached::default());
         Self {
             status: rendered.collect(),
             page,
+            mesh: mesh.map(Arc::new),
             admin,
             hosts: Arc::new(hosts),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
@@ -129,8 +139,23 @@ impl Handler for Routes {
             *response.status_mut() = Hosts::MISDIRECTED;
             return Reply::Now(response);
         }
+        if let Some(mesh) = &self.mesh
+            && matches!(head.method, Method::GET | Method::HEAD)
+        {
+            match path {
+                "/mesh" => return Reply::Now(html(MESH_HTML)),
+                "/mesh.json" => return Reply::Now(answer("application/json", mesh.row())),
+                "/mesh/matrix.json" => {
+                    let matrix = Arc::clone(mesh).matrix();
+                    return Reply::Later(Box::pin(async move {
+                        answer("application/json", matrix.await)
+                    }));
+                }
+                _ => {}
+            }
+        }
         Reply::Now(match (&head.method, path, self.selected(head)) {
-            (&Method::GET | &Method::HEAD, "/", _) => html(),
+            (&Method::GET | &Method::HEAD, "/", _) => html(HTML),
             (&Method::GET | &Method::HEAD, "/status.json", Some(selected)) => self.status(selected),
             (&Method::GET, "/events", Some(selected)) => self.events(selected, head),
             (&Method::GET | &Method::HEAD, "/status.json" | "/events", None) => {
@@ -145,14 +170,14 @@ impl Handler for Routes {
 
 /// The page may run its own script, use its own style, draw its own icon, and ask this server;
 /// nothing else, and nothing that is put into it by way of data.
-fn html() -> Response<Body> {
+fn html(page: &str) -> Response<Body> {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; \
          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'"
     );
-    let mut response = answer("text/html; charset=utf-8", HTML.replace(NONCE, &nonce));
+    let mut response = answer("text/html; charset=utf-8", page.replace(NONCE, &nonce));
     if let Ok(policy) = HeaderValue::try_from(policy) {
         response.headers_mut().insert(CSP, policy);
     }

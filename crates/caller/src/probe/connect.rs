@@ -1,7 +1,7 @@
 //! The TCP connection to one address.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -19,6 +19,8 @@ pub(super) struct Options {
     pub(super) mss: Option<u32>,
     /// Hops after which a packet is discarded; `None` leaves it to the kernel.
     pub(super) hops: Option<u8>,
+    /// The address to call from; `None` leaves it to the kernel.
+    pub(super) source: Option<IpAddr>,
 }
 
 /// An attempt to connect that failed, and how long it took.
@@ -80,6 +82,11 @@ fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
         (Some(hops), SocketAddr::V4(_)) => socket.set_ttl_v4(hops.into())?,
         (Some(hops), SocketAddr::V6(_)) => socket.set_unicast_hops_v6(hops.into())?,
         (None, _) => {}
+    }
+    if let Some(source) = options.source
+        && source.is_ipv4() == address.is_ipv4()
+    {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     // Where the kernel does not queue these, nothing is told of them.
     icmp::queue(&socket, address, true);

@@ -34,6 +34,7 @@ const MAX_FIELDS: usize = 1000;
 const MAX_POD_NAME: usize = 253;
 
 const POD_NAME: HeaderName = HeaderName::from_static("x-pod-name");
+const NODE_NAME: HeaderName = HeaderName::from_static("x-node-name");
 const LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-listen-overflows");
 const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
 
@@ -168,6 +169,7 @@ impl Connection {
         let mut response = Response {
             status: head.status,
             pod: text(&head.headers, &POD_NAME, MAX_POD_NAME),
+            node: text(&head.headers, &NODE_NAME, MAX_POD_NAME),
             echoed: head.headers.get(REQUEST_ID).map_or(0, HeaderValue::len),
             peer_address: peer_address(&head.headers),
             listen_overflows: text(&head.headers, &LISTEN_OVERFLOWS, MAX_EVIDENCE)

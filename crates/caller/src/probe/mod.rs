@@ -16,7 +16,7 @@ mod tap;
 mod tls;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,6 +31,7 @@ use tokio::time::Instant;
 pub use self::config::{HttpConfig, Keep};
 use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
+pub(crate) use self::path::ip_of;
 use self::request::Ask;
 use self::resent::ResentWatch;
 use self::stream::Stream;
@@ -39,6 +40,8 @@ use crate::dns::{Host, Lookup, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::failure::{Cause, Failure, FailureKind, Stage};
+use crate::mesh::node::{Node, SampleConfig};
+use crate::mesh::sample::Sampled;
 use crate::report::{Outcome, Phase, Report, Timings, Tls};
 use crate::target::{Scheme, Target};
 use crate::targets::Check;
@@ -50,6 +53,10 @@ const AT_ONCE: usize = 16;
 
 /// Most addresses that are called for a name which is to be blocked.
 const MAX_BLOCKED: usize = 64;
+
+/// How large a request and its response are where large packets are to be seen to pass, in bytes: no jumbo frame is
+/// larger, and servers accept a head of that size.
+const LARGE: usize = 8000;
 
 /// Longest time to look whether a port that is silent speaks TLS.
 const LOOK_FOR_TLS: Duration = Duration::from_millis(500);
@@ -69,6 +76,8 @@ pub struct ProbeConfig {
     pub timeout: Duration,
     /// Call every address of the name, not only the first that takes a connection.
     pub each_address: bool,
+    /// Call some of the addresses in place of each; a caller that does is part of a mesh.
+    pub sample: Option<SampleConfig>,
 }
 
 impl ProbeConfig {
@@ -87,6 +96,7 @@ impl ProbeConfig {
             },
             http,
             each_address: false,
+            sample: None,
             ..self.clone()
         })
     }
@@ -107,6 +117,10 @@ struct Inner {
     tls: Option<tls::Client>,
     timeout: Duration,
     each_address: bool,
+    /// What is known of the addresses of a sample.
+    node: Option<Arc<Node>>,
+    /// The address that a caller of a mesh is known by to the others, and calls from.
+    source: Option<IpAddr>,
     /// Whether the port of an `http` target speaks TLS, once that has been looked at.
     wants_tls: OnceCell<bool>,
     /// The connections that are kept alive.
@@ -122,7 +136,7 @@ pub struct Round {
     pub started: Timestamp,
     /// The lookup of the target's name. `None` where there was nothing to look up.
     pub lookup: Option<Arc<Lookup>>,
-    /// The calls, of which there is always at least one.
+    /// The calls, of which there is always at least one, but for a sample of nobody else.
     pub calls: Calls,
 }
 
@@ -158,6 +172,8 @@ struct Call {
     start: Option<Instant>,
     /// Longest time for the call, the lookup included.
     timeout: Duration,
+    /// How and why it is made, if it is one of a sample.
+    sampled: Option<Sampled>,
     /// The first address and the others, which are tried in turn until one takes a connection; or why
     /// there is none.
     addresses: Result<(SocketAddr, Vec<SocketAddr>), Failure>,
@@ -174,6 +190,7 @@ impl Probe {
             trust,
             timeout,
             each_address,
+            sample,
         } = config;
         let tls = (check.target.scheme == Scheme::Https).then(|| {
             let client = tls::Client::new(trust, http.http2);
@@ -188,6 +205,8 @@ impl Probe {
             tls,
             timeout,
             each_address,
+            source: sample.as_ref().and_then(|sample| sample.own),
+            node: sample.map(Node::new).map(Arc::new),
             wants_tls: OnceCell::new(),
             kept: Mutex::default(),
         }))
@@ -196,6 +215,11 @@ impl Probe {
     /// What is called.
     pub fn target(&self) -> &Arc<Target> {
         &self.0.target
+    }
+
+    /// What is known of the addresses that are sampled, where some are.
+    pub fn node(&self) -> Option<&Arc<Node>> {
+        self.0.node.as_ref()
     }
 
     /// What its calls are expected to come to.
@@ -224,21 +248,30 @@ impl Probe {
             self.kept()
                 .retain(|address, _| address == first || others.contains(address));
         }
-        let call = |start, addresses| Call {
+        let call = |start, sampled, addresses| Call {
             probe: self.clone(),
             started,
             lookup: lookup.clone(),
             start,
             timeout,
+            sampled,
             addresses,
         };
-        let calls: Vec<Call> = match addresses {
-            Ok((first, others)) if self.0.each_address => [first]
+        let one_of_several = |address, sampled| call(None, sampled, Ok((address, Vec::new())));
+        let calls: Vec<Call> = match (addresses, &self.0.node) {
+            (Ok((first, others)), Some(node)) => {
+                let all: Vec<_> = [first].into_iter().chain(others).collect();
+                let picks = node.choose(&all).into_iter();
+                picks
+                    .map(|(address, sampled)| one_of_several(address, Some(sampled)))
+                    .collect()
+            }
+            (Ok((first, others)), None) if self.0.each_address => [first]
                 .into_iter()
                 .chain(others)
-                .map(|address| call(None, Ok((address, Vec::new()))))
+                .map(|address| one_of_several(address, None))
                 .collect(),
-            addresses => vec![call(Some(start), addresses)],
+            (addresses, _) => vec![call(Some(start), None, addresses)],
         };
         Round {
             target: Arc::clone(&self.0.target),
@@ -307,6 +340,7 @@ impl Probe {
         &self,
         (first, others): &(SocketAddr, Vec<SocketAddr>),
         request_id: &str,
+        is_large: bool,
         deadline: Instant,
         seen: &mut Seen,
     ) -> (SocketAddr, Outcome) {
@@ -315,7 +349,10 @@ impl Probe {
                 .call_all(*first, others, request_id, deadline, seen)
                 .await;
         }
-        let (usual, ask) = (Options::default(), Ask::usual(request_id));
+        let usual = Options::default();
+        // Our own server sends the whole of it back.
+        let large = is_large.then(|| format!("{request_id:0<LARGE$}"));
+        let ask = Ask::usual(large.as_deref().unwrap_or(request_id));
         let outcome = self.attempt(*first, usual, ask, deadline, seen).await;
         if is_connected(&outcome) {
             return (*first, outcome);
@@ -446,6 +483,10 @@ impl Probe {
     ) -> Result<TcpStream, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
         let within = left.min(self.0.http.connect_timeout);
+        let options = Options {
+            source: self.0.source,
+            ..options
+        };
         let connected = connect(address, options, within).await;
         let (stream, took) = connected.map_err(|error| {
             let ConnectError {
@@ -591,6 +632,7 @@ impl Call {
             lookup,
             start,
             timeout,
+            sampled,
             addresses,
         } = self;
         let resolved = lookup.as_ref().map(|lookup| lookup.duration);
@@ -603,7 +645,8 @@ impl Call {
         seen.timings[Phase::Dns] = resolved;
         let (address, outcome) = match addresses {
             Ok(addresses) => {
-                let call = probe.call(&addresses, &request_id, deadline, &mut seen);
+                let is_large = sampled.is_some_and(|sampled| sampled.is_large);
+                let call = probe.call(&addresses, &request_id, is_large, deadline, &mut seen);
                 let (address, outcome) = call.await;
                 (Some(address), outcome)
             }
@@ -622,6 +665,7 @@ impl Call {
             lookup,
             request_id,
             address,
+            sampled,
             local,
             timings,
             resent: None,

@@ -7,21 +7,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ::http::Method;
+use nix::ifaddrs::InterfaceAddress;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connect::{Options, connect};
 use super::request::Ask;
-use super::{Probe, Seen};
+use super::{LARGE, Probe, Seen};
 use crate::failure::{Direction, Failure, FailureKind, Hole, Icmp};
 use crate::report::{Hops, Outcome, Passed, Path, Report, Response};
 use crate::target::Scheme;
 
 /// A segment that passes wherever IPv4 does, as good as (RFC 879).
 const SMALL_MSS: u32 = 536;
-
-/// How large a request and an answer are tried, in bytes: a jumbo frame is no larger.
-const LARGE: usize = 8000;
 
 /// Longest time for a call of that size.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -102,6 +100,15 @@ impl Probe {
             }
         }
         path
+    }
+
+    /// What is too large for the path that a large call took, after it was not answered.
+    pub(crate) async fn hole_of_large_call(&self, report: &Report) -> Option<Hole> {
+        let address = report.address?;
+        let mtu = report.local.and_then(|local| interface_mtu(local.ip()));
+        let whole = mtu.unwrap_or(USUAL_MTU).saturating_sub(header(address));
+        let id = "0".repeat(LARGE);
+        self.hole(address, whole, Ask::usual(&id)).await
     }
 
     /// Whether small segments pass where large ones do not, and how large those are that do. `whole` is the
@@ -187,7 +194,10 @@ impl Probe {
         within: Duration,
     ) -> Trial {
         let start = Instant::now();
-        let options = Options { mss, hops: None };
+        let options = Options {
+            mss,
+            ..Options::default()
+        };
         let deadline = start + within;
         let mut seen = Seen::default();
         let call = self.attempt(address, options, ask, deadline, &mut seen);
@@ -214,14 +224,16 @@ fn header(address: SocketAddr) -> u32 {
 /// The MTU of the interface that has this address, in bytes.
 fn interface_mtu(ip: IpAddr) -> Option<u32> {
     let mut interfaces = nix::ifaddrs::getifaddrs().ok()?;
-    let interface = interfaces.find(|interface| {
-        let address = interface.address.as_ref();
-        let v4 = address.and_then(|a| Some(a.as_sockaddr_in()?.ip().into()));
-        let v6 = address.and_then(|a| Some(a.as_sockaddr_in6()?.ip().into()));
-        v4.or(v6) == Some(ip)
-    })?;
+    let interface = interfaces.find(|interface| ip_of(interface) == Some(ip))?;
     let mtu = format!("/sys/class/net/{}/mtu", interface.interface_name);
     std::fs::read_to_string(mtu).ok()?.trim().parse().ok()
+}
+
+/// The address of an interface, if it is one of IP.
+pub(crate) fn ip_of(interface: &InterfaceAddress) -> Option<IpAddr> {
+    let address = interface.address.as_ref()?;
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+    v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
 }
 
 /// Connects with one hop, two hops, and so on, all at once, and gives the farthest from which a packet was sent
@@ -230,8 +242,8 @@ async fn hops(address: SocketAddr) -> Hops {
     let mut connecting = JoinSet::new();
     for hops in 1..=MAX_HOPS {
         let options = Options {
-            mss: None,
             hops: Some(hops),
+            ..Options::default()
         };
         connecting.spawn(async move { (hops, connect(address, options, HOPS_TIMEOUT).await) });
     }

@@ -3,6 +3,7 @@
 
 pub mod dns;
 mod http;
+pub mod mesh;
 mod next;
 pub mod path;
 pub mod tls;

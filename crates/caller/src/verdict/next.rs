@@ -224,7 +224,7 @@ pub(super) fn is_this_pod(host: &Host) -> bool {
 
 /// Whether the text is a name that Kubernetes gives to a Service or a namespace (RFC 1123, a label).
 /// Nothing else of a URL reaches a command line.
-fn is_label(text: &str) -> bool {
+pub(super) fn is_label(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
         && text.bytes().all(is_plain)

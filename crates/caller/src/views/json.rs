@@ -82,6 +82,7 @@ pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
             in_this_pod: resent.is_shared,
         }),
         pod: response.and_then(|response| response.pod.as_deref()),
+        node: response.and_then(|response| response.node.as_deref()),
         status: response.map(|response| response.status.as_u16()),
         body: response.map(|response| String::from_utf8_lossy(&response.body)),
         body_bytes: response.map(|response| response.body_len),
@@ -139,6 +140,8 @@ struct Call<'a> {
     resent: Option<ResentView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]

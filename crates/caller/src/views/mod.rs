@@ -4,6 +4,7 @@ pub mod diagnose;
 pub mod json;
 pub mod junit;
 pub mod listening;
+pub mod mesh;
 pub mod resolve;
 pub mod summary;
 pub mod table;

@@ -30,6 +30,7 @@ mod table;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -51,6 +52,13 @@ pub struct Server {
     listener: TcpListener,
     drain: Drain,
     shared: Shared,
+}
+
+/// The listening socket.
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
 }
 
 impl Server {

@@ -1,0 +1,166 @@
+//! Fetches the rows of all callers behind the names of a mesh. Only what somebody asks for is fetched, and within
+//! bounds: so many rows at once, so many bytes and so long for each, and so long for all.
+
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::matrix::{MAX_NODES, Matrix, Missing};
+use super::row::{MAX_BYTES, Row};
+use crate::dns::{Host, Lookup, Resolver};
+use crate::target::Target;
+
+/// The port of the rows, which is that of the page.
+pub const DEFAULT_PORT: u16 = 8082;
+
+/// Rows that are fetched at once.
+const AT_ONCE: usize = 32;
+
+/// Longest time for a row, and for its connection.
+const ROW_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest time for all rows.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time for the lookup of a name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the rows of a mesh are.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    /// The targets whose names have the addresses of all callers.
+    pub targets: Vec<Arc<Target>>,
+    /// How names are resolved.
+    pub resolver: Resolver,
+    /// The port at which callers serve their rows.
+    pub port: u16,
+}
+
+/// What has been collected.
+#[derive(Debug)]
+pub struct Collected {
+    /// The rows, put together.
+    pub matrix: Matrix,
+    /// The lookups that failed.
+    pub failed_lookups: Vec<Lookup>,
+}
+
+impl Collector {
+    /// What the targets are called.
+    pub fn labels(&self) -> Vec<String> {
+        let labels = self.targets.iter().map(|target| target.label().to_owned());
+        labels.collect()
+    }
+
+    /// Looks the names up and fetches the rows.
+    pub async fn collect(&self) -> Collected {
+        let mut failed_lookups = Vec::new();
+        let mut addresses = BTreeSet::new();
+        for target in &self.targets {
+            match &target.host {
+                Host::Address { ip, .. } => {
+                    addresses.insert(*ip);
+                }
+                Host::Name(name) => {
+                    let deadline = Instant::now() + LOOKUP_TIMEOUT;
+                    let lookup = self.resolver.lookup(name, deadline).await;
+                    match &lookup.outcome {
+                        Ok(ips) => addresses.extend(ips),
+                        Err(_) => failed_lookups.push(lookup),
+                    }
+                }
+            }
+        }
+        let matrix = Matrix::new(self.rows(addresses).await);
+        Collected {
+            matrix,
+            failed_lookups,
+        }
+    }
+
+    /// Fetches the row of each address.
+    async fn rows(&self, addresses: BTreeSet<IpAddr>) -> Vec<(IpAddr, Result<Row, Missing>)> {
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .pool_max_idle_per_host(0)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ROW_TIMEOUT)
+            .user_agent(concat!("caller/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let client = client.expect("a client without TLS needs nothing");
+        let deadline = Instant::now() + TOTAL_TIMEOUT;
+        let mut waiting = addresses.into_iter().take(MAX_NODES);
+        let mut rows = Vec::new();
+        let mut fetching = JoinSet::new();
+        loop {
+            while fetching.len() < AT_ONCE
+                && let Some(ip) = waiting.next()
+            {
+                let (client, url) = (client.clone(), self.url(ip));
+                fetching.spawn(async move {
+                    let fetched = timeout_at(deadline, fetch(&client, &url)).await;
+                    (ip, fetched.unwrap_or(Err(Missing::NotAsked)))
+                });
+            }
+            match fetching.join_next().await {
+                Some(Ok(row)) => rows.push(row),
+                Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                None => return rows,
+            }
+        }
+    }
+
+    fn url(&self, ip: IpAddr) -> String {
+        format!("http://{}/mesh.json", SocketAddr::new(ip, self.port))
+    }
+}
+
+async fn fetch(client: &Client, url: &str) -> Result<Row, Missing> {
+    let asked = client.get(url).send().await;
+    let mut response = asked.map_err(|error| missing(&error))?;
+    if !response.status().is_success() {
+        return Err(Missing::Status(response.status().as_u16()));
+    }
+    let body = read(&mut response).await?;
+    serde_json::from_slice(&body).map_err(|_| Missing::Malformed)
+}
+
+async fn read(response: &mut Response) -> Result<Vec<u8>, Missing> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| missing(&error))? {
+        if body.len() + piece.len() > MAX_BYTES {
+            return Err(Missing::Malformed);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+/// Why a request failed, from the errors beneath reqwest's.
+fn missing(error: &reqwest::Error) -> Missing {
+    let mut source = error.source();
+    let mut kind = None;
+    while let Some(cause) = source {
+        kind = kind.or(cause.downcast_ref::<io::Error>().map(io::Error::kind));
+        source = cause.source();
+    }
+    match (error.is_connect(), error.is_timeout(), kind) {
+        (true, true, _) | (true, _, Some(io::ErrorKind::TimedOut)) => Missing::ConnectTimeout,
+        (true, _, Some(io::ErrorKind::ConnectionRefused)) => Missing::Refused,
+        (true, _, Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)) => {
+            Missing::Unreachable
+        }
+        (_, true, _) => Missing::ResponseTimeout,
+        _ => Missing::Broken,
+    }
+}

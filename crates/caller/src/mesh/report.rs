@@ -1,0 +1,117 @@
+//! What a mesh comes to: the matrix, what is wrong with it, and what could not be looked up.
+
+use super::collect::Collected;
+use super::conclude::{Conclusion, Fault, conclude};
+use super::matrix::Matrix;
+use crate::dns::Lookup;
+use crate::verdict;
+
+/// A mesh and its conclusion.
+#[derive(Debug)]
+pub struct MeshReport {
+    /// Who reaches whom.
+    pub matrix: Matrix,
+    /// What is wrong, and how much is known.
+    pub conclusion: Conclusion,
+    /// The lookups of names of the mesh that failed.
+    pub failed_lookups: Vec<Lookup>,
+}
+
+/// How a mesh is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeshState {
+    /// Nothing is wrong.
+    Ok,
+    /// Something is.
+    NotOk,
+    /// Nothing is known.
+    NoRows,
+}
+
+impl MeshState {
+    /// The word for JSON.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NotOk => "not_ok",
+            Self::NoRows => "no_rows",
+        }
+    }
+
+    /// The exit code of `caller mesh`.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::NotOk => 1,
+            Self::NoRows => 3,
+        }
+    }
+}
+
+impl MeshReport {
+    /// Draws the conclusion.
+    pub fn new(collected: Collected) -> Self {
+        let Collected {
+            matrix,
+            failed_lookups,
+        } = collected;
+        Self {
+            conclusion: conclude(&matrix),
+            matrix,
+            failed_lookups,
+        }
+    }
+
+    /// How it is.
+    pub fn state(&self) -> MeshState {
+        let has_rows = (0..self.matrix.nodes.len()).any(|node| self.matrix.has_row(node));
+        match (has_rows, self.is_well()) {
+            (false, _) => MeshState::NoRows,
+            (true, true) => MeshState::Ok,
+            (true, false) => MeshState::NotOk,
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        self.conclusion.faults.is_empty() && self.failed_lookups.is_empty()
+    }
+
+    /// A sentence for each fault, the gravest first; one that says so, if there is none.
+    pub fn sentences(&self) -> Vec<String> {
+        let Self {
+            matrix,
+            conclusion,
+            failed_lookups,
+        } = self;
+        if self.state() == MeshState::NoRows {
+            return vec![verdict::mesh::no_rows(matrix, failed_lookups)];
+        }
+        if self.is_well() {
+            return vec![verdict::mesh::all_well(matrix, conclusion)];
+        }
+        let faults = conclusion.faults.iter();
+        let faults = faults.map(|fault| verdict::mesh::fault(matrix, fault));
+        let lookups = failed_lookups.iter().map(verdict::mesh::name_fails);
+        faults.chain(lookups).collect()
+    }
+
+    /// The command to run next, unless all is well.
+    pub fn next_command(&self) -> Option<String> {
+        let of_lookup = || {
+            let lookup = self.failed_lookups.first()?;
+            let failure = lookup.outcome.as_ref().err()?;
+            Some(verdict::after_lookup(lookup, failure))
+        };
+        let of_fault = |fault: &Fault| verdict::mesh::next_command(&self.matrix, fault);
+        match self.state() {
+            MeshState::Ok => None,
+            MeshState::NoRows => of_lookup().or_else(|| Some(verdict::mesh::next_without_rows())),
+            MeshState::NotOk => self
+                .conclusion
+                .faults
+                .first()
+                .map(of_fault)
+                .or_else(of_lookup),
+        }
+    }
+}

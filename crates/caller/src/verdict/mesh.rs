@@ -1,0 +1,374 @@
+//! Words for what is wrong with a mesh: one sentence for each fault, and the command to run next.
+
+use runtime::escape::Escaped;
+
+use super::next::is_label;
+use crate::dns::Lookup;
+use crate::failure::FailureKind;
+use crate::mesh::conclude::{Conclusion, Fault, How, OwnView};
+use crate::mesh::matrix::{Matrix, Missing};
+
+/// Nodes that are named one by one before the rest is counted.
+const NAMED: usize = 3;
+
+/// That nothing is wrong, and how much is known.
+pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
+    let nodes = matrix.nodes.len();
+    let (asked, pairs) = conclusion.asked;
+    match (nodes, conclusion.median_ms) {
+        (1, _) => "1 node, and no other to reach".to_owned(),
+        (_, None) => format!("{nodes} nodes, none of which has called another yet"),
+        (_, Some(median)) => format!(
+            "{nodes} nodes reach each other: {asked} of {pairs} pairs called lately, median {}",
+            ms(median)
+        ),
+    }
+}
+
+/// Why nothing is known.
+pub fn no_rows(matrix: &Matrix, failed_lookups: &[Lookup]) -> String {
+    if matrix.nodes.is_empty()
+        && let Some(lookup) = failed_lookups.first()
+    {
+        return name_fails(lookup);
+    }
+    let why = why_missing(matrix, 0..matrix.nodes.len());
+    format!(
+        "none of {} has a row ({why}): no caller with --sample runs there, or ingress to the port of its page",
+        plural(matrix.nodes.len(), "address", "addresses"),
+    )
+}
+
+/// That a name of the mesh cannot be looked up by who collects the rows.
+pub fn name_fails(lookup: &Lookup) -> String {
+    let name = Escaped::new(lookup.name.as_bytes()).to_string();
+    match &lookup.outcome {
+        Err(failure) => format!(
+            "the name {name} cannot be looked up here ({}): {}; likely {}",
+            failure.kind(),
+            super::dns::evidence(lookup, failure),
+            super::dns::likely_cause(lookup, failure),
+        ),
+        Ok(_) => format!("the name {name} has no address"),
+    }
+}
+
+/// What is wrong, and where to look.
+pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
+    let one = |node: usize| one(matrix, node);
+    match fault {
+        Fault::Nobody { pairs, how } => format!(
+            "nobody reaches anybody, all of {} fail {}: a policy on the port, or servers that do not run",
+            plural(*pairs, "pair", "pairs"),
+            kinds(how)
+        ),
+        Fault::Group {
+            nodes,
+            is_inward,
+            is_outward,
+            how,
+        } => {
+            let group = format!("the group of {}", many(matrix, nodes));
+            let kinds = kinds(how);
+            match (is_inward, is_outward) {
+                (true, true) => format!(
+                    "nobody in {group} reaches anybody outside it, nor is reached from there {kinds}: the network between \
+                     the two groups"
+                ),
+                (false, _) => format!(
+                    "nobody in {group} reaches anybody outside it {kinds}, and it is reached from there: egress of the group"
+                ),
+                (true, false) => format!(
+                    "{group} is not reached from outside it {kinds}, and it reaches the others: ingress to the group"
+                ),
+            }
+        }
+        Fault::NotReached {
+            nodes, own, how, ..
+        } if nodes.len() > 1 => format!(
+            "{} are not reached from any of the others {}{}",
+            many(matrix, nodes),
+            kinds(how),
+            match own {
+                OwnView::Missing =>
+                    ", and their rows are missing: those nodes, or the network between them and the others",
+                OwnView::Reaches | OwnView::ReachesNobody | OwnView::Unknown => "",
+            }
+        ),
+        Fault::NotReached {
+            nodes,
+            failed: (failing, of),
+            own,
+            how,
+        } => {
+            let node = nodes.first().map(|&node| one(node)).unwrap_or_default();
+            let from = format!("from {failing} of {}", plural(*of, "node", "nodes"));
+            let seen = match large(how) {
+                Some(size) => format!("packets {size} to {node} are lost {from} {}", kinds(how)),
+                None => format!("{node} is not reached {from} {}", kinds(how)),
+            };
+            let rest = match (own, large(how)) {
+                (OwnView::ReachesNobody, Some(_)) => {
+                    ", and those of its own, too: the MTU of its network"
+                }
+                (_, Some(_)) => ": the MTU of the path to it",
+                (OwnView::Missing, None) => ", and its row is missing: the node, or ingress to it",
+                (OwnView::Reaches, None) => ", and it reaches others itself: ingress to it",
+                (OwnView::ReachesNobody, None) => {
+                    ", and it reaches nobody: the network of that node"
+                }
+                (OwnView::Unknown, None) => ": ingress to it",
+            };
+            seen + rest
+        }
+        Fault::ReachesNobody {
+            node,
+            failed: (failing, of),
+            is_reached,
+            how,
+        } => {
+            let node = one(*node);
+            let seen = match large(how) {
+                Some(size) => format!(
+                    "packets {size} from {node} are lost to {failing} of {of} nodes {}",
+                    kinds(how)
+                ),
+                None => format!(
+                    "{node} reaches nobody, {failing} of {of} calls fail {}",
+                    kinds(how)
+                ),
+            };
+            let rest = match is_reached {
+                true => ", and it is reached: egress of it",
+                false => {
+                    ", and no other row says whether it is reached: egress of it, or all the others"
+                }
+            };
+            seen + rest
+        }
+        Fault::FindsNobody { nodes, kind } => format!(
+            "{} cannot look the others up ({kind}): cluster DNS, or egress to it",
+            some(matrix, nodes)
+        ),
+        Fault::Partly {
+            node,
+            is_outward,
+            failed: (failing, of),
+            how,
+        } => {
+            let node = one(*node);
+            let kinds = kinds(how);
+            match (large(how), is_outward) {
+                (Some(size), true) => {
+                    format!(
+                        "packets {size} from {node} are lost to {failing} nodes {kinds}: the MTU of its network"
+                    )
+                }
+                (Some(size), false) => {
+                    format!(
+                        "packets {size} to {node} are lost from {failing} nodes {kinds}: the MTU of the path to it"
+                    )
+                }
+                (None, true) => format!(
+                    "{node} does not reach {failing} of {of} nodes {kinds}: a part of the network, or a policy"
+                ),
+                (None, false) => format!(
+                    "{node} is not reached from {failing} of {of} nodes {kinds}: a part of the network, or a policy"
+                ),
+            }
+        }
+        Fault::Pair {
+            from,
+            to,
+            is_mutual,
+            how,
+        } => {
+            let (from, to) = (one(*from), one(*to));
+            let kinds = kinds(how);
+            match (large(how), is_mutual) {
+                (Some(size), true) => format!(
+                    "packets {size} between {from} and {to} are lost {kinds}: the MTU of the path between these two"
+                ),
+                (Some(size), false) => format!(
+                    "packets {size} from {from} to {to} are lost {kinds}: the MTU of the path between these two"
+                ),
+                (None, true) => format!(
+                    "{from} and {to} do not reach each other {kinds}: the path between these two alone"
+                ),
+                (None, false) => {
+                    format!("{from} does not reach {to} {kinds}: the path between these two alone")
+                }
+            }
+        }
+        Fault::RowsMissing { nodes } => {
+            let why = why_missing(matrix, nodes.iter().copied());
+            match nodes.as_slice() {
+                [node] => format!(
+                    "the row of {} is missing ({why}), so that what it reaches is not known: its caller, or ingress to the \
+                     port of its page",
+                    one(*node)
+                ),
+                nodes => format!(
+                    "the rows of {} are missing ({why}), so that what they reach is not known: their callers, or ingress \
+                     to the port of their pages",
+                    many(matrix, nodes)
+                ),
+            }
+        }
+        Fault::Slow {
+            node,
+            is_outward,
+            is_inward,
+            ms: took,
+            usual_ms,
+        } => {
+            let direction = match (is_outward, is_inward) {
+                (true, true) => "from and to",
+                (true, false) => "from",
+                (false, _) => "to",
+            };
+            format!(
+                "everything {direction} {} is slow: {}, where {} is usual",
+                one(*node),
+                ms(*took),
+                ms(*usual_ms)
+            )
+        }
+    }
+}
+
+/// The command that tells most about a fault.
+pub fn next_command(matrix: &Matrix, fault: &Fault) -> String {
+    let of_node = |node: usize| {
+        let node = &matrix.nodes[node];
+        match node.name.as_deref().filter(|name| is_name(name)) {
+            Some(name) => format!(
+                "kubectl get node {name} -o wide; kubectl get pods -A -o wide --field-selector spec.nodeName={name}"
+            ),
+            None => format!(
+                "kubectl get pods -A -o wide --field-selector status.podIP={}",
+                node.address
+            ),
+        }
+    };
+    let zones = || {
+        "kubectl get nodes -o wide -L topology.kubernetes.io/zone; kubectl get networkpolicies -A"
+            .to_owned()
+    };
+    match fault {
+        Fault::Nobody { .. } => "kubectl get networkpolicies -A; kubectl get pods -A -o wide -l app=mesh".to_owned(),
+        Fault::Group { .. } => zones(),
+        Fault::NotReached { nodes, .. } | Fault::RowsMissing { nodes } => match nodes.as_slice() {
+            [node] => of_node(*node),
+            _ => zones(),
+        },
+        Fault::ReachesNobody { node, .. } | Fault::Partly { node, .. } | Fault::Slow { node, .. } => of_node(*node),
+        Fault::FindsNobody { .. } => {
+            "kubectl get pods -n kube-system -l k8s-app=kube-dns -o wide; kubectl get networkpolicies -A".to_owned()
+        }
+        Fault::Pair { from, to, .. } => {
+            let name = |node: &usize| matrix.nodes[*node].name.as_deref().filter(|name| is_name(name));
+            match (name(from), name(to)) {
+                (Some(from), Some(to)) => {
+                    format!("kubectl get nodes {from} {to} -o wide; kubectl get networkpolicies -A")
+                }
+                _ => zones(),
+            }
+        }
+    }
+}
+
+/// The command to run where there are no rows.
+pub fn next_without_rows() -> String {
+    "kubectl get daemonsets,services -A -l app=mesh; kubectl get networkpolicies -A".to_owned()
+}
+
+/// Nothing else of a name that comes from the network reaches a command line.
+fn is_name(name: &str) -> bool {
+    name.split('.').all(is_label)
+}
+
+/// A node by its name and its address.
+fn one(matrix: &Matrix, node: usize) -> String {
+    let node = &matrix.nodes[node];
+    match &node.name {
+        Some(name) => format!("{} ({})", Escaped::new(name.as_bytes()), node.address),
+        None => node.address.to_string(),
+    }
+}
+
+/// Nodes by their names, the first of them.
+fn names(matrix: &Matrix, nodes: &[usize]) -> String {
+    let name = |&node: &usize| {
+        let node = &matrix.nodes[node];
+        match &node.name {
+            Some(name) => Escaped::new(name.as_bytes()).to_string(),
+            None => node.address.to_string(),
+        }
+    };
+    let mut text = nodes
+        .iter()
+        .take(NAMED)
+        .map(name)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if nodes.len() > NAMED {
+        text += &format!(" and {} more", nodes.len() - NAMED);
+    }
+    text
+}
+
+/// `10 of 20 nodes (node-11, node-12, node-13 and 7 more)`.
+fn many(matrix: &Matrix, nodes: &[usize]) -> String {
+    let (some, all) = (nodes.len(), matrix.nodes.len());
+    format!("{some} of {all} nodes ({})", names(matrix, nodes))
+}
+
+fn some(matrix: &Matrix, nodes: &[usize]) -> String {
+    match nodes {
+        [node] => one(matrix, *node),
+        nodes => many(matrix, nodes),
+    }
+}
+
+/// Of what calls fail, in brackets.
+fn kinds(how: &How) -> String {
+    let labels: Vec<&str> = how.kinds.iter().map(|kind| kind.label()).collect();
+    format!("({})", labels.join(", "))
+}
+
+/// Which packets are lost, where it is only those that are large.
+fn large(how: &How) -> Option<String> {
+    if how.kinds != [FailureKind::PathMtu] {
+        return None;
+    }
+    Some(match how.mtu {
+        Some(mtu) => format!("over {mtu} bytes"),
+        None => "that are large".to_owned(),
+    })
+}
+
+fn why_missing(matrix: &Matrix, nodes: impl Iterator<Item = usize>) -> String {
+    let mut labels: Vec<&str> = nodes
+        .filter_map(|node| matrix.nodes[node].row.as_ref().err())
+        .map(|missing: &Missing| missing.label())
+        .collect();
+    labels.sort_unstable();
+    labels.dedup();
+    labels.join(", ")
+}
+
+fn plural(count: usize, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
+}
+
+/// A time in milliseconds, to a tenth below ten.
+pub(crate) fn ms(ms: f32) -> String {
+    match ms < 9.95 {
+        true => format!("{ms:.1} ms"),
+        false => format!("{ms:.0} ms"),
+    }
+}

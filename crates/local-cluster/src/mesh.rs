@@ -1,0 +1,440 @@
+//! A mesh of nodes on loopback: for each an echo-server and a caller, at an address of its own, behind one headless
+//! name, as the DaemonSet of `kustomize/components/mesh` has them on the nodes of a cluster.
+//!
+//! A node is broken for real: a filter on listening sockets lets the kernel drop its packets, so that connections time
+//! out as behind a NetworkPolicy. That begins after two rounds, when the nodes know each other by name. Linux alone has both: filters, and a loopback of so many addresses.
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use caller::commands::run;
+use caller::mesh::collect::Collector;
+use caller::mesh::node::SampleConfig;
+use caller::mesh::report::{MeshReport, MeshState};
+use caller::target::Target;
+use echo_server::{EchoServer, Pod};
+use http::HeaderValue;
+use runtime::listen::ListenAddr;
+use runtime::output::Output;
+use socket2::{SockFilter, SockRef};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::cluster::{
+    AT_ONCE, NAMESPACE, any_port, caller_config, echo_config, until_set, write_resolv_conf,
+};
+use crate::dns::{Dns, Records};
+
+/// The headless name of all nodes.
+pub const NAME: &str = "mesh.pod-to-pod-communication.svc.cluster.local";
+
+/// Most nodes: a DNS message holds some 4,000 addresses.
+pub const MAX_NODES: u16 = 4000;
+
+/// Ports to take if they are free at the first node, as those of the demo beside them.
+const PORT: u16 = 18080;
+const ROWS_PORT: u16 = 18082;
+
+/// At least so long between two looks at the whole mesh.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many nodes there are.
+    pub nodes: u16,
+    /// How many peers each calls in every round.
+    pub sample: u16,
+    /// From the start of a round to the start of the next.
+    pub interval: Duration,
+    /// What is broken.
+    pub breaks: Vec<Break>,
+}
+
+/// A node that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// Its number, from 1.
+    pub node: u16,
+    /// Packets to it are dropped.
+    pub inward: bool,
+    /// Packets from it to the others are dropped.
+    pub outward: bool,
+}
+
+/// The text is not a broken node.
+#[derive(Debug, thiserror::Error)]
+#[error("expected NODE, NODE:in or NODE:out, where NODE is a number from 1, or node-1")]
+pub struct ParseBreakError;
+
+impl FromStr for Break {
+    type Err = ParseBreakError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (node, direction) = match text.split_once(':') {
+            Some((node, direction)) => (node, Some(direction)),
+            None => (text, None),
+        };
+        let number = node.strip_prefix("node-").unwrap_or(node);
+        let node = number.parse().map_err(|_| ParseBreakError)?;
+        let (inward, outward) = match direction {
+            None => (true, true),
+            Some("in") => (true, false),
+            Some("out") => (false, true),
+            Some(_) => return Err(ParseBreakError),
+        };
+        match node {
+            0 => Err(ParseBreakError),
+            node => Ok(Self {
+                node,
+                inward,
+                outward,
+            }),
+        }
+    }
+}
+
+/// A mesh whose ports are open and whose pods have not started.
+pub struct Mesh {
+    dns: Dns,
+    nodes: Vec<(EchoServer, run::Caller)>,
+    breakage: Breakage,
+    interval: Duration,
+    collector: Collector,
+    /// Nobody reads what so many callers print.
+    nowhere: Output,
+    /// Holds the pods' resolv.conf; removed when dropped.
+    files: TempDir,
+}
+
+/// The address of a node, by its number from 1.
+pub fn address(node: u16) -> Ipv4Addr {
+    let number = node - 1;
+    let [net, host] = [number / 250, number % 250 + 1];
+    Ipv4Addr::new(127, 0, 1 + net as u8, host as u8)
+}
+
+impl Mesh {
+    /// Opens all ports.
+    ///
+    /// # Errors
+    ///
+    /// When ports or descriptors cannot be had, or a node that is to be broken is none, or this is not Linux.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let Config {
+            nodes,
+            sample,
+            interval,
+            breaks,
+        } = config;
+        if !cfg!(target_os = "linux") {
+            bail!("a mesh needs a loopback of many addresses, which Linux has");
+        }
+        if let Some(broken) = breaks.iter().find(|broken| broken.node > nodes) {
+            bail!("there is no node-{} to break: {nodes} nodes", broken.node);
+        }
+        let files_allowed = runtime::descriptors::raise_limit();
+        let files_needed = usize::from(nodes) * 4 + 256;
+        if files_allowed < files_needed {
+            bail!(
+                "{nodes} nodes need {files_needed} open files, and {files_allowed} are allowed (see `ulimit -n`)"
+            );
+        }
+        let records = Records::default();
+        let all: Vec<IpAddr> = (1..=nodes).map(|node| address(node).into()).collect();
+        records.set(NAME, all);
+        let dns = Dns::start(0, records).await.context("cluster DNS")?;
+        let files = tempfile::tempdir().context("cannot make a directory for resolv.conf")?;
+        let source = write_resolv_conf(files.path(), dns.addr)?;
+        let nowhere = Output::start("callers", File::options().write(true).open("/dev/null")?);
+        let ports = free_ports();
+        let mut opened = Vec::with_capacity(nodes.into());
+        for node in 1..=nodes {
+            let at = |port| ListenAddr {
+                ip: Some(address(node).into()),
+                port,
+            };
+            let name = format!("node-{node}");
+            let mut config = echo_config(at(ports.0), AT_ONCE);
+            config.pod = Pod {
+                name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
+                node: Some(HeaderValue::from_str(&name)?),
+                namespace: Some(HeaderValue::from_static(NAMESPACE)),
+            };
+            let server = echo_server::bind(config).with_context(|| name.clone())?;
+            let mut config = caller_config(&format!("http://mesh:{}/", ports.0), &source)?;
+            config.schedule.interval = interval;
+            config.rows_port = ports.1;
+            config.admin = Some(run::Admin::Given(at(ports.1)));
+            config.name = Some(format!("mesh-{node}"));
+            config.probes[0].each_address = true;
+            config.probes[0].sample = Some(SampleConfig {
+                count: sample.into(),
+                own: Some(address(node).into()),
+                node: Some(name.clone()),
+            });
+            let caller = run::bind(config, nowhere.lines()).with_context(|| name)?;
+            opened.push((server, caller));
+        }
+        let breakage = Breakage::new(&breaks, &opened)?;
+        let config = caller_config(&format!("http://mesh:{}/", ports.0), &source)?;
+        let probe = config.probes.into_iter().next().context("a target")?;
+        Ok(Self {
+            dns,
+            nodes: opened,
+            breakage,
+            interval,
+            collector: Collector {
+                targets: vec![Arc::new(probe.check.target)],
+                resolver: probe.resolver,
+                port: ports.1,
+            },
+            nowhere,
+            files,
+        })
+    }
+
+    /// Where the page of the mesh is.
+    pub fn page(&self) -> SocketAddr {
+        SocketAddr::new(address(1).into(), self.collector.port)
+    }
+
+    /// Where cluster DNS is.
+    pub fn dns_addr(&self) -> SocketAddr {
+        self.dns.addr
+    }
+
+    /// What every node calls.
+    pub fn target(&self) -> &Target {
+        &self.collector.targets[0]
+    }
+
+    /// Where the pods' `resolv.conf` is, while the mesh lives.
+    pub fn resolv_conf(&self) -> PathBuf {
+        resolv_conf(self.files.path())
+    }
+
+    /// What collects the rows.
+    pub fn collector(&self) -> &Collector {
+        &self.collector
+    }
+
+    /// Runs the pods until `shutdown` completes, and tells `changed` of what they come to whenever that is another
+    /// than before; `None` runs them without looking.
+    ///
+    /// # Errors
+    ///
+    /// When a pod panics, or the operating system cannot tell the addresses of an echo-server.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+        changed: Option<fn(&MeshReport)>,
+    ) -> anyhow::Result<()> {
+        let Self {
+            dns: _dns,
+            nodes,
+            breakage,
+            interval: every,
+            collector,
+            nowhere,
+            files: _files,
+        } = self;
+        let stop = watch::Sender::new(false);
+        let mut servers = JoinSet::new();
+        let mut callers = JoinSet::new();
+        let count = u32::try_from(nodes.len())?;
+        for (number, (server, caller)) in (0..).zip(nodes) {
+            servers.spawn(server.run(until_set(stop.subscribe())));
+            // As pods that have started at different times do, they call at different times.
+            let stopped = until_set(stop.subscribe());
+            callers.spawn(async move {
+                sleep(every * number / count).await;
+                caller.run(stopped).await
+            });
+        }
+        let look = async {
+            match changed {
+                Some(changed) => look(&collector, every.max(LOOK_EVERY), changed).await,
+                None => std::future::pending().await,
+            }
+        };
+        let break_later = async {
+            sleep(every * 2).await;
+            match breakage.begin() {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        };
+        tokio::select! {
+            () = shutdown => {}
+            () = look => {}
+            error = break_later => return Err(error),
+        }
+        stop.send_replace(true);
+        callers.abort_all();
+        while let Some(ended) = servers.join_next().await {
+            ended??;
+        }
+        nowhere.finish();
+        Ok(())
+    }
+}
+
+/// Looks at the whole mesh again and again, and tells what it comes to when that has changed.
+async fn look(collector: &Collector, every: Duration, changed: fn(&MeshReport)) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = None;
+    loop {
+        ticks.tick().await;
+        let report = MeshReport::new(collector.collect().await);
+        let sentences = match report.state() {
+            // Its figures change all the time.
+            MeshState::Ok => Vec::new(),
+            MeshState::NotOk | MeshState::NoRows => report.sentences(),
+        };
+        let now = (sentences, report.conclusion.failing_briefly > 0);
+        if before.as_ref() != Some(&now) {
+            changed(&report);
+            before = Some(now);
+        }
+    }
+}
+
+fn resolv_conf(files: &Path) -> PathBuf {
+    files.join("resolv.conf")
+}
+
+/// The ports of all nodes: the usual ones, or others where somebody has them on all addresses.
+fn free_ports() -> (u16, u16) {
+    let is_free = |port: u16| std::net::TcpListener::bind((address(1), port)).is_ok();
+    if is_free(PORT) && is_free(ROWS_PORT) {
+        return (PORT, ROWS_PORT);
+    }
+    let any = || {
+        let listener = std::net::TcpListener::bind((address(1), any_port().port));
+        listener.and_then(|listener| listener.local_addr())
+    };
+    match (any(), any()) {
+        (Ok(port), Ok(rows)) => (port.port(), rows.port()),
+        _ => (PORT, ROWS_PORT),
+    }
+}
+
+/// Instructions of the classic packet filter (<https://www.kernel.org/doc/html/latest/networking/filter.html>).
+mod bpf {
+    /// Loads a word of the packet: BPF_LD, BPF_W, BPF_ABS.
+    pub(super) const LOAD: u16 = 0x20;
+    /// Jumps, if what was loaded is a constant: BPF_JMP, BPF_JEQ, BPF_K.
+    pub(super) const JUMP_IF_EQUAL: u16 = 0x15;
+    /// Ends, and keeps so many bytes of the packet: BPF_RET, BPF_K.
+    pub(super) const RETURN: u16 = 0x06;
+    /// Where the header of IP begins: SKF_NET_OFF.
+    pub(super) const NETWORK: u32 = 0xfff0_0000;
+    /// The source address in a header of IPv4.
+    pub(super) const SOURCE: u32 = NETWORK + 12;
+}
+
+/// The sockets whose packets are to be dropped, with the filter that does it.
+struct Breakage(Vec<(OwnedFd, Vec<SockFilter>)>);
+
+impl Breakage {
+    /// Prepares to break nodes, which are in the order of their numbers.
+    fn new(breaks: &[Break], nodes: &[(EchoServer, run::Caller)]) -> io::Result<Self> {
+        let mut filters = Vec::new();
+        for (node, (server, caller)) in (1..).zip(nodes) {
+            let mut own = breaks.iter().filter(|broken| broken.node == node);
+            if own.any(|broken| broken.inward) {
+                let sockets = [Some(server.as_fd()), caller.admin_fd()];
+                for socket in sockets.into_iter().flatten() {
+                    filters.push((socket.try_clone_to_owned()?, drop_all()));
+                }
+                continue;
+            }
+            let others = breaks
+                .iter()
+                .filter(|broken| broken.outward && broken.node != node);
+            let sources: Vec<Ipv4Addr> = others.map(|broken| address(broken.node)).collect();
+            if !sources.is_empty() {
+                filters.push((server.as_fd().try_clone_to_owned()?, drop_from(&sources)));
+            }
+        }
+        Ok(Self(filters))
+    }
+
+    /// From now on packets are dropped.
+    fn begin(&self) -> anyhow::Result<()> {
+        for (socket, filter) in &self.0 {
+            SockRef::from(socket)
+                .attach_filter(filter)
+                .context("cannot break a node: the kernel takes no packet filter")?;
+        }
+        Ok(())
+    }
+}
+
+/// Drops every packet.
+fn drop_all() -> Vec<SockFilter> {
+    vec![SockFilter::new(bpf::RETURN, 0, 0, 0)]
+}
+
+/// Drops the packets of some senders.
+fn drop_from(sources: &[Ipv4Addr]) -> Vec<SockFilter> {
+    let mut filter = vec![SockFilter::new(bpf::LOAD, 0, 0, bpf::SOURCE)];
+    for &source in sources {
+        filter.push(SockFilter::new(bpf::JUMP_IF_EQUAL, 0, 1, source.into()));
+        filter.push(SockFilter::new(bpf::RETURN, 0, 0, 0));
+    }
+    filter.push(SockFilter::new(bpf::RETURN, 0, 0, u32::MAX));
+    filter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_has_an_address_of_its_own() {
+        let all: std::collections::BTreeSet<_> = (1..=MAX_NODES).map(address).collect();
+        assert_eq!(all.len(), usize::from(MAX_NODES));
+        assert_eq!(address(1), Ipv4Addr::new(127, 0, 1, 1));
+        assert_eq!(address(1000), Ipv4Addr::new(127, 0, 4, 250));
+    }
+
+    #[test]
+    fn a_broken_node_is_named_by_its_number_or_its_name() {
+        let both = Break {
+            node: 3,
+            inward: true,
+            outward: true,
+        };
+        for (text, inward, outward) in [
+            ("3", true, true),
+            ("node-3:in", true, false),
+            ("3:out", false, true),
+        ] {
+            let parsed: Break = text.parse().expect(text);
+            assert_eq!(
+                parsed,
+                Break {
+                    inward,
+                    outward,
+                    ..both
+                }
+            );
+        }
+        for text in ["", "0", "x", "3:", "3:up", "node-", "70000"] {
+            assert!(text.parse::<Break>().is_err(), "{text}");
+        }
+    }
+}
