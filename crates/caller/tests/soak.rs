@@ -1,11 +1,11 @@
-//! caller at full rate for minutes, with its memory sampled: a gate for releases, not for every change,
-//! so it runs only when it is asked for by name:
+//! `caller` at its highest rate for minutes, with its memory sampled. This is for releases and not for every change, so
+//! it runs only when it is asked for by name:
 //!
 //! ```text
 //! cargo test --release -p caller --test caller_soak -- --nocapture
 //! ```
 //!
-//! `SOAK_SECONDS` sets how long (120).
+//! `SOAK_SECONDS` sets the duration in seconds (120).
 
 use std::thread;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use std::time::Duration;
 use test_support::bed::Bed;
 use test_support::process::Process;
 
-/// What allocators and the kernel may do after the warm-up, in KiB.
+/// Growth of memory, in KiB, that allocators and the kernel may cause after the warm-up.
 const SLACK: u64 = 512;
 
 #[test]
-fn memory_is_flat_at_full_rate() {
+fn memory_does_not_grow_under_full_load() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(120, |text| text.parse().expect("a number"));
     let bed = Bed::start(&["backend-1", "backend-2"]);
     let mut command = bed.caller(env!("CARGO_BIN_EXE_caller"));

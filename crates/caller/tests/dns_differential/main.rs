@@ -73,7 +73,7 @@ for line in sys.stdin:
 "#;
 
 #[test]
-fn lookups_come_to_what_those_of_glibc_come_to() {
+fn lookups_have_the_outcomes_of_glibc() {
     let tools = ["unshare", "mount", "ip", "python3"].map(tool);
     if tools.iter().any(Option::is_none) {
         return;

@@ -1,4 +1,4 @@
-//! caller's subcommands, and the flags that change how it calls.
+//! The subcommands of `caller`, and the flags that change how it calls.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -19,7 +19,7 @@ fn caller(bed: &Bed, args: &[&str]) -> Output {
     run(bed.caller(CALLER).args(args))
 }
 
-/// The objects that `--format=json` prints, a line each.
+/// The objects that `--format=json` prints, one on each line.
 fn json(bed: &Bed, args: &[&str]) -> Vec<Value> {
     let output = caller(bed, &[args, &["--format=json"]].concat());
     let lines = output.stdout.lines();
@@ -28,7 +28,7 @@ fn json(bed: &Bed, args: &[&str]) -> Vec<Value> {
         .collect()
 }
 
-/// A server that answers one connection after another and keeps what it was asked.
+/// Starts a server that responds to each request with 404, and passes the requests on.
 fn recorder() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
@@ -49,7 +49,7 @@ fn recorder() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
 }
 
 #[test]
-fn resolve_shows_the_configuration_and_every_question() {
+fn resolve_prints_the_configuration_and_every_query() {
     let bed = Bed::start(&["backend-1"]);
     let output = caller(&bed, &["resolve"]);
     let lines: Vec<&str> = output.stdout.lines().collect();
@@ -104,7 +104,7 @@ fn resolve_exits_6_when_there_is_no_address() {
     assert!(output.stdout.ends_with(after), "{}", output.stdout);
 }
 
-/// The marks and steps of a diagnosis, without what they say.
+/// The marks and the names of the steps in a diagnosis.
 fn steps(output: &Output) -> Vec<String> {
     let step = |line: &str| {
         line.split_whitespace()
@@ -121,7 +121,7 @@ fn steps(output: &Output) -> Vec<String> {
 }
 
 #[test]
-fn diagnose_goes_through_a_healthy_call_step_by_step() {
+fn diagnose_prints_the_steps_of_a_successful_call() {
     let bed = Bed::start(&["backend-1"]);
     let output = caller(&bed, &["diagnose"]);
     assert_eq!(output.code, Some(0), "{}", output.stdout);
@@ -137,7 +137,7 @@ fn diagnose_goes_through_a_healthy_call_step_by_step() {
 }
 
 #[test]
-fn diagnose_stops_at_the_failure_and_says_what_to_run_next() {
+fn diagnose_stops_at_the_failure_and_names_the_next_command() {
     let bed = Bed::start(&["backend-1"]);
     let namespace = "-n pod-to-pod-communication";
     let failed = |args: &[&str]| {
@@ -187,7 +187,7 @@ fn diagnose_stops_at_the_failure_and_says_what_to_run_next() {
 }
 
 #[test]
-fn a_terminal_gets_colour_unless_it_wants_none() {
+fn colour_is_printed_only_to_a_terminal_without_no_color() {
     let Some(script) = tool("script") else { return };
     let bed = Bed::start(&["backend-1"]);
     let on_a_terminal = |no_color: bool| {
@@ -209,7 +209,7 @@ fn a_terminal_gets_colour_unless_it_wants_none() {
 }
 
 #[test]
-fn once_is_a_check_of_what_is_expected() {
+fn once_exits_0_only_if_the_expectation_is_met() {
     let bed = Bed::start(&["backend-1"]);
     let code = |args: &[&str]| caller(&bed, &[&["once"], args].concat()).code;
     let nosuch = bed.url("nosuch");
@@ -235,7 +235,7 @@ fn once_is_a_check_of_what_is_expected() {
 }
 
 #[test]
-fn json_tells_all_that_is_known_of_a_call() {
+fn json_has_all_data_of_a_call() {
     let bed = Bed::start(&["backend-1"]);
     let objects = json(&bed, &["--count=2", "--interval=0s"]);
     assert_eq!(objects.len(), 3);
@@ -272,7 +272,7 @@ fn json_tells_all_that_is_known_of_a_call() {
 }
 
 #[test]
-fn json_tells_all_that_is_known_of_a_failure() {
+fn json_has_all_data_of_a_failure() {
     let bed = Bed::start(&["backend-1"]);
     let objects = json(&bed, &["--count=1", &bed.url("nosuch")]);
     let error = &objects[0]["error"];
@@ -294,7 +294,7 @@ fn json_tells_all_that_is_known_of_a_failure() {
 }
 
 #[test]
-fn json_is_safe_for_a_terminal() {
+fn json_escapes_control_characters() {
     let bed = Bed::start(&["backend-1"]);
     let body = "a\x1b[2J\u{9b}2J\u{202e}b";
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -313,7 +313,7 @@ fn json_is_safe_for_a_terminal() {
 #[test]
 fn each_address_of_a_headless_service_is_called() {
     let bed = Bed::start(&[]);
-    // Two pods share a port, as pods do, so each has an address of its own.
+    // As in a cluster, the pods have the same port and addresses of their own.
     let first = bed.pod("backend-1", free_addr());
     bed.pod(
         "backend-2",
@@ -355,7 +355,7 @@ fn each_address_of_a_headless_service_is_called() {
         summary["summary"]["answered_by"],
         serde_json::json!({"backend-1": 1, "backend-2": 1})
     );
-    // Without the flag one is enough, and an address that refuses is passed over.
+    // Without the flag, one address is called, and one that refuses is skipped.
     bed.records.set(
         "backend-headless.pod-to-pod-communication.svc.cluster.local",
         [gone.into(), addresses[1].into()],
@@ -364,7 +364,7 @@ fn each_address_of_a_headless_service_is_called() {
 }
 
 #[test]
-fn a_connection_is_new_for_each_call_unless_it_is_to_be_kept() {
+fn each_call_opens_a_connection_unless_keep_alive_is_set() {
     let bed = Bed::start(&["backend-1", "backend-2"]);
     let connects = |args: &[&str]| {
         let calls = json(&bed, &[args, &["--count=20", "--interval=0s"]].concat());
@@ -381,9 +381,9 @@ fn a_connection_is_new_for_each_call_unless_it_is_to_be_kept() {
 }
 
 #[test]
-fn a_kept_connection_that_the_backend_closes_is_no_failure() {
+fn a_kept_connection_that_the_backend_closes_is_opened_again() {
     let bed = Bed::start(&["backend-1"]);
-    // The connection is closed although nothing in the response says so.
+    // The server closes the connection although nothing in the response says so.
     let url = format!(
         "http://{}/",
         server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -396,7 +396,7 @@ fn a_kept_connection_that_the_backend_closes_is_no_failure() {
 }
 
 #[test]
-fn a_kept_connection_that_was_closed_while_idle_says_so() {
+fn a_failure_on_a_kept_connection_names_its_idle_time() {
     let bed = Bed::start(&["backend-1"]);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
@@ -405,7 +405,7 @@ fn a_kept_connection_that_was_closed_while_idle_says_so() {
             let mut stream = stream.expect("a connection");
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-            // The second request crosses the end of the connection on its way.
+            // The second request is on its way when the connection is closed.
             let _ = stream.read(&mut [0; 4096]);
         }
     });
@@ -416,12 +416,12 @@ fn a_kept_connection_that_was_closed_while_idle_says_so() {
     let text = |field: &str| error[field].as_str().expect("text").to_owned();
     assert!(text("evidence").contains("on a connection that had been idle for"));
     assert!(text("likely").starts_with("the connection was closed while it was idle"));
-    // A new connection that ends so is another matter.
+    // The first call, on a new connection, has succeeded.
     assert_eq!(calls[0]["result"], "ok");
 }
 
 #[test]
-fn the_evidence_of_a_failure_is_in_json_as_data() {
+fn json_has_the_evidence_of_a_failure_as_data() {
     let bed = Bed::start(&["backend-1"]);
     let url = format!("http://{}/", free_addr());
     let error = &json(&bed, &["once", &url])[0]["error"];
@@ -447,7 +447,7 @@ fn the_evidence_of_a_failure_is_in_json_as_data() {
 }
 
 #[test]
-fn diagnose_shows_what_an_error_says_and_where_a_redirect_leads() {
+fn diagnose_shows_the_body_of_an_error_and_the_target_of_a_redirect() {
     let bed = Bed::start(&["backend-1"]);
     for (reply, shown) in [
         (
@@ -470,9 +470,9 @@ fn diagnose_shows_what_an_error_says_and_where_a_redirect_leads() {
 }
 
 #[test]
-fn diagnose_calls_a_step_slow_that_takes_unusually_long() {
+fn diagnose_marks_a_slow_step() {
     let bed = Bed::start(&["backend-1"]);
-    // A first server that is silent costs a time-out, and the second one knows.
+    // The first server does not respond, which costs a timeout; the second one does.
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = silent.local_addr().expect("it is bound");
     let output = run(bed
@@ -493,7 +493,7 @@ fn diagnose_calls_a_step_slow_that_takes_unusually_long() {
 }
 
 #[test]
-fn the_request_is_what_it_is_told_to_be() {
+fn the_request_has_the_given_method_path_and_headers() {
     let bed = Bed::start(&["backend-1"]);
     let (addr, requests) = recorder();
     let url = format!("http://backend:{}/path?q=1", addr.port());
@@ -537,7 +537,7 @@ fn the_request_is_what_it_is_told_to_be() {
 }
 
 #[test]
-fn a_flag_before_the_subcommand_does_not_make_a_host_of_it() {
+fn a_flag_before_a_subcommand_exits_2_with_advice() {
     for command in ["once", "resolve", "diagnose"] {
         let output = run(Command::new(CALLER).args(["--timeout=1s", command]));
         assert_eq!(output.code, Some(2));
@@ -547,7 +547,7 @@ fn a_flag_before_the_subcommand_does_not_make_a_host_of_it() {
 }
 
 #[test]
-fn a_misspelt_subcommand_is_not_called_for_ever() {
+fn a_misspelt_subcommand_exits_2_with_a_suggestion() {
     for (word, meant) in [
         ("diag", "diagnose"),
         ("diagnoze", "diagnose"),
@@ -588,7 +588,7 @@ fn a_password_is_never_shown() {
 }
 
 #[test]
-fn one_pod_that_fails_at_times_is_not_called_several() {
+fn a_single_failing_pod_is_not_compared_with_others() {
     let bed = Bed::start(&[]);
     let (flaky, _requests) = recorder();
     bed.endpoints.set([flaky]);
@@ -602,7 +602,7 @@ fn one_pod_that_fails_at_times_is_not_called_several() {
 }
 
 #[test]
-fn resolve_without_a_name_looks_up_what_is_called() {
+fn resolve_without_a_name_looks_up_the_host_of_the_target() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     let output = run(command.env("CALLER_URL", bed.url("nosuch")).arg("resolve"));
@@ -615,11 +615,11 @@ fn resolve_without_a_name_looks_up_what_is_called() {
 }
 
 #[test]
-fn diagnose_makes_several_calls_and_says_who_failed() {
+fn diagnose_makes_several_calls_and_names_the_pods_that_failed() {
     let bed = Bed::start(&["backend-1"]);
     let (sick, _requests) = recorder();
     let well = bed.pod("backend-2", (Ipv4Addr::LOCALHOST, 0).into());
-    // By chance all eight go to the same one, once in 128 times.
+    // Once in 128 times, all eight calls reach the same pod by chance.
     let output = (0..20).find_map(|_| {
         bed.endpoints.set([sick, well]);
         let output = caller(&bed, &["diagnose"]);
@@ -638,7 +638,7 @@ fn diagnose_makes_several_calls_and_says_who_failed() {
 }
 
 #[test]
-fn the_target_is_the_first_line_of_a_diagnosis_and_a_port_that_nobody_gave_is_said() {
+fn diagnose_names_the_target_first_and_notes_a_missing_port() {
     let bed = Bed::start(&["backend-1"]);
     let output = caller(&bed, &["diagnose", "http://127.0.0.7"]);
     let first = "      target       http://127.0.0.7:80/\n";
@@ -650,13 +650,13 @@ fn the_target_is_the_first_line_of_a_diagnosis_and_a_port_that_nobody_gave_is_sa
 }
 
 #[test]
-fn localhost_is_this_machine_whatever_dns_says() {
+fn localhost_is_not_looked_up_in_dns() {
     let bed = Bed::start(&["backend-1"]);
     assert_eq!(caller(&bed, &["once", &bed.url("localhost")]).code, Some(0));
 }
 
 #[test]
-fn help_of_each_command_names_its_flags_and_no_value_from_the_environment() {
+fn help_names_flags_and_never_the_values_of_variables() {
     for (args, named) in [
         (&["--help"][..], "--interval"),
         (&["once", "--help"], "--expect"),

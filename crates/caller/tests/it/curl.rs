@@ -1,4 +1,4 @@
-//! caller, when called as `curl`, beside the real one: the same body and the same exit code.
+//! `caller` under the name `curl`, compared with the real curl: the same body and the same exit code.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use test_support::tool;
 
 use crate::{CALLER, server};
 
-/// The link that the image has.
+/// A link named `curl` to the binary, as the image has it.
 struct Link {
     folder: TempDir,
 }
@@ -34,8 +34,8 @@ impl Link {
     }
 }
 
-/// Both curls with these arguments and the URL print the same on stdout and exit with the same code.
-fn assert_alike(reply: &'static str, args: &[&str]) {
+/// With these arguments, both programs print the same on stdout and exit with the same code.
+fn assert_same(reply: &'static str, args: &[&str]) {
     let Some(real) = tool("curl") else { return };
     let url = format!("http://{}/path?q=1", server(reply));
     let args = [args, &[&url]].concat();
@@ -53,36 +53,36 @@ const OK: &str = "HTTP/1.1 200 OK\r\nServer: Odd\r\nX-One: 1\r\nContent-Length: 
 const MISSING: &str =
     "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\nnope\n";
 
-macro_rules! alike {
+macro_rules! same_as_curl {
     ($($test:ident: $reply:expr, $args:expr;)*) => {
         $(#[test]
         fn $test() {
-            assert_alike($reply, &$args);
+            assert_same($reply, &$args);
         })*
     };
 }
 
-alike! {
+same_as_curl! {
     the_body_is_printed: OK, ["-s"];
-    the_body_is_printed_without_a_newline_of_its_own: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", ["-sS"];
-    the_head_is_printed_as_it_came: OK, ["-si"];
-    the_head_alone_is_asked_for: OK, ["-sI"];
-    a_status_is_no_failure: MISSING, ["-s"];
-    a_status_is_a_failure_if_that_is_asked_for: MISSING, ["-sf"];
-    a_head_of_a_failure_is_printed: MISSING, ["-sf", "-i"];
-    a_head_alone_has_no_body_whatever_the_method: OK, ["-sI", "-X", "GET"];
-    the_exit_code_is_written_out: MISSING, ["-sf", "-w", "%{exitcode}"];
+    no_newline_is_added_to_the_body: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", ["-sS"];
+    i_prints_the_head_unchanged: OK, ["-si"];
+    head_requests_print_the_head: OK, ["-sI"];
+    an_error_status_exits_0: MISSING, ["-s"];
+    an_error_status_with_fail_exits_22: MISSING, ["-sf"];
+    the_head_of_an_error_is_printed_with_fail: MISSING, ["-sf", "-i"];
+    head_has_no_body_with_any_method: OK, ["-sI", "-X", "GET"];
+    write_out_prints_the_exit_code: MISSING, ["-sf", "-w", "%{exitcode}"];
     a_redirect_is_not_followed: "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 3\r\n\r\ngo\n", ["-s"];
-    the_status_is_written_out: MISSING, ["-s", "-o", "/dev/null", "-w", "%{http_code}\\n"];
-    sizes_are_written_out: OK, ["-s", "-w", "[%{size_download} %{remote_ip} %{exitcode}]"];
-    a_reply_that_is_empty_exits_52: "", ["-s"];
-    a_body_that_is_cut_short_is_printed_and_exits_18: "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nHello", ["-s"];
+    write_out_prints_the_status: MISSING, ["-s", "-o", "/dev/null", "-w", "%{http_code}\\n"];
+    write_out_prints_sizes_and_addresses: OK, ["-s", "-w", "[%{size_download} %{remote_ip} %{exitcode}]"];
+    an_empty_reply_exits_52: "", ["-s"];
+    an_incomplete_body_is_printed_and_exits_18: "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nHello", ["-s"];
     a_chunked_body_is_printed: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n0\r\n\r\n", ["-s"];
     a_method_and_a_header_are_sent: OK, ["-s", "-X", "PUT", "-H", "X-Two: 2"];
 }
 
 #[test]
-fn what_cannot_be_called_exits_as_curl_does() {
+fn exit_codes_of_failures_are_those_of_curl() {
     let Some(real) = tool("curl") else { return };
     let closed = format!("http://{}/", free_addr());
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -105,7 +105,7 @@ fn what_cannot_be_called_exits_as_curl_does() {
 }
 
 #[test]
-fn errors_say_what_is_likely_and_s_keeps_them_quiet() {
+fn errors_name_a_likely_cause_and_s_suppresses_them() {
     let link = Link::new();
     let closed = format!("http://{}/", free_addr());
     let loud = link.run(&[&closed]);
@@ -121,9 +121,8 @@ fn errors_say_what_is_likely_and_s_keeps_them_quiet() {
     assert_eq!(link.run(&["-sS", &closed]).stderr.lines().count(), 2);
 }
 
-/// Both curls exit with the same code and print the same body, from a server of TLS.
 #[test]
-fn over_tls_bodies_and_exit_codes_are_alike() {
+fn over_tls_bodies_and_exit_codes_are_those_of_curl() {
     let Some(real) = tool("curl") else { return };
     let Some(pki) = Pki::new() else { return };
     let path = |file: &str| pki.file(file).to_string_lossy().into_owned();
@@ -151,7 +150,7 @@ fn over_tls_bodies_and_exit_codes_are_alike() {
         let ours = Link::new().run(&args);
         let seen = format!("{certificate} {args:?}: {ours:?} and not {theirs:?}");
         assert_eq!(ours.code, theirs.code, "{seen}");
-        // Nothing has been asked where a file cannot be read.
+        // The file cannot be read, and so nothing is requested.
         if code != 77 {
             assert_eq!(ours.stdout, theirs.stdout, "{seen}");
         }
@@ -160,7 +159,7 @@ fn over_tls_bodies_and_exit_codes_are_alike() {
 }
 
 #[test]
-fn what_it_does_not_have_is_refused_by_name() {
+fn unsupported_schemes_and_options_are_refused_by_name() {
     let link = Link::new();
     for url in ["tcp://backend:1", "ftp://backend/"] {
         let other = link.run(&[url]);
@@ -182,10 +181,10 @@ fn what_it_does_not_have_is_refused_by_name() {
 }
 
 #[test]
-fn the_demos_own_check_works_word_for_word() {
+fn the_command_of_the_original_demo_works() {
     let bed = Bed::start(&["backend-1"]);
     let link = Link::new();
-    // curl http://backend:8080, in a pod of the namespace.
+    // The demo runs `curl http://backend:8080` in a pod of the namespace.
     let mut command = bed.caller(link.path());
     let url = format!("http://backend:{}", bed.service.port());
     let output = run(command.arg(&url));
@@ -209,7 +208,7 @@ fn the_demos_own_check_works_word_for_word() {
 }
 
 #[test]
-fn a_failure_does_not_touch_the_file_and_nothing_shows_a_password() {
+fn a_failure_leaves_the_output_file_unchanged_and_passwords_are_hidden() {
     let link = Link::new();
     let file = link.folder.path().join("body");
     std::fs::write(&file, "before").expect("it can be written");

@@ -1,4 +1,4 @@
-//! What caller prints: three lines a call, and never a word of success for a failure.
+//! The log of `caller`: three lines for each call, and the success line for successful calls only.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
@@ -9,7 +9,7 @@ use test_support::process::run;
 
 use crate::{CALLER, server};
 
-/// The three lines of the only call, without the summary.
+/// The three lines of a single call, without the summary.
 fn block(command: &mut Command) -> [String; 3] {
     let output = run(command.args(["--count=1"]));
     assert_eq!(output.stderr, "");
@@ -20,7 +20,7 @@ fn block(command: &mut Command) -> [String; 3] {
     block
 }
 
-/// The current second as date(1) prints it in the C locale.
+/// The current time in seconds, as `date(1)` prints it in the C locale.
 fn date() -> String {
     let date = run(Command::new("date")
         .arg("-u")
@@ -42,13 +42,13 @@ fn assert_failed(block: &[String; 3], evidence: &str, verdict: &str) {
 }
 
 #[test]
-fn a_call_is_three_lines_byte_for_byte() {
+fn a_successful_call_prints_exactly_three_lines() {
     let bed = Bed::start(&["backend-1", "backend-2"]);
     loop {
         let before = date();
         let block = block(&mut bed.caller(CALLER));
         if before != date() {
-            // The second has changed meanwhile: which one the line shows is anybody's guess.
+            // The second has changed meanwhile, so the line may have either of the two.
             continue;
         }
         assert_eq!(
@@ -64,7 +64,7 @@ fn a_call_is_three_lines_byte_for_byte() {
 }
 
 #[test]
-fn wide_has_a_fourth_line_with_the_pod() {
+fn the_wide_format_has_a_fourth_line_with_the_pod() {
     let bed = Bed::start(&["backend-1"]);
     let output = run(bed.caller(CALLER).args(["--count=1", "--format=wide"]));
     let line = output.stdout.lines().nth(3).expect("a fourth line");
@@ -76,7 +76,7 @@ fn wide_has_a_fourth_line_with_the_pod() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_no_success() {
+fn a_name_that_does_not_exist_is_reported() {
     let bed = Bed::start(&["backend-1"]);
     bed.records
         .remove("backend.pod-to-pod-communication.svc.cluster.local");
@@ -89,7 +89,7 @@ fn a_name_that_does_not_exist_is_no_success() {
 }
 
 #[test]
-fn a_name_without_an_address_is_no_success() {
+fn a_name_without_an_address_is_reported() {
     let bed = Bed::start(&["backend-1"]);
     let name = "backend.pod-to-pod-communication.svc.cluster.local";
     bed.records.set(name, []);
@@ -102,14 +102,14 @@ fn a_name_without_an_address_is_no_success() {
 }
 
 #[test]
-fn the_wrong_family_is_a_name_without_an_address() {
+fn a_name_without_an_address_of_the_family_is_reported_as_nodata() {
     let bed = Bed::start(&["backend-1"]);
     let block = block(bed.caller(CALLER).arg("--ip-family=6"));
     assert!(block[1].starts_with("backend: NODATA for "), "{block:#?}");
 }
 
 #[test]
-fn dns_that_is_not_there_is_no_success_and_no_wait() {
+fn a_name_server_that_does_not_listen_is_reported() {
     let bed = Bed::start(&["backend-1"]);
     let closed = free_addr().to_string();
     assert_failed(
@@ -123,7 +123,7 @@ fn dns_that_is_not_there_is_no_success_and_no_wait() {
 }
 
 #[test]
-fn dns_that_is_silent_is_no_success() {
+fn a_name_server_that_does_not_respond_is_reported() {
     let bed = Bed::start(&["backend-1"]);
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = silent.local_addr().expect("it is bound").to_string();
@@ -141,7 +141,7 @@ fn dns_that_is_silent_is_no_success() {
 }
 
 #[test]
-fn a_resolver_without_configuration_asks_nobody() {
+fn a_missing_resolver_configuration_is_reported() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     command.env_remove("CALLER_NAMESERVER");
@@ -157,7 +157,7 @@ fn a_resolver_without_configuration_asks_nobody() {
 }
 
 #[test]
-fn a_closed_port_is_no_success() {
+fn a_closed_port_is_reported() {
     let closed = free_addr();
     assert_failed(
         &call(closed),
@@ -167,7 +167,7 @@ fn a_closed_port_is_no_success() {
 }
 
 #[test]
-fn an_answer_that_is_none_is_no_success() {
+fn missing_incomplete_and_invalid_responses_are_reported() {
     let died = "likely the backend died or was killed mid-answer";
     assert_failed(
         &call(server("")),
@@ -193,7 +193,7 @@ fn an_answer_that_is_none_is_no_success() {
 }
 
 #[test]
-fn an_error_status_is_no_success() {
+fn an_error_status_is_reported() {
     let addr = server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nbusy\n");
     assert_failed(
         &call(addr),
@@ -208,7 +208,7 @@ fn an_error_status_is_no_success() {
 }
 
 #[test]
-fn a_body_that_never_ends_is_no_success() {
+fn a_body_over_the_limit_is_reported() {
     let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(2 * 1024 * 1024));
     let block = call(server(endless));
     assert!(
@@ -221,7 +221,7 @@ fn a_body_that_never_ends_is_no_success() {
 }
 
 #[test]
-fn a_backend_that_takes_too_long_is_no_success() {
+fn a_response_timeout_is_reported() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let mut command = Command::new(CALLER);
@@ -238,7 +238,7 @@ fn a_backend_that_takes_too_long_is_no_success() {
 }
 
 #[test]
-fn what_a_backend_sends_stays_on_its_line() {
+fn control_characters_in_a_body_are_escaped() {
     let body = b"a\x1b[2J\nb\r\n\x00\xff\xe2\x80\xaec\n";
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     let block = call(server([head.as_bytes(), body].concat()));
@@ -247,14 +247,14 @@ fn what_a_backend_sends_stays_on_its_line() {
 }
 
 #[test]
-fn an_empty_answer_is_told_from_none() {
+fn an_empty_body_is_reported_as_such() {
     let block = call(server("HTTP/1.1 204 No Content\r\n\r\n"));
     assert_eq!(block[1], "(HTTP 204 with an empty body)");
     assert_eq!(block[2], "Response received successfully!");
 }
 
 #[test]
-fn a_failure_never_has_the_line_of_a_success_whatever_the_backend_says() {
+fn a_failure_never_prints_the_success_line_whatever_the_backend_sends() {
     const SUCCESS: &str = "Response received successfully!";
     let head = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n";
     for reply in [
@@ -279,7 +279,7 @@ fn a_failure_never_has_the_line_of_a_success_whatever_the_backend_says() {
 }
 
 #[test]
-fn a_pod_with_spaces_in_its_name_is_one_field() {
+fn spaces_in_the_name_of_a_pod_are_escaped() {
     let reply = "HTTP/1.1 200 OK\r\nX-Pod-Name: a address=6.6.6.6:1\r\nContent-Length: 0\r\n\r\n";
     let url = format!("http://{}/", server(reply));
     let output = run(Command::new(CALLER).args(["once", "--format=wide", &url]));

@@ -1,4 +1,4 @@
-//! caller's `/metrics`: what calls came to, in labels that are bounded whatever a backend says.
+//! `/metrics` of `caller`: the results of calls, with labels whose number is limited whatever a backend sends.
 
 use std::net::SocketAddr;
 
@@ -20,12 +20,12 @@ fn wait_for(admin: SocketAddr, metric: &str, expected: f64) {
 }
 
 #[test]
-fn a_call_counts_by_what_it_came_to() {
+fn a_call_is_counted_by_its_result() {
     let bed = Bed::start(&["backend-1"]);
     let (_caller, admin) = start(&bed, &["--interval=1h"]);
     wait_for(admin, "caller_calls_total{result=\"ok\"}", 1.0);
     for (metric, expected) in [
-        // All kinds are there from the start, so that the first of a kind is a rise.
+        // All kinds are there from the start, so that the first failure of a kind is an increase.
         ("caller_calls_total{result=\"dns_nxdomain\"}", 0.0),
         ("caller_calls_total{result=\"body_too_large\"}", 0.0),
         (
@@ -62,7 +62,7 @@ fn a_call_counts_by_what_it_came_to() {
 }
 
 #[test]
-fn a_failure_counts_by_its_kind() {
+fn a_failure_is_counted_by_its_kind() {
     let bed = Bed::start(&["backend-1"]);
     bed.records.remove(SERVICE);
     let (_caller, admin) = start(&bed, &["--interval=1h"]);
@@ -94,7 +94,7 @@ fn a_failure_counts_by_its_kind() {
 }
 
 #[test]
-fn a_round_of_several_calls_counts_its_lookup_once() {
+fn a_lookup_for_several_calls_is_counted_once() {
     let bed = Bed::start(&["backend-1"]);
     let port = bed.service.port();
     let others = [2, 3].map(|n| SocketAddr::from(([127, 0, 0, n], port)));
@@ -123,7 +123,7 @@ fn a_round_of_several_calls_counts_its_lookup_once() {
 }
 
 #[test]
-fn labels_are_bounded_and_cannot_break_out() {
+fn labels_are_escaped_and_their_number_is_limited() {
     let hostile = "x\"} 1\\";
     let names: Vec<String> = (0..110).map(|n| format!("{hostile}{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -145,7 +145,7 @@ fn labels_are_bounded_and_cannot_break_out() {
 }
 
 #[test]
-fn scrapers_get_the_form_that_they_ask_for() {
+fn metrics_have_the_format_that_the_accept_header_asks_for() {
     let bed = Bed::start(&["backend-1"]);
     let (_caller, admin) = start(&bed, &["--interval=1h"]);
     let plain = get(admin, "/metrics");
@@ -173,7 +173,7 @@ fn scrapers_get_the_form_that_they_ask_for() {
 }
 
 #[test]
-fn the_metrics_and_the_summary_agree() {
+fn the_metrics_and_the_summary_have_the_same_counts() {
     let bed = Bed::start(&["backend-1", "backend-2"]);
     let (caller, admin) = start(&bed, &["--interval=5ms", "--format=json"]);
     let ok = "caller_calls_total{result=\"ok\"}";
@@ -191,7 +191,7 @@ fn the_metrics_and_the_summary_agree() {
 }
 
 #[test]
-fn without_an_admin_port_there_is_none() {
+fn no_admin_port_is_opened_when_it_is_off() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(crate::CALLER);
     let output = run(command.args(["--admin-listen=off", "--count=1", "--log-level=info"]));

@@ -1,4 +1,4 @@
-//! How caller finds the Service by each of its names.
+//! Lookups by `caller`: the names of the Service, the search list and address families.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
@@ -11,7 +11,7 @@ const SEARCH: &str =
     "search pod-to-pod-communication.svc.cluster.local svc.cluster.local cluster.local\n";
 
 #[test]
-fn the_service_is_found_by_each_of_its_names_whatever_ndots_says() {
+fn the_service_is_found_by_each_of_its_names_with_any_ndots() {
     let bed = Bed::start(&["backend-1"]);
     for ndots in ["", "options ndots:1\n", "options ndots:5\n"] {
         bed.set_resolv_conf(&format!("{SEARCH}{ndots}"));
@@ -30,9 +30,9 @@ fn the_service_is_found_by_each_of_its_names_whatever_ndots_says() {
 }
 
 #[test]
-fn the_search_list_is_walked_in_its_order() {
+fn the_search_list_is_tried_in_order() {
     let bed = Bed::start(&["backend-1"]);
-    // A Service of the same name at the end of the list, where nobody listens.
+    // The same name in the last search domain has an address at which nothing listens.
     bed.records.set(
         "backend.cluster.local",
         [IpAddr::from(Ipv4Addr::new(127, 0, 0, 9))],
@@ -47,7 +47,7 @@ fn the_search_list_is_walked_in_its_order() {
 }
 
 #[test]
-fn a_name_with_a_trailing_dot_is_not_searched_for() {
+fn a_trailing_dot_disables_the_search_list() {
     let bed = Bed::start(&["backend-1"]);
     let output = run(bed.caller(CALLER).args(["--count=1", &bed.url("backend.")]));
     assert_eq!(output.code, Some(1));
@@ -59,7 +59,7 @@ fn a_name_with_a_trailing_dot_is_not_searched_for() {
 }
 
 #[test]
-fn resolv_conf_is_read_again_when_it_has_changed() {
+fn a_change_of_resolv_conf_takes_effect() {
     let bed = Bed::start(&["backend-1"]);
     bed.set_resolv_conf("search elsewhere.local\n");
     let mut command = bed.caller(CALLER);
@@ -70,19 +70,19 @@ fn resolv_conf_is_read_again_when_it_has_changed() {
 }
 
 #[test]
-fn every_lookup_is_a_fresh_one() {
+fn lookups_are_not_cached() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     let caller = test_support::process::Process::spawn(command.arg("--interval=20ms"));
     caller.wait_for_stdout("Response received successfully!");
-    // The TTL was 30 seconds.
+    // The TTL is 30 seconds.
     bed.records
         .remove("backend.pod-to-pod-communication.svc.cluster.local");
     caller.wait_for_stdout("Call failed: the name does not exist");
 }
 
 #[test]
-fn the_proxy_of_the_environment_is_not_asked() {
+fn proxy_variables_are_ignored() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
@@ -92,9 +92,9 @@ fn the_proxy_of_the_environment_is_not_asked() {
 }
 
 #[test]
-fn ipv6_is_called_when_it_is_all_there_is_or_all_that_is_asked_for() {
+fn ip_family_chooses_the_addresses_that_are_called() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        // IPv6 may be switched off; then there is nothing to see.
+        // IPv6 is disabled on this machine, so there is nothing to test.
         return;
     }
     let bed = Bed::start(&[]);
@@ -110,7 +110,7 @@ fn ipv6_is_called_when_it_is_all_there_is_or_all_that_is_asked_for() {
         let output = call(family);
         assert_eq!(output.code, Some(code), "{family}: {}", output.stdout);
     }
-    // Of both, IPv4 comes first; where it refuses, IPv6 is next.
+    // IPv4 is called first; it refuses, and IPv6 is next.
     bed.records.set(
         name,
         [

@@ -1,5 +1,5 @@
-//! The way between two pods, with a router on it that loses, rejects and translates: each is named, by `diagnose` or
-//! in the call itself, and none is named where all is well.
+//! The network path between two pods, with a router that drops, rejects and translates packets: `diagnose` or the
+//! call itself reports what is wrong, and reports nothing where the path is intact.
 
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
@@ -17,14 +17,14 @@ use crate::CALLER;
 
 const PORT: u16 = 8080;
 
-/// A backend behind a router, and who calls it from the other side.
-struct Way {
+/// A backend behind a router, and a client on the other side.
+struct Path {
     _runtime: Runtime,
     routed: Routed,
 }
 
-impl Way {
-    /// `None`: there are not the tools or the rights, and a line has said so.
+impl Path {
+    /// `None` if tools or privileges are missing: the test is to be skipped, and a line has been printed that says so.
     fn new(test: &str) -> Option<Self> {
         let routed = Routed::new(test)?;
         let runtime = Runtime::new().expect("a runtime");
@@ -62,28 +62,30 @@ fn url(address: IpAddr) -> String {
 }
 
 #[test]
-fn a_way_that_is_well_has_one_line_and_no_alarm() {
-    let Some(way) = Way::new("well") else { return };
+fn an_intact_path_is_reported_without_a_failure() {
+    let Some(path) = Path::new("well") else {
+        return;
+    };
     for address in BACKEND {
-        let output = way.diagnose(address, &[]);
+        let output = path.diagnose(address, &[]);
         assert_eq!(output.code, Some(0), "{}", output.stdout);
-        let path: Vec<&str> = output.stdout.lines().rev().take(2).collect();
+        let last: Vec<&str> = output.stdout.lines().rev().take(2).collect();
         let sizes = "      path         8000 bytes passed each way in one request; the interface's MTU is 1500";
-        assert_eq!(path[0], sizes, "{}", output.stdout);
+        assert_eq!(last[0], sizes, "{}", output.stdout);
         assert!(
-            path[1].ends_with(" as backend-1 sees it, too: no NAT"),
+            last[1].ends_with(" as backend-1 sees it, too: no NAT"),
             "{}",
-            path[1]
+            last[1]
         );
         assert!(!output.stdout.contains("FAIL"), "{}", output.stdout);
 
-        let wide = way.once(address, &["--format=wide"]).stdout;
+        let wide = path.once(address, &["--format=wide"]).stdout;
         let last = wide.lines().last().expect("a fourth line");
         assert!(
             last.contains(" nat=no ") && !last.contains("tcp="),
             "{last}"
         );
-        let json = way.once(address, &["--format=json"]).stdout;
+        let json = path.once(address, &["--format=json"]).stdout;
         let report: Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(report["source"]["nat"], false);
         assert_eq!(report["source"]["address"], report["source"]["seen_as"]);
@@ -92,8 +94,8 @@ fn a_way_that_is_well_has_one_line_and_no_alarm() {
 }
 
 #[test]
-fn packets_that_are_too_large_are_told_to_the_byte_and_with_the_direction() {
-    let Some(way) = Way::new("narrow") else {
+fn lost_large_packets_are_reported_with_their_size_and_direction() {
+    let Some(path) = Path::new("narrow") else {
         return;
     };
     let [v4, v6] = BACKEND;
@@ -108,8 +110,8 @@ fn packets_that_are_too_large_are_told_to_the_byte_and_with_the_direction() {
         ),
         (v6, Direction::ToClient, 1381, "back", "on the way back"),
     ] {
-        way.routed.narrow(direction, mtu);
-        let output = way.diagnose(address, &[]);
+        path.routed.narrow(direction, mtu);
+        let output = path.diagnose(address, &[]);
         assert_eq!(output.code, Some(28), "{}", output.stdout);
         let seen = format!("(packets over {mtu} bytes are lost {words}, smaller ones pass)");
         let step = output
@@ -127,7 +129,7 @@ fn packets_that_are_too_large_are_told_to_the_byte_and_with_the_direction() {
                 .contains("      likely       an MTU on the way that is smaller")
         );
 
-        let output = way.diagnose(address, &["--format=json"]);
+        let output = path.diagnose(address, &["--format=json"]);
         let diagnosis: Value = serde_json::from_str(&output.stdout).expect("JSON");
         assert_eq!(diagnosis["result"], "path_mtu", "{diagnosis}");
         assert_eq!(diagnosis["exit_code"], 28);
@@ -137,18 +139,18 @@ fn packets_that_are_too_large_are_told_to_the_byte_and_with_the_direction() {
             (&mtu.into(), &lost.into())
         );
 
-        // Small calls pass, and nothing else is sent where that is not wanted.
-        let output = way.diagnose(address, &["--no-path"]);
+        // Small requests pass, and --no-path and methods other than GET send no large ones.
+        let output = path.diagnose(address, &["--no-path"]);
         assert_eq!(output.code, Some(0), "{}", output.stdout);
         assert!(!output.stdout.contains(" path "), "{}", output.stdout);
-        let output = way.diagnose(address, &["--method=POST"]);
+        let output = path.diagnose(address, &["--method=POST"]);
         assert_eq!(output.code, Some(0), "{}", output.stdout);
-        way.routed.flush();
+        path.routed.flush();
     }
 }
 
-/// A web server that nobody here wrote, with an answer that takes several packets.
-fn large_answers(way: &Way, port: u16) -> Process {
+/// Starts a web server that is not ours, whose responses take several packets.
+fn large_answers(path: &Path, port: u16) -> Process {
     let script = format!(
         "import http.server\n\
          class Handler(http.server.BaseHTTPRequestHandler):\n\
@@ -158,21 +160,21 @@ fn large_answers(way: &Way, port: u16) -> Process {
          server = http.server.ThreadingHTTPServer(('0.0.0.0', {port}), Handler)\n\
          print('ready', flush=True); server.serve_forever()\n"
     );
-    let server = Process::spawn(way.routed.backend("python3").args(["-c", &script]));
+    let server = Process::spawn(path.routed.backend("python3").args(["-c", &script]));
     server.wait_for_stdout("ready");
     server
 }
 
 #[test]
-fn an_answer_that_never_comes_but_comes_in_small_pieces_is_an_mtu() {
+fn a_large_response_that_is_lost_is_reported_as_path_mtu() {
     let Some(_) = tool("python3") else { return };
-    let Some(way) = Way::new("answers") else {
+    let Some(path) = Path::new("answers") else {
         return;
     };
-    let _server = large_answers(&way, 8090);
+    let _server = large_answers(&path, 8090);
     let url = "http://10.9.2.2:8090/";
     let diagnose = || {
-        run(way
+        run(path
             .caller(&["diagnose", "--timeout=1s", url])
             .env_remove("CALLER_URL"))
     };
@@ -182,7 +184,7 @@ fn an_answer_that_never_comes_but_comes_in_small_pieces_is_an_mtu() {
         "      path         an answer of 20000 bytes passed; the interface's MTU is 1500\n";
     assert!(well.stdout.ends_with(passed), "{}", well.stdout);
 
-    way.routed.narrow(Direction::ToClient, 1333);
+    path.routed.narrow(Direction::ToClient, 1333);
     let lost = diagnose();
     assert_eq!(lost.code, Some(28), "{}", lost.stdout);
     let seen = "no more than 0 bytes of body (packets over 1333 bytes are lost on the way back, smaller ones pass)";
@@ -198,14 +200,14 @@ fn an_answer_that_never_comes_but_comes_in_small_pieces_is_an_mtu() {
     );
 }
 
-/// A server's certificates are the first large packets of a connection.
+/// The certificates of a server are in the first large packets of a connection.
 #[test]
-fn a_handshake_of_tls_that_never_ends_is_an_mtu() {
+fn a_tls_handshake_that_is_lost_is_reported_as_path_mtu() {
     let Some(pki) = Pki::new() else { return };
-    let Some(way) = Way::new("handshake") else {
+    let Some(path) = Path::new("handshake") else {
         return;
     };
-    let mut server = way.routed.backend("openssl");
+    let mut server = path.routed.backend("openssl");
     server
         .args([
             "s_server", "-www", "-accept", "8443", "-cert", "good.pem", "-key", "good.key",
@@ -214,25 +216,25 @@ fn a_handshake_of_tls_that_never_ends_is_an_mtu() {
     let server = Process::spawn(&mut server);
     server.wait_for_stdout("ACCEPT");
     let diagnose = || {
-        let mut command = way.caller(&["diagnose", "--insecure", "--timeout=1s"]);
+        let mut command = path.caller(&["diagnose", "--insecure", "--timeout=1s"]);
         run(command
             .env_remove("CALLER_URL")
             .arg("https://10.9.2.2:8443/"))
     };
     let well = diagnose();
     assert_eq!(well.code, Some(0), "{}", well.stdout);
-    way.routed.narrow(Direction::ToClient, 700);
+    path.routed.narrow(Direction::ToClient, 700);
     let lost = diagnose();
     assert_eq!(lost.code, Some(28), "{}", lost.stdout);
     let seen = "no answer in the TLS handshake (packets over 700 bytes are lost on the way back, smaller ones pass)";
     assert!(lost.stdout.contains(seen), "{}", lost.stdout);
 }
 
-/// What our own server says of its accept queue, which a test of echo-server makes overflow.
+/// A server with the headers of `echo-server`, whose own tests make its accept queue overflow.
 #[test]
-fn a_backend_whose_accept_queue_was_full_is_told() {
+fn a_full_accept_queue_of_the_backend_is_reported() {
     let Some(_) = tool("python3") else { return };
-    let Some(way) = Way::new("backlog") else {
+    let Some(path) = Path::new("backlog") else {
         return;
     };
     let script = "import http.server\n\
@@ -246,24 +248,24 @@ fn a_backend_whose_accept_queue_was_full_is_told() {
          \x20       self.send_header('Content-Length', '0'); self.end_headers()\n\
          server = http.server.HTTPServer(('0.0.0.0', 8090), Handler)\n\
          print('ready', flush=True); server.serve_forever()\n";
-    let server = Process::spawn(way.routed.backend("python3").args(["-c", script]));
+    let server = Process::spawn(path.routed.backend("python3").args(["-c", script]));
     server.wait_for_stdout("ready");
-    let mut command = way.caller(&["diagnose", "http://10.9.2.2:8090/"]);
+    let mut command = path.caller(&["diagnose", "http://10.9.2.2:8090/"]);
     let output = run(command.env_remove("CALLER_URL"));
     let line = "      backlog      3 attempts to connect to backend-9 found its accept queue full and were dropped, since it started\n";
     assert!(output.stdout.contains(line), "{}", output.stdout);
 }
 
 #[test]
-fn a_backend_that_is_silent_is_no_mtu() {
+fn a_backend_that_does_not_respond_is_not_reported_as_path_mtu() {
     let Some(_) = tool("python3") else { return };
-    let Some(way) = Way::new("silent") else {
+    let Some(path) = Path::new("silent") else {
         return;
     };
     let script = "import socket, time\ns = socket.create_server(('0.0.0.0', 8090))\nprint('ready', flush=True)\ntime.sleep(600)";
-    let server = Process::spawn(way.routed.backend("python3").args(["-c", script]));
+    let server = Process::spawn(path.routed.backend("python3").args(["-c", script]));
     server.wait_for_stdout("ready");
-    let output = run(way
+    let output = run(path
         .caller(&["diagnose", "--timeout=500ms", "http://10.9.2.2:8090/"])
         .env_remove("CALLER_URL"));
     assert_eq!(output.code, Some(28), "{}", output.stdout);
@@ -280,8 +282,8 @@ fn a_backend_that_is_silent_is_no_mtu() {
 }
 
 #[test]
-fn a_syn_that_is_lost_is_told_beside_the_phase() {
-    let Some(way) = Way::new("syn") else { return };
+fn a_lost_syn_is_reported() {
+    let Some(path) = Path::new("syn") else { return };
     let syn = "tcp dport 8080 tcp flags & (syn | ack) == syn counter drop";
     for (subcommand, format, said) in [
         ("once", "wide", " tcp=\"1 SYN lost\""),
@@ -292,12 +294,12 @@ fn a_syn_that_is_lost_is_told_beside_the_phase() {
         ),
         ("diagnose", "text", ": 1 SYN lost\n"),
     ] {
-        way.routed.rule(Place::Router, "forward", syn);
+        path.routed.rule(Place::Router, "forward", syn);
         let url = url(BACKEND[0]);
         let format = format!("--format={format}");
-        let calling = Process::spawn(&mut way.caller(&[subcommand, &format, &url]));
-        wait_until("a SYN", PATIENCE, || way.routed.counted() > 0);
-        way.routed.flush();
+        let calling = Process::spawn(&mut path.caller(&[subcommand, &format, &url]));
+        wait_until("a SYN", PATIENCE, || path.routed.counted() > 0);
+        path.routed.flush();
         let output = calling.finish();
         assert_eq!(output.code, Some(0), "{}", output.stdout);
         assert!(output.stdout.contains(said), "{said}: {}", output.stdout);
@@ -305,8 +307,8 @@ fn a_syn_that_is_lost_is_told_beside_the_phase() {
 }
 
 #[test]
-fn who_rejects_is_told_with_type_and_code() {
-    let Some(way) = Way::new("rejects") else {
+fn an_icmp_rejection_is_reported_with_sender_type_and_code() {
+    let Some(path) = Path::new("rejects") else {
         return;
     };
     let [v4, v6] = BACKEND;
@@ -344,8 +346,8 @@ fn who_rejects_is_told_with_type_and_code() {
         ),
     ] {
         let rule = format!("tcp dport 8080 reject with {reject}");
-        way.routed.rule(Place::Router, "forward", &rule);
-        let output = way.once(address, &["--expect=connect_unreachable"]);
+        path.routed.rule(Place::Router, "forward", &rule);
+        let output = path.once(address, &["--expect=connect_unreachable"]);
         assert_eq!(output.code, Some(0), "{reject}: {}", output.stdout);
         assert!(
             output.stdout.contains(evidence),
@@ -357,41 +359,41 @@ fn who_rejects_is_told_with_type_and_code() {
             "{reject}: {}",
             output.stdout
         );
-        way.routed.flush();
+        path.routed.flush();
     }
-    // A reset is the backend's own, as far as anybody can tell.
-    way.routed.rule(
+    // A reset cannot be told from one of the backend.
+    path.routed.rule(
         Place::Router,
         "forward",
         "tcp dport 8080 reject with tcp reset",
     );
-    let reset = way.once(v4, &[]);
+    let reset = path.once(v4, &[]);
     assert_eq!(reset.code, Some(7), "{}", reset.stdout);
     assert!(!reset.stdout.contains("ICMP"), "{}", reset.stdout);
 }
 
 #[test]
-fn where_packets_are_dropped_the_last_hop_that_answers_is_told() {
-    let Some(way) = Way::new("dropped") else {
+fn the_last_hop_that_responds_is_reported_where_packets_are_dropped() {
+    let Some(path) = Path::new("dropped") else {
         return;
     };
     for (address, router) in BACKEND.into_iter().zip(["10.9.1.1", "fd09:1::1"]) {
-        way.routed
+        path.routed
             .rule(Place::Router, "forward", "tcp dport 8080 drop");
-        let output = way.diagnose(address, &["--connect-timeout=500ms"]);
+        let output = path.diagnose(address, &["--connect-timeout=500ms"]);
         assert_eq!(output.code, Some(28), "{}", output.stdout);
         let last = output.stdout.lines().last().expect("a line");
         let hop = format!(
             "      path         the last hop that answered is number 1, {router}; packets are dropped there or beyond"
         );
         assert!(last.starts_with(&hop), "{}", output.stdout);
-        let without = way.diagnose(address, &["--connect-timeout=500ms", "--no-path"]);
+        let without = path.diagnose(address, &["--connect-timeout=500ms", "--no-path"]);
         assert!(!without.stdout.contains(" hop "), "{}", without.stdout);
-        way.routed.flush();
+        path.routed.flush();
     }
-    way.routed
+    path.routed
         .rule(Place::Client, "output", "tcp dport 8080 drop");
-    let output = way.diagnose(BACKEND[0], &["--connect-timeout=300ms"]);
+    let output = path.diagnose(BACKEND[0], &["--connect-timeout=300ms"]);
     assert!(
         output.stdout.contains("no hop of 16 answered"),
         "{}",
@@ -400,28 +402,28 @@ fn where_packets_are_dropped_the_last_hop_that_answers_is_told() {
 }
 
 #[test]
-fn nat_is_told_by_who_the_backend_sees() {
-    let Some(way) = Way::new("nat") else { return };
-    way.routed.at(Place::Router).sh(
+fn nat_is_reported_with_the_address_that_the_backend_sees() {
+    let Some(path) = Path::new("nat") else { return };
+    path.routed.at(Place::Router).sh(
         "nft add chain inet test nat '{ type nat hook postrouting priority 100 ; }'
          nft add rule inet test nat oifname backend masquerade",
     );
-    let output = way.diagnose(BACKEND[0], &[]);
+    let output = path.diagnose(BACKEND[0], &[]);
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     let source = "      source       seen by backend-1 as 10.9.2.1: NAT on the way; policies there see that address\n";
     assert!(output.stdout.contains(source), "{}", output.stdout);
-    let wide = way.once(BACKEND[0], &["--format=wide"]).stdout;
+    let wide = path.once(BACKEND[0], &["--format=wide"]).stdout;
     assert!(wide.contains(" seen_as=10.9.2.1:"), "{wide}");
-    let json = way.once(BACKEND[0], &["--format=json"]).stdout;
+    let json = path.once(BACKEND[0], &["--format=json"]).stdout;
     let report: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(report["source"]["nat"], true);
 }
 
-/// As a sidecar does: it takes the connection, and makes one of its own to the backend beside it.
+/// A sidecar accepts the connection, and opens another one to the backend in its pod.
 #[test]
-fn a_sidecar_of_the_backend_is_no_nat() {
+fn a_sidecar_of_the_backend_is_not_reported_as_nat() {
     let Some(_) = tool("python3") else { return };
-    let Some(way) = Way::new("sidecar") else {
+    let Some(path) = Path::new("sidecar") else {
         return;
     };
     let script = "import socket, threading\n\
@@ -433,9 +435,9 @@ fn a_sidecar_of_the_backend_is_no_nat() {
          while True:\n\
          \x20   a, _ = server.accept(); b = socket.create_connection(('127.0.0.1', 8080))\n\
          \x20   for pair in ((a, b), (b, a)): threading.Thread(target=copy, args=pair, daemon=True).start()\n";
-    let sidecar = Process::spawn(way.routed.backend("python3").args(["-c", script]));
+    let sidecar = Process::spawn(path.routed.backend("python3").args(["-c", script]));
     sidecar.wait_for_stdout("ready");
-    let mut command = way.caller(&["diagnose", "http://10.9.2.2:15006/"]);
+    let mut command = path.caller(&["diagnose", "http://10.9.2.2:15006/"]);
     let output = run(command.env_remove("CALLER_URL"));
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     let line = "      source       backend-1 was called by 127.0.0.1 in its own pod, a sidecar or a proxy: what is told of TCP ends there\n";
@@ -443,20 +445,20 @@ fn a_sidecar_of_the_backend_is_no_nat() {
 }
 
 #[test]
-fn without_proc_there_are_fewer_words_and_no_failure() {
+fn diagnose_works_without_proc() {
     let Some(_) = tool("unshare") else { return };
-    let Some(way) = Way::new("no-proc") else {
+    let Some(path) = Path::new("no-proc") else {
         return;
     };
-    way.routed.narrow(Direction::ToBackend, 1400);
+    path.routed.narrow(Direction::ToBackend, 1400);
     let script = format!(
         "mount -t tmpfs none /proc && mount -t tmpfs none /sys && exec {CALLER} diagnose {}",
         url(BACKEND[0])
     );
-    let mut bare = way.routed.client("unshare");
+    let mut bare = path.routed.client("unshare");
     let output = run(bare.args(["--mount", "sh", "-c", &script]));
     assert_eq!(output.code, Some(28), "{}{}", output.stdout, output.stderr);
-    // Neither the interface's MTU nor what was sent again is known.
+    // The MTU of the interface and the retransmissions are not known.
     let seen = "(packets over 1400 bytes are lost on the way to the backend, smaller ones pass)";
     assert!(output.stdout.contains(seen), "{}", output.stdout);
 }

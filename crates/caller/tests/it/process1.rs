@@ -1,5 +1,5 @@
-//! `once` and `diagnose` without a target, in a pod whose process 1 is a caller: what that one calls is
-//! called. In a process namespace of the test's own.
+//! `once` and `diagnose` without a target, in a pod whose process 1 is a `caller`: they use its target. Each test has
+//! a process namespace of its own.
 
 use std::process::Command;
 
@@ -9,14 +9,15 @@ use test_support::{PATIENCE, tool, wait_until};
 
 use crate::CALLER;
 
-/// A pod whose process 1 is this, removed when dropped. `None`: there are not the tools or the rights.
+/// A process namespace with a program as process 1, which is removed on drop.
 struct Pod {
     _unshare: Process,
-    /// Process 1, by its number outside.
+    /// The process id of process 1 outside of the namespace.
     id: String,
 }
 
 impl Pod {
+    /// `None` if tools or privileges are missing: the test is to be skipped.
     fn start(program: &mut Command) -> Option<Self> {
         let (unshare, _) = (tool("unshare")?, tool("nsenter")?);
         let mut command = Command::new(unshare);
@@ -33,7 +34,7 @@ impl Pod {
         let unshare = Process::spawn(&mut command);
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
         let child = || std::fs::read_to_string(&children).expect("it runs");
-        // Until then the child is a copy of unshare.
+        // Before that, the child is a copy of unshare.
         let is_started = || {
             let cmdline = std::fs::read_to_string(format!("/proc/{}/cmdline", child().trim()));
             cmdline.is_ok_and(|cmdline| {
@@ -49,7 +50,7 @@ impl Pod {
         })
     }
 
-    /// As `kubectl exec` does it: with the container's environment, which is that of `bed`.
+    /// Runs a caller in the namespace, as `kubectl exec` does, with the environment of a caller in `bed`.
     fn exec(&self, bed: &Bed, args: &[&str]) -> Output {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.id, "--pid", "--mount", CALLER]);
@@ -61,7 +62,7 @@ impl Pod {
 }
 
 #[test]
-fn without_a_target_what_process_1_calls_is_called_and_said() {
+fn the_default_target_is_that_of_process_1_and_is_printed() {
     let bed = Bed::start(&["backend-1"]);
     let other = bed.pod(
         "backend-headless-1",
@@ -82,7 +83,7 @@ fn without_a_target_what_process_1_calls_is_called_and_said() {
         "{}",
         diagnosis.stdout
     );
-    // Its options as well: 200 is not what it expects.
+    // Its options are used as well: it expects 404, and not 200.
     assert_eq!(diagnosis.code, Some(22), "{}", diagnosis.stdout);
 
     let once = pod.exec(&bed, &["once", "--format=wide"]);
@@ -99,7 +100,7 @@ fn without_a_target_what_process_1_calls_is_called_and_said() {
 }
 
 #[test]
-fn another_process_1_is_not_followed() {
+fn a_process_1_that_is_not_a_caller_is_ignored() {
     let bed = Bed::start(&["backend-1"]);
     let mut pause = Command::new("sleep");
     let Some(pod) = Pod::start(pause.arg("600")) else {

@@ -1,4 +1,4 @@
-//! How caller goes on and how it ends.
+//! `caller` without a subcommand: repeated calls, their end, and how it starts.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use test_support::{PATIENCE, tool, wait_until};
 use crate::CALLER;
 
 #[test]
-fn both_pods_are_seen_in_twenty_calls() {
+fn twenty_calls_reach_both_pods() {
     let bed = Bed::start(&["backend-1", "backend-2"]);
     let output = run(bed.caller(CALLER).args(["--count=20", "--interval=0s"]));
     assert_eq!(output.code, Some(0));
@@ -32,7 +32,7 @@ fn both_pods_are_seen_in_twenty_calls() {
 }
 
 #[test]
-fn a_count_with_a_failure_exits_1_and_says_of_which_kind() {
+fn a_failed_call_exits_1_and_its_kind_is_in_the_summary() {
     let bed = Bed::start(&["backend-1"]);
     let output = run(bed
         .caller(CALLER)
@@ -45,7 +45,7 @@ fn a_count_with_a_failure_exits_1_and_says_of_which_kind() {
 }
 
 #[test]
-fn a_duration_ends_it() {
+fn the_run_ends_after_the_duration() {
     let bed = Bed::start(&["backend-1"]);
     let output = run(bed
         .caller(CALLER)
@@ -59,7 +59,7 @@ fn a_duration_ends_it() {
 }
 
 #[test]
-fn either_signal_ends_a_waiting_caller_with_the_summary_and_exit_code_0() {
+fn sigterm_and_sigint_end_the_run_with_the_summary_and_exit_code_0() {
     let bed = Bed::start(&["backend-1"]);
     for signal in [Signal::TERM, Signal::INT] {
         let caller = Process::spawn(bed.caller(CALLER).arg("--interval=1h"));
@@ -73,7 +73,7 @@ fn either_signal_ends_a_waiting_caller_with_the_summary_and_exit_code_0() {
 }
 
 #[test]
-fn a_signal_lets_the_call_under_way_end() {
+fn a_call_in_progress_is_finished_after_a_signal() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
     let mut command = Command::new(CALLER);
@@ -106,7 +106,7 @@ fn a_signal_lets_the_call_under_way_end() {
 }
 
 #[test]
-fn probes_are_green_while_it_calls() {
+fn probes_succeed_while_the_caller_runs() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     command
@@ -141,7 +141,7 @@ fn a_bad_value_exits_2_and_names_the_flag() {
 }
 
 #[test]
-fn an_admin_address_in_use_exits_1_and_is_named() {
+fn an_admin_address_in_use_exits_1_and_is_named_in_the_error() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = taken.local_addr().expect("it is bound").to_string();
     let output = run(Command::new(CALLER).args(["--admin-listen", &addr]));
@@ -150,16 +150,16 @@ fn an_admin_address_in_use_exits_1_and_is_named() {
 }
 
 #[test]
-fn a_run_with_an_end_goes_without_an_admin_port_that_nobody_asked_for() {
+fn a_run_with_a_count_ignores_a_default_admin_port_in_use() {
     let bed = Bed::start(&["backend-1"]);
-    // This test's, or another program's: it is taken.
+    // If this fails, another process has the port, which is just as good.
     let _taken = TcpListener::bind(("0.0.0.0", 8082));
     let mut command = bed.caller(CALLER);
     command.env_remove("CALLER_ADMIN_LISTEN");
     let output = run(command.arg("--count=1"));
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert_eq!(output.stderr, "");
-    // The loop has its probes there.
+    // Without a count, the port is needed for the probes.
     let mut command = bed.caller(CALLER);
     command.env_remove("CALLER_ADMIN_LISTEN");
     let output = run(&mut command);
@@ -168,7 +168,7 @@ fn a_run_with_an_end_goes_without_an_admin_port_that_nobody_asked_for() {
 }
 
 #[test]
-fn an_admin_client_that_hangs_does_not_hold_up_calls() {
+fn idle_admin_clients_do_not_delay_calls() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     command
@@ -190,7 +190,7 @@ fn an_admin_client_that_hangs_does_not_hold_up_calls() {
 }
 
 #[test]
-fn a_stdout_that_is_full_or_gone_loses_lines_and_nothing_else() {
+fn calls_go_on_while_stdout_is_full_or_closed() {
     let bed = Bed::start(&["backend-1"]);
     let full = std::fs::OpenOptions::new()
         .write(true)
@@ -215,7 +215,7 @@ fn a_stdout_that_is_full_or_gone_loses_lines_and_nothing_else() {
 }
 
 #[test]
-fn a_stdout_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
+fn calls_probes_and_shutdown_work_while_stdout_is_not_read() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     command.env("CALLER_ADMIN_LISTEN", "127.0.0.1:0").args([
@@ -238,12 +238,12 @@ fn a_stdout_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
 }
 
 #[test]
-fn a_slow_reader_of_stdout_gets_every_line() {
+fn no_line_is_lost_to_a_slow_reader_of_stdout() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     command.args(["--interval=0s", "--count=3000", "--format=json"]);
     let mut slow = Command::new("sh");
-    // At the start it reads nothing for a while, so that the queue fills up.
+    // At first it reads nothing for a while, so that the queue fills up.
     slow.args(["-c", "sleep 0.5; wc -l"]);
     let mut caller = command.stdout(Stdio::piped()).spawn().expect("it runs");
     let stdout = caller.stdout.take().expect("it is piped");
@@ -253,9 +253,9 @@ fn a_slow_reader_of_stdout_gets_every_line() {
 }
 
 #[test]
-fn a_clock_that_jumps_changes_dates_and_nothing_else() {
+fn a_jump_of_the_clock_changes_only_the_printed_dates() {
     let Some(_) = tool("faketime") else { return };
-    // Debian's and Ubuntu's place for it; by the architecture's name.
+    // Debian and Ubuntu have it in a folder named after the architecture.
     let library = std::fs::read_dir("/usr/lib")
         .expect("it is there")
         .find_map(|entry| {
@@ -271,7 +271,7 @@ fn a_clock_that_jumps_changes_dates_and_nothing_else() {
         .env("LD_PRELOAD", library.expect("it comes with faketime"))
         .env("FAKETIME_TIMESTAMP_FILE", &clock)
         .env("FAKETIME_NO_CACHE", "1")
-        // The clock that never jumps is the one that intervals and durations are made of.
+        // Intervals and durations use the monotonic clock, which never jumps.
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         .env("DONT_FAKE_MONOTONIC", "1");
     let caller = Process::spawn(&mut command);
@@ -294,7 +294,7 @@ fn a_clock_that_jumps_changes_dates_and_nothing_else() {
 }
 
 #[test]
-fn variables_are_read_as_kubernetes_hands_them_over_and_named_when_they_are_bad() {
+fn variables_may_end_with_a_newline_or_be_empty_and_errors_name_them() {
     let bed = Bed::start(&["backend-1"]);
     let with = |variables: &[(&str, &str)]| {
         let mut command = bed.caller(CALLER);
@@ -303,7 +303,7 @@ fn variables_are_read_as_kubernetes_hands_them_over_and_named_when_they_are_bad(
         }
         run(command.arg("--count=1"))
     };
-    // From a Secret made of a file, and from an optional key that is not there.
+    // From a Secret that was made from a file, and from an optional key that is missing.
     let url = format!("{}\n", bed.url("backend"));
     let odd = [
         ("CALLER_URL", url.as_str()),
@@ -327,7 +327,7 @@ fn variables_are_read_as_kubernetes_hands_them_over_and_named_when_they_are_bad(
         let named = format!("from the variable {name}: ");
         assert!(output.stderr.contains(&named), "{}", output.stderr);
     }
-    // One that is given is to blame itself.
+    // A bad value from the command line is not attributed to the variable.
     let mut command = bed.caller(CALLER);
     command.env("CALLER_TIMEOUT", "5s").arg("--timeout=soon");
     let output = run(&mut command);

@@ -1,5 +1,4 @@
-//! Several targets at once: each has its own calls, is named wherever it is told of, and is judged by what is
-//! expected of it.
+//! Several targets at once: each has its own calls, its name in every output, and its expectation.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,16 +18,17 @@ use test_support::{PATIENCE, tool, wait_until};
 
 use crate::{CALLER, server};
 
-/// A file of targets, and a cluster in which they are.
+/// A file of targets, and a cluster in which they are called.
 struct Check {
     bed: Bed,
     files: TempDir,
-    /// Nothing listens there.
+    /// An address at which nothing listens.
     closed: SocketAddr,
 }
 
 impl Check {
-    /// Targets, in whose text `PORT` is the Service's port and `CLOSED` one at which nothing listens.
+    /// Writes the targets to the file. `PORT` stands for the port of the Service, `CLOSED` for one at which nothing
+    /// listens.
     fn new(targets: &str) -> Self {
         let check = Self {
             bed: Bed::start(&["backend-1"]),
@@ -59,7 +59,7 @@ impl Check {
     }
 }
 
-/// Three that are as expected, and two that are not.
+/// Three targets whose expectation is met, and two whose expectation is not.
 const MIXED: &str = "\
 # expectation    target                   options
 ok               http://backend:PORT/     name=backend
@@ -78,7 +78,7 @@ const LABELS: [&str; 5] = [
 ];
 
 #[test]
-fn the_table_has_a_line_for_each_and_says_what_to_do_about_those_that_are_not_as_expected() {
+fn the_table_has_a_line_for_each_target_and_the_next_command_for_unmet_ones() {
     let check = Check::new(MIXED);
     let output = check.once(&[]);
     assert_eq!(output.code, Some(1), "{}", output.stderr);
@@ -120,7 +120,7 @@ fn the_table_has_a_line_for_each_and_says_what_to_do_about_those_that_are_not_as
 }
 
 #[test]
-fn several_that_are_as_expected_exit_0() {
+fn several_targets_that_meet_their_expectations_exit_0() {
     let check = Check::new("ok http://backend:PORT/\nconnect_refused tcp://backend:CLOSED\n");
     for format in ["text", "wide", "json", "tap", "junit"] {
         let output = check.once(&["--format", format]);
@@ -129,7 +129,7 @@ fn several_that_are_as_expected_exit_0() {
     }
 }
 
-/// What a consumer of TAP that is not ours makes of it: Perl's, which knows version 13.
+/// The events that a TAP parser reads from an output. It is Perl's, which knows version 13.
 fn tap_events(tap: &str) -> Vec<String> {
     let script = r#"
         use TAP::Parser;
@@ -155,7 +155,7 @@ fn tap_events(tap: &str) -> Vec<String> {
 }
 
 #[test]
-fn tap_is_what_its_consumers_read() {
+fn tap_output_is_read_by_a_tap_parser() {
     let Some(_) = tool("perl") else { return };
     let check = Check::new(MIXED);
     let output = check.once(&["--format=tap"]);
@@ -187,7 +187,7 @@ fn tap_is_what_its_consumers_read() {
 }
 
 #[test]
-fn junit_is_valid_by_the_schema_that_jenkins_has() {
+fn junit_output_is_valid_by_the_schema_of_jenkins() {
     let Some(_) = tool("xmllint") else { return };
     let check = Check::new(MIXED);
     let output = check.once(&["--format=junit"]);
@@ -234,7 +234,7 @@ fn objects(output: &Output) -> Vec<Value> {
 }
 
 #[test]
-fn json_has_the_target_and_whether_it_was_as_expected() {
+fn json_has_the_target_and_whether_its_expectation_was_met() {
     let check = Check::new(MIXED);
     let output = check.once(&["--format=json"]);
     let told: Vec<_> = objects(&output)
@@ -267,7 +267,7 @@ fn json_has_the_target_and_whether_it_was_as_expected() {
 }
 
 #[test]
-fn the_log_names_the_target_and_says_whether_a_failure_was_expected() {
+fn the_log_names_the_target_and_whether_a_failure_was_expected() {
     let check = Check::new(MIXED);
     let output = run(check.caller().args(["--count=1", "--interval=0s"]));
     assert_eq!(output.code, Some(1), "{}", output.stderr);
@@ -306,7 +306,7 @@ fn the_log_names_the_target_and_says_whether_a_failure_was_expected() {
 }
 
 #[test]
-fn a_run_is_judged_by_expectations() {
+fn the_exit_code_of_a_run_depends_on_expectations() {
     let check = Check::new("ok http://backend:PORT/\nconnect_refused tcp://backend:CLOSED\n");
     let args = ["--count=3", "--interval=0s", "--format=json"];
     let well = run(check.caller().args(args));
@@ -322,7 +322,7 @@ fn a_run_is_judged_by_expectations() {
 }
 
 #[test]
-fn a_tcp_port_that_closes_at_once_is_a_success() {
+fn a_tcp_target_that_closes_at_once_is_a_success() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || listener.incoming().for_each(drop));
@@ -342,7 +342,7 @@ fn a_tcp_port_that_closes_at_once_is_a_success() {
 
 #[test]
 fn a_slow_target_does_not_delay_another() {
-    // It takes connections and says nothing.
+    // It accepts connections and sends nothing.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = silent.local_addr().expect("it is bound");
     let check = Check::new(&format!(
@@ -386,7 +386,7 @@ fn starts_are_spread_over_the_interval() {
     }
     let starts: Vec<i64> = starts.into_values().collect();
     let after: Vec<i64> = starts.iter().map(|start| start - starts[0]).collect();
-    // None is early; a busy machine may be late.
+    // No call may be early; on a busy machine it may be late.
     for (n, after) in (0..).zip(after) {
         assert!(after >= 200 * n - 20, "{n} {starts:?}");
     }
@@ -395,7 +395,7 @@ fn starts_are_spread_over_the_interval() {
 #[test]
 fn every_target_is_called_for_the_whole_duration() {
     let check = Check::new("ok http://backend:PORT/\nok http://backend:CLOSED/ name=closed\n");
-    // The second is due after a second, when the first has been called for as long as it is to be.
+    // The second target is called after a second, when the duration has passed for the first one.
     let args = ["--duration=300ms", "--interval=2s"];
     let output = run(check.caller().args(args));
     assert_eq!(output.code, Some(1), "{}", output.stdout);
@@ -409,7 +409,7 @@ fn every_target_is_called_for_the_whole_duration() {
 }
 
 #[test]
-fn a_failure_has_the_words_of_a_success_nowhere() {
+fn a_failure_never_prints_the_success_line_in_any_format() {
     let body = "Response received successfully!";
     let length = body.len();
     let addr = server(format!(
@@ -430,7 +430,7 @@ fn a_failure_has_the_words_of_a_success_nowhere() {
 }
 
 #[test]
-fn diagnose_is_judged_by_expectations_as_well() {
+fn the_exit_code_of_diagnose_depends_on_the_expectation() {
     let check = Check::new("connect_refused http://backend:CLOSED/\n");
     let diagnose = || run(check.caller().arg("diagnose"));
     let closed = diagnose();
@@ -443,12 +443,12 @@ fn diagnose_is_judged_by_expectations_as_well() {
     let listener = TcpListener::bind(check.closed).expect("it is free");
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let open = diagnose();
-    // Closed before or after the request has come: an empty reply, or a reset.
+    // Closed before or after the request has arrived: an empty reply, or a reset.
     assert!(matches!(open.code, Some(52 | 56)), "{}", open.stdout);
 }
 
 #[test]
-fn a_signal_ends_what_waits() {
+fn a_signal_ends_a_call_that_waits() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     let check = Check::new(&format!("ok http://{addr}/\n"));
@@ -466,7 +466,7 @@ fn a_signal_ends_what_waits() {
 }
 
 #[test]
-fn metrics_have_the_target() {
+fn metrics_have_a_label_for_the_target() {
     let check = Check::new(MIXED);
     let mut command = check.caller();
     command.env("CALLER_ADMIN_LISTEN", "127.0.0.1:0");
@@ -490,7 +490,7 @@ fn metrics_have_the_target() {
         assert_eq!(metric(admin, name), Some(expected), "{name}");
     }
     let port = check.bed.service.port();
-    // No response has come on a connection alone, and it has no time to its first byte.
+    // A TCP target has no response, and so no time to the first byte.
     let phase = format!(
         "caller_phase_duration_seconds_count{{target=\"tcp://backend:{port}\",phase=\"first_byte\"}}"
     );
@@ -502,7 +502,7 @@ fn metrics_have_the_target() {
 }
 
 #[test]
-fn the_status_is_an_overview_or_of_one_target() {
+fn the_status_page_has_an_overview_and_each_target() {
     let check = Check::new(MIXED);
     let mut command = check.caller();
     command.env("CALLER_ADMIN_LISTEN", "127.0.0.1:0");
@@ -545,7 +545,7 @@ fn the_status_is_an_overview_or_of_one_target() {
 }
 
 #[test]
-fn targets_are_from_the_command_line_the_variable_or_a_file() {
+fn targets_come_from_the_command_line_the_variable_or_a_file() {
     let check = Check::new("ok http://backend:PORT/ name=file\n");
     let port = check.bed.service.port();
     let labels = |command: &mut Command| -> Vec<String> {
@@ -568,7 +568,7 @@ fn targets_are_from_the_command_line_the_variable_or_a_file() {
         format!("http://backend:{port}/1"),
         format!("http://backend:{port}/2"),
     );
-    // What is given on the command line leaves the variables without effect.
+    // Targets on the command line override the variables.
     assert_eq!(
         labels(check.caller().args([&two, &one])),
         [one.clone(), two.clone()]
@@ -586,9 +586,8 @@ fn targets_are_from_the_command_line_the_variable_or_a_file() {
     assert_eq!(labels(&mut check.caller()), ["file"]);
 }
 
-/// The lists that the manifests bring, in a cluster without policies.
 #[test]
-fn the_lists_of_the_check_are_read_and_met_as_far_as_no_policy_is_needed() {
+fn the_target_lists_in_the_manifests_are_read_and_met_without_policies() {
     let components = concat!(env!("CARGO_MANIFEST_DIR"), "/../../kustomize/components");
     let list = |component: &str| {
         let path = format!("{components}/{component}/targets");
@@ -608,7 +607,7 @@ fn the_lists_of_the_check_are_read_and_met_as_far_as_no_policy_is_needed() {
     };
     let plain = run_list("check");
     assert_eq!(plain.code, Some(0), "{}{}", plain.stdout, plain.stderr);
-    // Here nothing keeps the admin port from anybody.
+    // Without policies, the admin port can be reached.
     let hardened = run_list("check-hardened");
     assert_eq!(
         hardened.code,
@@ -625,7 +624,7 @@ fn the_lists_of_the_check_are_read_and_met_as_far_as_no_policy_is_needed() {
 }
 
 #[test]
-fn bad_targets_exit_2_and_are_named_with_their_line() {
+fn invalid_targets_exit_2_and_are_named_with_their_line() {
     let check = Check::new("");
     for (text, named) in [
         ("# nothing\n", "has no target"),
@@ -710,7 +709,7 @@ fn a_hundred_targets_are_called() {
 }
 
 #[test]
-fn a_wait_is_for_each_target_by_itself() {
+fn each_target_is_waited_for_by_itself() {
     let check = Check::new(
         "ok tcp://backend:CLOSED name=late\nconnect_refused http://127.0.0.1:1/ name=early\n",
     );

@@ -1,4 +1,4 @@
-//! `--until-replaced`: the proof of a rollout, which cannot be had without a rollout.
+//! `--until-replaced`: a run that ends when all pods have been replaced.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -9,13 +9,13 @@ use test_support::{PATIENCE, wait_until};
 
 use crate::CALLER;
 
-/// Free of any Service, until it is put behind one.
+/// Starts a pod that is not behind the Service.
 fn pod(bed: &Bed, name: &str) -> SocketAddr {
     bed.pod(name, (Ipv4Addr::LOCALHOST, 0).into())
 }
 
-/// A caller that looks for a rollout, far faster than the pods change.
-fn looking(bed: &Bed, args: &[&str]) -> Command {
+/// A command that waits for a rollout, with calls far more often than the pods change.
+fn until_replaced(bed: &Bed, args: &[&str]) -> Command {
     let mut command = bed.caller(CALLER);
     command
         .args(["--until-replaced", "--interval=5ms", "--format=json"])
@@ -23,18 +23,19 @@ fn looking(bed: &Bed, args: &[&str]) -> Command {
     command
 }
 
-/// Waits for so many more calls.
+/// Waits for this many more calls.
 fn wait_for_calls(caller: &Process, more: usize) {
     let calls = || caller.stdout().lines().count();
     let before = calls();
     wait_until("more calls", PATIENCE, || calls() >= before + more);
 }
 
-/// Waits until the baseline is complete. It takes 3 s, and calls are 5 ms apart, or more.
+/// Waits until the baseline is complete, which takes 3 s. Calls are at least 5 ms apart.
 fn wait_for_baseline(caller: &Process) {
     wait_for_calls(caller, 650);
 }
 
+/// Waits until the caller ends, and returns its exit code and summary.
 fn finish(caller: Process) -> (Option<i32>, serde_json::Value) {
     let output = caller.finish();
     let summary = output.stdout.lines().last().expect("a summary").to_owned();
@@ -48,9 +49,9 @@ fn pods(rollout: &serde_json::Value, sort: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_rollout_is_seen_and_ends_the_run() {
+fn a_completed_rollout_ends_the_run_with_exit_code_0() {
     let bed = Bed::start(&["old-1", "old-2"]);
-    let caller = Process::spawn(&mut looking(&bed, &["--duration=1m"]));
+    let caller = Process::spawn(&mut until_replaced(&bed, &["--duration=1m"]));
     wait_for_baseline(&caller);
     bed.endpoints.set([pod(&bed, "new-1"), pod(&bed, "new-2")]);
     let (code, summary) = finish(caller);
@@ -65,9 +66,9 @@ fn a_rollout_is_seen_and_ends_the_run() {
 }
 
 #[test]
-fn a_rollout_that_never_comes_is_no_proof() {
+fn a_missing_rollout_exits_3() {
     let bed = Bed::start(&["old-1", "old-2"]);
-    let caller = Process::spawn(&mut looking(&bed, &["--duration=5s"]));
+    let caller = Process::spawn(&mut until_replaced(&bed, &["--duration=5s"]));
     let (code, summary) = finish(caller);
     let rollout = &summary["rollout"];
     assert_eq!(
@@ -82,9 +83,9 @@ fn a_rollout_that_never_comes_is_no_proof() {
 }
 
 #[test]
-fn a_rollout_that_drops_a_call_is_seen_and_exits_1() {
+fn a_failed_call_during_the_rollout_exits_1() {
     let bed = Bed::start(&["old-1"]);
-    let caller = Process::spawn(&mut looking(&bed, &["--duration=1m"]));
+    let caller = Process::spawn(&mut until_replaced(&bed, &["--duration=1m"]));
     wait_for_baseline(&caller);
     bed.endpoints.set([]);
     caller.wait_for_stdout("\"error\"");
@@ -95,11 +96,11 @@ fn a_rollout_that_drops_a_call_is_seen_and_exits_1() {
 }
 
 #[test]
-fn a_rollout_that_had_begun_before_is_told_as_such() {
+fn a_rollout_that_began_before_the_run_exits_3_with_the_reason() {
     let bed = Bed::start(&["old-1", "new-1"]);
-    let caller = Process::spawn(&mut looking(&bed, &["--duration=1h"]));
+    let caller = Process::spawn(&mut until_replaced(&bed, &["--duration=1h"]));
     wait_for_baseline(&caller);
-    // The old pod goes; the new one has been there before.
+    // The old pod is removed; the new one is in the baseline.
     bed.endpoints.set([pod(&bed, "new-1")]);
     wait_for_calls(&caller, 100);
     caller.signal(Signal::TERM);
@@ -112,7 +113,7 @@ fn a_rollout_that_had_begun_before_is_told_as_such() {
 }
 
 #[test]
-fn the_summary_says_who_answered_and_when() {
+fn the_summary_has_the_old_pods_and_why_no_rollout_was_seen() {
     let bed = Bed::start(&["old-1"]);
     let mut command = bed.caller(CALLER);
     let output = run(command.args(["--until-replaced", "--interval=5ms", "--duration=100ms"]));
@@ -127,7 +128,7 @@ fn the_summary_says_who_answered_and_when() {
 }
 
 #[test]
-fn what_makes_a_proof_impossible_is_refused() {
+fn flags_that_make_a_proof_impossible_exit_2() {
     for (args, named) in [
         (&["--until-replaced"][..], "--interval"),
         (&["--until-replaced", "--interval=2s"], "--interval"),

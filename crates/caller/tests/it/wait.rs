@@ -1,4 +1,4 @@
-//! `--wait`: a caller that starts before its backend says nothing until the backend is there.
+//! `--wait`: a caller that starts before its backend prints nothing until the backend responds.
 
 use test_support::bed::Bed;
 use test_support::http::get;
@@ -8,14 +8,14 @@ use test_support::process::{Process, Signal, caller, run};
 use crate::CALLER;
 
 #[test]
-fn the_first_block_is_a_success_however_often_the_frontend_is_first() {
+fn with_wait_the_first_block_is_a_success_when_the_backend_starts_later() {
     for _ in 0..20 {
         let bed = Bed::start(&[]);
         let addr = free_addr();
         let mut command = bed.caller(CALLER);
         command.args(["--wait=1m", "--interval=1h", "--log-level=info"]);
         let caller = Process::spawn(command.arg(format!("http://backend:{}/", addr.port())));
-        // It has called in vain, at least once, by now.
+        // At least one call has failed by now.
         caller.wait_for_stderr("waiting");
         bed.pod("backend-1", addr);
         caller.wait_for_stdout("Response received successfully!");
@@ -32,7 +32,7 @@ fn the_first_block_is_a_success_however_often_the_frontend_is_first() {
 }
 
 #[test]
-fn a_backend_that_does_not_come_is_reported_after_the_wait() {
+fn a_missing_backend_is_reported_after_the_wait() {
     let bed = Bed::start(&["backend-1"]);
     let args = ["--wait=600ms", "--count=1", &bed.url("nosuch")];
     let output = run(bed.caller(CALLER).args(args));
@@ -49,7 +49,7 @@ fn a_backend_that_does_not_come_is_reported_after_the_wait() {
 }
 
 #[test]
-fn once_waits_for_what_is_expected() {
+fn once_waits_until_the_expectation_is_met() {
     let bed = Bed::start(&["backend-1"]);
     let closed = free_addr();
     let url = format!("http://{closed}/");
@@ -73,7 +73,7 @@ fn once_waits_for_what_is_expected() {
 }
 
 #[test]
-fn a_caller_that_waits_is_ready_and_can_be_stopped() {
+fn a_waiting_caller_is_ready_and_ends_on_a_signal() {
     let bed = Bed::start(&["backend-1"]);
     let mut command = bed.caller(CALLER);
     command

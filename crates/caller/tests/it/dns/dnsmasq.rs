@@ -1,4 +1,4 @@
-//! caller against a DNS server that nobody here wrote: dnsmasq.
+//! Lookups answered by dnsmasq, a name server that is not ours.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use test_support::{Tool, tool};
 
 const NAMESPACE: &str = "pod-to-pod-communication.svc.cluster.local";
 
-/// A dnsmasq that is authoritative for `cluster.local`, as CoreDNS is.
+/// Starts a dnsmasq that is authoritative for `cluster.local`, as CoreDNS is.
 fn dnsmasq(program: Tool, hosts: &str) -> (Process, SocketAddr) {
     let addr = free_addr();
     let mut file = tempfile::NamedTempFile::new().expect("a file");
@@ -45,7 +45,7 @@ fn call(bed: &Bed, dns: SocketAddr, args: &[&str]) -> Output {
 }
 
 #[test]
-fn names_are_found_and_not_found() {
+fn dnsmasq_gives_addresses_nxdomain_and_nodata() {
     let Some(program) = tool("dnsmasq") else {
         return;
     };
@@ -78,11 +78,11 @@ fn names_are_found_and_not_found() {
 }
 
 #[test]
-fn an_answer_over_512_bytes_is_asked_for_again_over_tcp() {
+fn a_truncated_response_is_retried_over_tcp() {
     let Some(program) = tool("dnsmasq") else {
         return;
     };
-    // 60 addresses; 127.0.0.1, the only one that is listened on, is not the first of them.
+    // The response has 60 addresses. The Service listens at one of them only, which need not be the first.
     let hosts: Vec<String> = (1..=60)
         .map(|n| format!("127.0.0.{n} backend.{NAMESPACE}\n"))
         .collect();

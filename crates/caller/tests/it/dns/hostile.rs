@@ -1,5 +1,5 @@
-//! Name servers that would keep a caller busy: floods of datagrams, answers that take long to read. They
-//! cost no more than the time that a call has, and the probes are answered meanwhile.
+//! Name servers that try to keep a caller busy, with floods of datagrams and responses that take long to parse: a call
+//! takes no longer than its timeout, and probes are served meanwhile.
 
 use test_support::http::get;
 use test_support::process::{self, run};
@@ -11,7 +11,7 @@ const NOERROR: u16 = 0x8180;
 const TRUNCATED: u16 = 0x8380;
 const OWN: &[u8] = b"\xc0\x0c";
 
-/// An address for A, nothing for AAAA.
+/// A response with an address for A, and without one for AAAA.
 fn found(asked: &Asked) -> Vec<u8> {
     assert_eq!(asked.name, "backend.");
     match asked.qtype {
@@ -21,7 +21,7 @@ fn found(asked: &Asked) -> Vec<u8> {
 }
 
 #[test]
-fn thousands_of_datagrams_that_are_no_answer_are_one_word() {
+fn thousands_of_stray_datagrams_are_reported_in_one_line() {
     let conf = file("");
     let server = server(|asked, _| {
         let mut stray = asked.clone();
@@ -35,7 +35,7 @@ fn thousands_of_datagrams_that_are_no_answer_are_one_word() {
     });
     let output = run(caller(server, conf.path()).args(["resolve", "backend"]));
     assert_eq!(output.stderr, "");
-    // The kernel may have dropped the one that counts.
+    // The kernel may have dropped the valid response.
     assert!(
         output.stdout.contains(" datagrams that were no answer"),
         "{}",
@@ -45,13 +45,13 @@ fn thousands_of_datagrams_that_are_no_answer_are_one_word() {
 }
 
 #[test]
-fn a_server_that_never_stops_sending_does_not_hold_a_call_past_its_timeout() {
+fn a_flood_of_datagrams_does_not_extend_the_timeout() {
     let conf = file("");
     let server = server(|asked, _| {
         let mut stray = asked.clone();
         stray.id[0] ^= 0xff;
         let stray = stray.answer(NOERROR, &[]);
-        // As many as there is room for, again and again while it is asked again.
+        // As many as the buffer holds, for each query.
         vec![stray; 20_000]
     });
     let args = ["resolve", "--timeout=1s", "--dns-timeout=300ms", "backend"];
@@ -65,17 +65,17 @@ fn a_server_that_never_stops_sending_does_not_hold_a_call_past_its_timeout() {
 }
 
 #[test]
-fn probes_are_answered_while_an_answer_of_many_long_names_is_read() {
-    assert_probes_are_answered(long_chain);
+fn probes_are_served_while_a_response_of_many_long_names_is_parsed() {
+    assert_probes_are_served(long_chain);
 }
 
 #[test]
-fn probes_are_answered_while_names_of_thousands_of_pointers_are_followed() {
-    assert_probes_are_answered(pointers);
+fn probes_are_served_while_names_of_thousands_of_pointers_are_parsed() {
+    assert_probes_are_served(pointers);
 }
 
-/// A caller whose name server answers with this message over TCP answers its probes.
-fn assert_probes_are_answered(message: fn(&Asked) -> Vec<u8>) {
+/// A caller whose name server sends this response over TCP serves its probes.
+fn assert_probes_are_served(message: fn(&Asked) -> Vec<u8>) {
     let conf = file("");
     let server = server(move |asked, over_tcp| match over_tcp {
         false => vec![asked.answer(TRUNCATED, &[])],
@@ -121,7 +121,7 @@ fn long_chain(asked: &Asked) -> Vec<u8> {
 }
 
 #[test]
-fn a_chain_in_one_large_answer_is_followed_to_its_address() {
+fn a_long_cname_chain_in_one_response_is_followed() {
     let conf = file("");
     let server = server(|asked, over_tcp| {
         let last = |asked: &Asked| {
@@ -151,7 +151,7 @@ fn a_chain_in_one_large_answer_is_followed_to_its_address() {
 }
 
 #[test]
-fn a_datagram_of_any_size_is_read() {
+fn large_datagrams_are_accepted() {
     let conf = file("");
     let server = server(|asked, _| match asked.qtype {
         A => vec![asked.answer(NOERROR, &vec![asked.address(OWN, 7); 3000])],
@@ -163,11 +163,11 @@ fn a_datagram_of_any_size_is_read() {
 }
 
 #[test]
-fn an_answer_of_another_class_or_opcode_is_none() {
+fn responses_of_another_class_or_opcode_are_ignored() {
     let conf = file("");
     let of_class_chaos = server(|asked, _| {
         let mut message = found(asked);
-        // The class stands after the owner's pointer and the type.
+        // The class is after the owner's pointer and the type.
         let at = 12 + asked.question.len() + 5;
         if message.len() > at {
             message[at] = 3;

@@ -1,4 +1,4 @@
-//! A name server that answers as a function says.
+//! A name server whose responses a function makes.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -8,11 +8,10 @@ use std::thread;
 
 use super::wire::Asked;
 
-/// What a server sends in answer to a query: messages, one after another. The second argument is true
-/// over TCP.
+/// Makes the response to a query: the messages to send, one after another. The second argument is true over TCP.
 pub(crate) type Script = dyn Fn(&Asked, bool) -> Vec<Vec<u8>> + Send + Sync;
 
-/// Starts a server on UDP and TCP, for as long as the test runs.
+/// Starts a server on UDP and TCP, which runs until the process ends.
 pub(crate) fn server(
     script: impl Fn(&Asked, bool) -> Vec<Vec<u8>> + Send + Sync + 'static,
 ) -> SocketAddr {
@@ -31,7 +30,7 @@ pub(crate) fn server(
         loop {
             let (len, client) = udp.recv_from(&mut buffer).expect("a packet");
             for message in script(&Asked::read(&buffer[..len]), false) {
-                // The client may have gone.
+                // The client may have closed its socket.
                 let _ = udp.send_to(&message, client);
             }
         }
@@ -55,7 +54,7 @@ pub(crate) fn server(
     addr
 }
 
-/// A caller in a pod with this resolv.conf and this server.
+/// A command that runs a caller with this resolv.conf and this name server.
 pub(crate) fn caller(server: SocketAddr, resolv_conf: &std::path::Path) -> Command {
     let mut command = Command::new(crate::CALLER);
     command
@@ -66,7 +65,7 @@ pub(crate) fn caller(server: SocketAddr, resolv_conf: &std::path::Path) -> Comma
     command
 }
 
-/// A file with this text.
+/// A temporary file with this text.
 pub(crate) fn file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("it can be written");

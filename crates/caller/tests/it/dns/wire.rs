@@ -1,10 +1,10 @@
-//! Queries and answers, byte by byte, so that nothing of ours is in them.
+//! DNS messages, encoded and decoded by hand, so that the tests do not depend on the code that they test.
 
 pub(crate) const A: u16 = 1;
 pub(crate) const CNAME: u16 = 5;
 pub(crate) const AAAA: u16 = 28;
 
-/// A query.
+/// A query, as a server receives it.
 #[derive(Clone)]
 pub(crate) struct Asked {
     pub(crate) id: [u8; 2],
@@ -14,6 +14,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Decodes a query.
     pub(crate) fn read(query: &[u8]) -> Self {
         let (mut at, mut name) = (12, String::new());
         while query[at] != 0 {
@@ -30,6 +31,7 @@ impl Asked {
         }
     }
 
+    /// An address record of the type that the query asks for; `last` is the last byte of the address.
     pub(crate) fn address(&self, owner: &[u8], last: u8) -> Vec<u8> {
         match self.qtype {
             A => record(owner, A, &[10, 0, 0, last]),
@@ -41,6 +43,7 @@ impl Asked {
         }
     }
 
+    /// Encodes a response with these flags and records.
     pub(crate) fn answer(&self, flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
         let count = u16::try_from(records.len()).expect("few records");
         let mut message = self.id.to_vec();
@@ -53,6 +56,7 @@ impl Asked {
     }
 }
 
+/// Encodes a record of class IN with a TTL of 30 seconds.
 pub(crate) fn record(owner: &[u8], rtype: u16, data: &[u8]) -> Vec<u8> {
     let len = u16::try_from(data.len()).expect("short data");
     let mut record = owner.to_vec();

@@ -1,5 +1,5 @@
-//! What `caller` says of lookups that are not plain: the name that answered, aliases, servers that are
-//! silent to one query, options without effect, and what `caller resolve` accepts and counts.
+//! What `caller` prints about unusual lookups: the name that was found, aliases, servers that ignore one query, options
+//! without effect, and what `caller resolve` accepts and counts.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -22,8 +22,8 @@ const POD: &str = "search demo.svc.cluster.local svc.cluster.local cluster.local
 
 type Answers = Vec<Vec<u8>>;
 
-/// Runs a subcommand in a pod whose name server answers with `script`.
-fn told(
+/// Runs a subcommand with this resolv.conf and a name server whose responses `script` makes.
+fn run_with(
     resolv_conf: &str,
     args: &[&str],
     script: impl Fn(&Asked, bool) -> Answers + Send + Sync + 'static,
@@ -33,10 +33,10 @@ fn told(
 }
 
 fn resolve(name: &str, script: impl Fn(&Asked, bool) -> Answers + Send + Sync + 'static) -> Output {
-    told(POD, &["resolve", "--dns-timeout=300ms", name], script)
+    run_with(POD, &["resolve", "--dns-timeout=300ms", name], script)
 }
 
-/// Addresses for A, nothing for AAAA.
+/// A response with an address for A, and without one for AAAA.
 fn found(asked: &Asked) -> Answers {
     match asked.qtype {
         A => vec![asked.answer(NOERROR, &[asked.address(OWN, 7)])],
@@ -66,7 +66,7 @@ fn assert_says(output: &Output, exit_code: i32, says: &[&str]) {
 }
 
 #[test]
-fn an_external_name_whose_target_does_not_exist_is_told_with_the_target() {
+fn an_external_name_whose_target_does_not_exist_is_reported_with_the_target() {
     let output = resolve("backend", |asked, _| match asked.name.as_str() {
         SERVICE => dangling(asked, NXDOMAIN),
         _ => code(asked, NXDOMAIN),
@@ -78,14 +78,14 @@ fn an_external_name_whose_target_does_not_exist_is_told_with_the_target() {
 }
 
 #[test]
-fn an_external_name_whose_target_has_no_address_is_told_with_the_target() {
+fn an_external_name_whose_target_has_no_address_is_reported_with_the_target() {
     let output = resolve("backend", |asked, _| match asked.name.as_str() {
         SERVICE => dangling(asked, NOERROR),
         _ => code(asked, NXDOMAIN),
     });
     let likely = "likely the Service is an ExternalName for db.outside.example., which does not exist or has no address\n";
     assert_says(&output, 6, &[likely, "the name exists without an address"]);
-    // As there is an answer, other names are not asked for.
+    // Because there is an answer, the other names are not queried.
     assert!(
         !output.stdout.contains("backend.svc.cluster.local."),
         "{}",
@@ -94,7 +94,7 @@ fn an_external_name_whose_target_has_no_address_is_told_with_the_target() {
 }
 
 #[test]
-fn an_alias_outside_of_the_cluster_is_no_service() {
+fn an_alias_outside_of_the_cluster_is_not_reported_as_a_service() {
     let output = resolve("www.example.org.", |asked, _| dangling(asked, NXDOMAIN));
     let likely =
         "likely www.example.org. is an alias for db.outside.example., which does not exist\n";
@@ -102,7 +102,7 @@ fn an_alias_outside_of_the_cluster_is_no_service() {
 }
 
 #[test]
-fn a_wildcard_in_a_search_domain_is_pointed_out() {
+fn a_wildcard_in_a_search_domain_is_noted() {
     let script = |asked: &Asked, _| match asked.name.ends_with(".corp.example.com.") {
         true => found(asked),
         false => code(asked, NXDOMAIN),
@@ -111,7 +111,7 @@ fn a_wildcard_in_a_search_domain_is_pointed_out() {
     let note =
         "note       backend.corp.example.com. answered, which is not where backend was to be found";
     assert_says(&output, 0, &["as backend.corp.example.com.\n", note]);
-    let json = told(
+    let json = run_with(
         POD,
         &[
             "once",
@@ -128,7 +128,7 @@ fn a_wildcard_in_a_search_domain_is_pointed_out() {
             .as_str()
             .is_some_and(|note| note.contains("a wildcard"))
     );
-    let diagnosis = told(
+    let diagnosis = run_with(
         POD,
         &["diagnose", "--connect-timeout=50ms", "http://backend:1/"],
         script,
@@ -143,7 +143,7 @@ fn a_wildcard_in_a_search_domain_is_pointed_out() {
 }
 
 #[test]
-fn a_name_with_one_dot_may_be_a_service_or_not() {
+fn a_name_with_one_dot_is_reported_as_a_service_or_an_outside_name() {
     let output = resolve("example.com", |asked, _| code(asked, NXDOMAIN));
     let likely =
         "likely no Service example in the namespace com, nor such a name outside of the cluster\n";
@@ -151,7 +151,7 @@ fn a_name_with_one_dot_may_be_a_service_or_not() {
 }
 
 #[test]
-fn wide_has_the_name_that_answered_where_it_was_not_to_be_expected() {
+fn the_wide_format_has_the_name_that_was_found_if_it_is_unexpected() {
     let wide = |domain: &'static str| {
         let args = [
             "once",
@@ -159,7 +159,7 @@ fn wide_has_the_name_that_answered_where_it_was_not_to_be_expected() {
             "--connect-timeout=50ms",
             "http://backend:1/",
         ];
-        told(POD, &args, move |asked, _| {
+        run_with(POD, &args, move |asked, _| {
             match asked.name.ends_with(domain) {
                 true => found(asked),
                 false => code(asked, NXDOMAIN),
@@ -176,7 +176,7 @@ fn wide_has_the_name_that_answered_where_it_was_not_to_be_expected() {
 }
 
 #[test]
-fn a_dead_first_server_costs_a_timeout_once_and_not_for_each_name() {
+fn a_dead_first_server_costs_one_timeout_and_not_one_for_each_name() {
     let dead = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let dead = dead
         .local_addr()
@@ -200,8 +200,8 @@ fn a_dead_first_server_costs_a_timeout_once_and_not_for_each_name() {
 }
 
 #[test]
-fn a_server_that_never_answers_aaaa_does_not_cost_the_whole_call() {
-    let output = told(
+fn a_server_that_ignores_aaaa_queries_does_not_fail_the_lookup() {
+    let output = run_with(
         POD,
         &[
             "resolve",
@@ -219,14 +219,14 @@ fn a_server_that_never_answers_aaaa_does_not_cost_the_whole_call() {
 }
 
 #[test]
-fn a_walk_that_the_timeout_ends_does_not_say_that_the_name_does_not_exist() {
+fn a_search_that_times_out_is_not_reported_as_nxdomain() {
     let args = [
         "resolve",
         "--timeout=400ms",
         "--dns-timeout=300ms",
         "www.example.com",
     ];
-    let output = told(POD, &args, |asked, _| {
+    let output = run_with(POD, &args, |asked, _| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         code(asked, NXDOMAIN)
     });
@@ -239,7 +239,7 @@ fn a_walk_that_the_timeout_ends_does_not_say_that_the_name_does_not_exist() {
 }
 
 #[test]
-fn a_service_that_is_found_where_it_belongs_needs_no_note() {
+fn a_service_that_is_found_as_expected_has_no_note() {
     let output = resolve("backend.demo", |asked, _| match asked.name.as_str() {
         SERVICE => found(asked),
         _ => code(asked, NXDOMAIN),
@@ -249,7 +249,7 @@ fn a_service_that_is_found_where_it_belongs_needs_no_note() {
 }
 
 #[test]
-fn an_unspecified_address_gets_a_word() {
+fn an_unspecified_address_is_noted() {
     let output = resolve("backend", |asked, _| match asked.qtype {
         A => vec![asked.answer(NOERROR, &[record(OWN, A, &[0; 4])])],
         _ => code(asked, NOERROR),
@@ -262,7 +262,7 @@ fn an_unspecified_address_gets_a_word() {
 }
 
 #[test]
-fn a_missing_service_is_told_as_such_whatever_the_nodes_domains_say() {
+fn a_missing_service_is_reported_although_the_nodes_domains_fail() {
     for (flags, word) in [(SERVFAIL, "SERVFAIL"), (REFUSED, "REFUSED")] {
         let output = resolve("nosuch", move |asked, _| {
             let is_clusters = asked.name.ends_with(".cluster.local.");
@@ -284,7 +284,7 @@ fn a_missing_service_is_told_as_such_whatever_the_nodes_domains_say() {
 }
 
 #[test]
-fn a_failure_of_the_clusters_zone_is_not_hidden_by_the_bare_name() {
+fn a_failure_of_the_clusters_zone_is_reported_although_the_bare_name_does_not_exist() {
     let output = resolve("backend", |asked, _| match asked.name.as_str() {
         "backend." => code(asked, NXDOMAIN),
         _ => code(asked, REFUSED),
@@ -297,12 +297,12 @@ fn a_failure_of_the_clusters_zone_is_not_hidden_by_the_bare_name() {
             "REFUSED for backend.demo.svc",
         ],
     );
-    // The search ended there, and the name as it is does not exist.
+    // The search has ended there, and the bare name does not exist.
     assert_says(&output, 6, &["glibc says Name or service not known\n"]);
 }
 
 #[test]
-fn a_name_outside_of_the_cluster_is_no_missing_service() {
+fn a_name_outside_of_the_cluster_is_not_reported_as_a_missing_service() {
     let output = resolve("www.example.com", |asked, _| code(asked, NXDOMAIN));
     let likely =
         "likely it is not in the cluster's domain, and DNS outside of it does not know the name\n";
@@ -317,7 +317,7 @@ fn a_name_outside_of_the_cluster_is_no_missing_service() {
 }
 
 #[test]
-fn a_server_that_is_silent_to_one_query_is_not_called_down() {
+fn a_server_that_ignores_one_query_is_not_reported_as_down() {
     let output = resolve("backend", |asked, _| match asked.name.as_str() {
         SERVICE => code(asked, NXDOMAIN),
         _ => Vec::new(),
@@ -342,7 +342,7 @@ fn a_server_that_is_silent_to_one_query_is_not_called_down() {
 }
 
 #[test]
-fn the_record_type_is_in_the_evidence() {
+fn the_evidence_names_the_record_type() {
     let output = resolve("backend.demo.svc.cluster.local.", |asked, _| {
         match asked.qtype {
             A => code(asked, NOERROR),
@@ -361,10 +361,10 @@ fn the_record_type_is_in_the_evidence() {
 }
 
 #[test]
-fn evidence_from_the_network_is_cut() {
+fn long_evidence_is_cut() {
     let domains: Vec<String> = (0..60).map(|n| format!("d{n}.example")).collect();
     let conf = format!("search {}\noptions ndots:5\n", domains.join(" "));
-    let output = told(&conf, &["once", "http://backend/"], |asked, _| {
+    let output = run_with(&conf, &["once", "http://backend/"], |asked, _| {
         code(asked, NXDOMAIN)
     });
     let evidence = output.stdout.lines().nth(1).expect("three lines");
@@ -375,7 +375,7 @@ fn evidence_from_the_network_is_cut() {
 }
 
 #[test]
-fn resolve_says_what_the_search_list_cost() {
+fn resolve_counts_the_queries_of_the_search_list() {
     let output = resolve("www.example.com", |asked, _| match asked.name.as_str() {
         "www.example.com." => found(asked),
         _ => code(asked, NXDOMAIN),
@@ -386,7 +386,7 @@ fn resolve_says_what_the_search_list_cost() {
 }
 
 #[test]
-fn resolve_says_what_the_search_list_cost_a_name_that_does_not_exist() {
+fn resolve_counts_the_queries_for_a_name_that_does_not_exist() {
     let output = resolve("www.example.com", |asked, _| code(asked, NXDOMAIN));
     let cost = "asked      10 queries, 8 of them in vain, for the search list (ndots:5): www.example.com.,";
     assert_says(&output, 6, &[cost]);
@@ -395,9 +395,9 @@ fn resolve_says_what_the_search_list_cost_a_name_that_does_not_exist() {
 }
 
 #[test]
-fn resolve_names_what_the_file_says_in_vain() {
+fn resolve_names_lines_of_resolv_conf_without_effect() {
     let conf = "options ndots:5 no-such-option\nsortlist 10.0.0.0\nnameserver nowhere\n";
-    let output = told(conf, &["resolve", "backend"], |asked, _| found(asked));
+    let output = run_with(conf, &["resolve", "backend"], |asked, _| found(asked));
     assert_says(
         &output,
         0,
@@ -410,7 +410,7 @@ fn resolve_names_what_the_file_says_in_vain() {
 }
 
 #[test]
-fn resolve_takes_whatever_has_a_host() {
+fn resolve_accepts_names_urls_and_addresses() {
     let script = |asked: &Asked, _: bool| match asked.name.as_str() {
         "backend.123." | "xn--bcher-kva.example." | "a_b." => found(asked),
         _ => code(asked, NXDOMAIN),
@@ -430,7 +430,7 @@ fn resolve_takes_whatever_has_a_host() {
 }
 
 #[test]
-fn a_host_that_cannot_be_says_why() {
+fn an_invalid_host_exits_2_with_the_reason() {
     for (argument, says) in [
         ("a b", "' ' cannot be in a host name"),
         ("a..b", "two dots in a row"),
@@ -449,7 +449,7 @@ fn a_host_that_cannot_be_says_why() {
 }
 
 #[test]
-fn the_hosts_file_comes_before_dns() {
+fn the_hosts_file_has_priority_over_dns() {
     let hosts = file("127.0.0.9 backend # comment\n127.0.0.8 localhost\n");
     let conf = file(POD);
     let server = server(|asked, _| found(asked));
@@ -472,8 +472,8 @@ fn the_hosts_file_comes_before_dns() {
 }
 
 #[test]
-fn repeat_makes_the_race_of_two_queries_visible() {
-    // The second datagram from a port is lost, as in a conntrack table that two packets race for.
+fn repeat_detects_a_race_of_two_queries_from_one_socket() {
+    // The second datagram from a port is dropped, as by conntrack when two packets race for an entry.
     let ports = Mutex::new(HashMap::new());
     let conf = file("options ndots:1\n");
     let lossy = racing_server(move |client, asked| {
@@ -500,7 +500,7 @@ fn repeat_makes_the_race_of_two_queries_visible() {
     );
 }
 
-/// A server over UDP that also sees who asks.
+/// Starts a server on UDP, whose script gets the address of the client, too.
 fn racing_server(
     script: impl Fn(std::net::SocketAddr, &Asked) -> Answers + Send + 'static,
 ) -> std::net::SocketAddr {

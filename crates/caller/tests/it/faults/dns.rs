@@ -1,4 +1,4 @@
-//! A DNS server that misbehaves as it is told to.
+//! A name server that misbehaves in a given way.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -10,7 +10,7 @@ use hickory_resolver::proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, CNAME};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-/// Longer than the callers of these tests wait for an answer.
+/// Longer than the timeout of the callers in these tests.
 const TOO_LATE: Duration = Duration::from_millis(700);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ struct State {
     asked: Vec<String>,
 }
 
-/// A server on UDP and TCP, for as long as the test runs.
+/// A server on UDP and TCP, which runs until the process ends.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -62,8 +62,8 @@ impl Server {
         Self::try_start_at(addr).expect("a free port")
     }
 
-    /// A resolv.conf cannot name a port, so this takes 53 at some loopback address; `None` where
-    /// that is not permitted.
+    /// Starts a server at port 53 of a loopback address, for a resolv.conf, which cannot name a port. `None` if that is
+    /// not permitted.
     pub(crate) fn start_on_port_53() -> Option<Self> {
         let addr = (Ipv4Addr::new(127, 53, 53, 53), 53).into();
         let started = Self::try_start_at(addr);
@@ -113,7 +113,7 @@ fn serve_udp(socket: &UdpSocket, state: &Mutex<State>) {
         if mode == Mode::Late {
             thread::sleep(TOO_LATE);
         }
-        // The client may have gone.
+        // The client may have closed its socket.
         let _ = socket.send_to(&answer, client);
     }
 }
@@ -121,12 +121,12 @@ fn serve_udp(socket: &UdpSocket, state: &Mutex<State>) {
 fn serve_tcp(listener: &TcpListener, state: &Arc<Mutex<State>>) {
     for stream in listener.incoming() {
         let (mut stream, state) = (stream.expect("a connection"), Arc::clone(state));
-        // Both types are asked for over one connection.
+        // A client sends the queries for both types over one connection.
         thread::spawn(move || while serve_tcp_query(&mut stream, &state).is_some() {});
     }
 }
 
-/// `None`: the connection ends here.
+/// Reads a query and responds. Returns `None` if the connection is to be closed.
 fn serve_tcp_query(stream: &mut TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut len = [0; 2];
     stream.read_exact(&mut len).ok()?;
@@ -160,7 +160,7 @@ fn answer(mode: Mode, query: &Message, tcp: bool) -> Option<Vec<u8>> {
     let name = question.name().clone();
     let is_bare = name.num_labels() == 1;
     let mut message = query.clone().into_response();
-    // Without this an answer that has no record is a referral.
+    // Without this flag, a response without records is a referral.
     message.metadata.recursion_available = true;
     let mut code = |code| message.metadata.response_code = code;
     match mode {
@@ -182,16 +182,16 @@ fn answer(mode: Mode, query: &Message, tcp: bool) -> Option<Vec<u8>> {
         Mode::WrongId => message.metadata.id ^= 1,
         Mode::TruncatedAndTcpAnswersAnotherQuestion if !tcp => message.metadata.truncation = true,
         Mode::AnotherQuestion | Mode::TruncatedAndTcpAnswersAnotherQuestion => {
-            message.queries = vec![Query::query(named("other.example."), RecordType::A)];
+            message.queries = vec![Query::query(dns_name("other.example."), RecordType::A)];
         }
         Mode::NotAResponse => message.metadata.message_type = MessageType::Query,
         Mode::CnameLoop => {
-            let there = named("loop.example.");
+            let there = dns_name("loop.example.");
             add(&mut message, &name, RData::CNAME(CNAME(there.clone())));
             add(&mut message, &there, RData::CNAME(CNAME(name)));
         }
         Mode::CnameToBackend => {
-            let there = named("elsewhere.example.");
+            let there = dns_name("elsewhere.example.");
             add(&mut message, &name, RData::CNAME(CNAME(there.clone())));
             add_address(&mut message, &there, question, Ipv4Addr::LOCALHOST);
         }
@@ -200,7 +200,7 @@ fn answer(mode: Mode, query: &Message, tcp: bool) -> Option<Vec<u8>> {
         }
         Mode::TwoHundredAddresses if !tcp => message.metadata.truncation = true,
         Mode::TwoHundredAddresses => {
-            // All of these are this machine; the first ones refuse, the last is listened on.
+            // All of these addresses are of this machine; the backend listens at the last one.
             for n in (1..=200).rev() {
                 add_address(&mut message, &name, question, Ipv4Addr::new(127, 0, 0, n));
             }
@@ -222,6 +222,6 @@ fn add(message: &mut Message, name: &Name, data: RData) {
     message.add_answer(Record::from_rdata(name.clone(), 30, data));
 }
 
-fn named(name: &str) -> Name {
+fn dns_name(name: &str) -> Name {
     Name::from_ascii(name).expect("a name")
 }

@@ -1,4 +1,4 @@
-//! A backend that misbehaves as it is told to, and what each of its ways is called.
+//! A backend that misbehaves in a given way, and how each way is reported.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,13 +11,13 @@ use caller::failure::FailureKind;
 use socket2::SockRef;
 use test_support::process::run;
 
-use super::{Named, assert_named};
+use super::{Expected, assert_reported};
 use crate::CALLER;
 
-/// Between two bytes of a slow answer.
+/// Pause between two bytes of a slow response.
 const SLOW: Duration = Duration::from_millis(20);
 
-/// A slow answer ends after this many bytes, if nobody has hung up before.
+/// Length of a slow response in bytes, if the client does not close the connection before.
 const SLOW_BYTES: usize = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +43,15 @@ pub(crate) enum Mode {
     ServiceUnavailable,
     NotFound,
     Redirect,
-    /// Says this, whatever it is asked, and closes.
+    /// Sends this text as the response to any request, and closes the connection.
     Says(&'static str),
-    /// Says this before it is asked, and closes without reading.
+    /// Sends this text before it has read a request, and closes the connection.
     SaysOnAccept(&'static str),
-    /// Speaks HTTP/2, and ends the first request with this frame.
+    /// Speaks HTTP/2, and responds to the first request with this frame.
     Http2(&'static [u8]),
 }
 
-/// A server on TCP, for as long as the test runs.
+/// A server on TCP, which runs until the process ends.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     mode: Arc<Mutex<Mode>>,
@@ -84,7 +84,7 @@ impl Server {
 
 fn serve(mut stream: TcpStream, mode: Mode) {
     if mode == Mode::ClosesWithoutReading {
-        // Once the request is here, so that closing is sure to reset.
+        // Waits for the request, so that closing is certain to reset the connection.
         let _ = stream.peek(&mut [0; 1]);
         return;
     }
@@ -96,14 +96,14 @@ fn serve(mut stream: TcpStream, mode: Mode) {
         let _ = stream.write_all(SETTINGS);
         wait_for_a_request(&mut stream);
         let _ = stream.write_all(frame);
-        // Until the client hangs up, so that closing does not overtake the frame.
+        // Until the client closes the connection, so that the frame is read before it ends.
         while stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {}
         return;
     }
     let _ = stream.read(&mut [0; 4096]);
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\n";
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    // The client may hang up at any point of what follows.
+    // The client may close the connection at any point of what follows.
     let mut send = |text: &str| stream.write_all(text.as_bytes()).is_ok();
     match mode {
         Mode::Healthy => {
@@ -124,7 +124,7 @@ fn serve(mut stream: TcpStream, mode: Mode) {
         Mode::ResetsInTheBody => {
             send(head);
             send("Hello");
-            // A reset overtakes what has not been read, and the head is to be read.
+            // A reset discards what the client has not read, and it is to read the head.
             thread::sleep(SLOW * 5);
             reset(&stream);
         }
@@ -147,7 +147,7 @@ fn serve(mut stream: TcpStream, mode: Mode) {
             send("HTTP/9.9 200 OK\r\n\r\n");
         }
         Mode::TlsAlert => {
-            // What a TLS server says to plain text: a fatal alert, unexpected_message.
+            // The response of a TLS server to plain text: a fatal alert, unexpected_message.
             send("\x15\x03\x01\x00\x02\x02\x0a");
         }
         Mode::HugeHead => {
@@ -155,7 +155,7 @@ fn serve(mut stream: TcpStream, mode: Mode) {
             while send(&format!("X-Filler: {}\r\n", "x".repeat(4000))) {}
         }
         Mode::Silent => {
-            // Until the client has had enough.
+            // Until the client closes the connection.
             let _ = stream.read(&mut [0; 1]);
         }
         Mode::AByteAtATimeOfTheHead => {
@@ -182,7 +182,7 @@ fn serve(mut stream: TcpStream, mode: Mode) {
     }
 }
 
-/// An empty SETTINGS frame, and the acknowledgement of the client's.
+/// An empty SETTINGS frame, and the acknowledgement of the client's SETTINGS.
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
 
 /// GOAWAY: stream 0, last stream 0, and a reason; RST_STREAM: stream 1 and a reason.
@@ -192,7 +192,7 @@ const RST_REFUSED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
 const RST_INTERNAL_ERROR: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02";
 const RST_HTTP_1_1_REQUIRED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x0d";
 
-/// Reads the client's preface, and frames until one of them is HEADERS.
+/// Reads the preface of a client, and its frames up to the first HEADERS.
 fn wait_for_a_request(stream: &mut TcpStream) {
     let mut preface = [0; 24];
     if stream.read_exact(&mut preface).is_err() {
@@ -208,7 +208,7 @@ fn wait_for_a_request(stream: &mut TcpStream) {
     }
 }
 
-/// Makes closing the connection a reset.
+/// Makes the kernel reset the connection when it is closed.
 fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -222,8 +222,8 @@ fn trickle(stream: &mut TcpStream) {
     }
 }
 
-/// A test for each way in which a backend misbehaves. The last part of a row is what is likely, where
-/// that is not what is usual for the kind.
+/// A test for each way in which a backend misbehaves. The last part of a row is the likely cause, if it is not the
+/// usual one of the kind.
 macro_rules! faults {
     ($with:expr; $($test:ident: $mode:expr, $kind:ident, $evidence:literal $(, $likely:literal)?;)*) => {
         $(#[test]
@@ -231,13 +231,13 @@ macro_rules! faults {
             #[allow(unused_mut, unused_assignments)]
             let mut likely = None;
             $(likely = Some($likely);)?
-            let named = Named { kind: FailureKind::$kind, evidence: $evidence, likely };
-            assert_fault($mode, $with, &named);
+            let expected = Expected { kind: FailureKind::$kind, evidence: $evidence, likely };
+            assert_fault($mode, $with, &expected);
         })*
     };
 }
 
-fn assert_fault(mode: Mode, http2: bool, named: &Named) {
+fn assert_fault(mode: Mode, http2: bool, expected: &Expected) {
     let server = Server::start();
     server.set(mode);
     let url = format!("http://{}/", server.addr);
@@ -251,12 +251,12 @@ fn assert_fault(mode: Mode, http2: bool, named: &Named) {
         }
         command
     };
-    // A backend that speaks HTTP/1 is no cure for a caller that does not.
+    // The repaired backend speaks HTTP/1, and this caller does not.
     if http2 {
         let output = run(command().arg("once"));
-        named.assert_once(&output);
+        expected.assert_once(&output);
     } else {
-        assert_named(command, named, || server.set(Mode::Healthy));
+        assert_reported(command, expected, || server.set(Mode::Healthy));
     }
 }
 
@@ -313,7 +313,7 @@ faults! { true;
     http2_to_an_http1_server: Mode::Says("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), Protocol, r#"which begins "HTTP/1.1 400"#, "leave out --http2";
 }
 
-/// What curl reads is read.
+/// A test for each unusual head that curl accepts, and `caller` too.
 macro_rules! odd_heads {
     ($($test:ident: $fields:expr;)*) => {
         $(#[test]

@@ -1,6 +1,5 @@
-//! The fault matrix: every kind of failure, provoked by a real part that misbehaves so. For each
-//! fault, `caller once` names it and exits as curl would, and a `caller` that is running while it is
-//! mended succeeds again.
+//! The fault matrix: every kind of failure, caused by a real component that misbehaves in this way. `caller once` names
+//! each fault and has the exit code of curl, and a running `caller` succeeds again when the fault is repaired.
 
 mod dns;
 mod http;
@@ -18,31 +17,31 @@ use test_support::process::{Output, Process, run};
 
 use crate::CALLER;
 
-/// Short enough for a test, and far longer than anything on this machine takes that is well.
-const PATIENCE: [&str; 3] = [
+/// Timeouts that are short enough for a test, and far longer than anything takes without a fault.
+const TIMEOUTS: [&str; 3] = [
     "--timeout=1500ms",
     "--dns-timeout=400ms",
     "--connect-timeout=400ms",
 ];
 
-/// A caller in this cluster that asks these name servers.
+/// A command that runs a caller in this cluster with these name servers.
 fn caller(bed: &Bed, nameservers: String) -> Command {
     let mut command = bed.caller(CALLER);
     command.env("CALLER_NAMESERVER", nameservers);
     command
 }
 
-/// What a fault is to be called.
-struct Named {
+/// How a fault is expected to be reported.
+struct Expected {
     kind: FailureKind,
-    /// Part of the second line.
+    /// Text that the second line contains.
     evidence: &'static str,
-    /// Part of what the third line says is likely. `None`: what is usual for the kind.
+    /// Text that the likely cause in the third line contains; `None` for the usual cause of the kind.
     likely: Option<&'static str>,
 }
 
-impl Named {
-    /// The output of `caller once` names the fault.
+impl Expected {
+    /// The output of `caller once` is as expected.
     fn assert_once(&self, output: &Output) {
         let Self {
             kind,
@@ -67,18 +66,18 @@ impl Named {
     }
 }
 
-/// A caller in `command`'s environment names the fault, and is well again once it is mended.
-fn assert_named(command: impl Fn() -> Command, named: &Named, mend: impl FnOnce()) {
-    named.assert_once(&run(command().arg("once").args(PATIENCE)));
-    let expected = run(command()
+/// The caller that `command` runs reports the fault, and succeeds after `repair`.
+fn assert_reported(command: impl Fn() -> Command, expected: &Expected, repair: impl FnOnce()) {
+    expected.assert_once(&run(command().arg("once").args(TIMEOUTS)));
+    let met = run(command()
         .arg("once")
-        .args(PATIENCE)
-        .args(["--expect", named.kind.label()]));
-    assert_eq!(expected.code, Some(0), "{}", expected.stdout);
+        .args(TIMEOUTS)
+        .args(["--expect", expected.kind.label()]));
+    assert_eq!(met.code, Some(0), "{}", met.stdout);
 
-    let running = Process::spawn(command().args(PATIENCE).arg("--interval=50ms"));
+    let running = Process::spawn(command().args(TIMEOUTS).arg("--interval=50ms"));
     running.wait_for_stdout("Call failed: ");
-    mend();
+    repair();
     running.wait_for_stdout("Response received successfully!");
 }
 
@@ -122,25 +121,25 @@ fn dns_fault(
     let bed = Bed::start(&["backend-1"]);
     let server = dns::Server::start();
     server.set(mode);
-    let named = Named {
+    let expected = Expected {
         kind,
         evidence,
         likely,
     };
     let command = || caller(&bed, server.addr.to_string());
-    assert_named(command, &named, || server.set(dns::Mode::Healthy));
+    assert_reported(command, &expected, || server.set(dns::Mode::Healthy));
     assert!(server.was_asked_for("backend.pod-to-pod-communication.svc.cluster.local."));
 }
 
 #[test]
-fn dns_that_is_silent_for_one_family_gives_the_addresses_of_the_other() {
+fn dns_that_responds_for_one_family_only_gives_its_addresses() {
     let bed = Bed::start(&["backend-1"]);
     let server = dns::Server::start();
     server.set(dns::Mode::SilentForIpv6);
     let mut command = caller(&bed, server.addr.to_string());
-    // Whatever a fault leaves to be called is a closed port.
+    // The address that is left is called at a closed port.
     let url = format!("http://backend:{}/", free_addr().port());
-    let output = run(command.args(["once", "--format=json", &url]).args(PATIENCE));
+    let output = run(command.args(["once", "--format=json", &url]).args(TIMEOUTS));
     assert_eq!(output.code, Some(7), "{}", output.stdout);
     let silent = r#""type":"AAAA","server""#;
     assert!(output.stdout.contains(silent), "{}", output.stdout);
@@ -149,7 +148,7 @@ fn dns_that_is_silent_for_one_family_gives_the_addresses_of_the_other() {
 }
 
 #[test]
-fn dns_that_is_odd_but_right() {
+fn unusual_but_valid_dns_responses_are_accepted() {
     use dns::Mode::*;
     let bed = Bed::start(&["backend-1"]);
     let server = dns::Server::start();
@@ -162,14 +161,14 @@ fn dns_that_is_odd_but_right() {
 }
 
 #[test]
-fn a_second_server_is_asked_when_the_first_does_not_know() {
+fn the_second_name_server_is_queried_when_the_first_fails() {
     use dns::Mode::*;
     let bed = Bed::start(&["backend-1"]);
     let first = dns::Server::start();
     for mode in [Silent, ServFail, Refused, Garbage] {
         first.set(mode);
         let mut command = caller(&bed, format!("{},{}", first.addr, bed.dns));
-        let output = run(command.args(["once", "--format=json"]).args(PATIENCE));
+        let output = run(command.args(["once", "--format=json"]).args(TIMEOUTS));
         assert_eq!(output.code, Some(0), "{mode:?}: {}", output.stdout);
         let asked = |server: SocketAddr| output.stdout.find(&format!("\"server\":\"{server}\""));
         assert!(
@@ -181,11 +180,11 @@ fn a_second_server_is_asked_when_the_first_does_not_know() {
     // NXDOMAIN is an answer.
     first.set(NxDomain);
     let mut command = caller(&bed, format!("{},{}", first.addr, bed.dns));
-    assert_eq!(run(command.arg("once").args(PATIENCE)).code, Some(6));
+    assert_eq!(run(command.arg("once").args(TIMEOUTS)).code, Some(6));
 }
 
 #[test]
-fn a_dead_dns_costs_one_timeout_and_not_one_for_each_question() {
+fn a_dead_name_server_costs_one_timeout_and_not_one_for_each_query() {
     let bed = Bed::start(&["backend-1"]);
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = silent.local_addr().expect("it is bound");
@@ -202,23 +201,23 @@ fn a_dead_dns_costs_one_timeout_and_not_one_for_each_question() {
 }
 
 #[test]
-fn nothing_listens_at_the_nameservers_address() {
+fn dns_closed_port() {
     let bed = Bed::start(&["backend-1"]);
     let closed = free_addr();
     let command = || caller(&bed, closed.to_string());
-    let mut mended = None;
-    let named = Named {
+    let mut repaired = None;
+    let expected = Expected {
         kind: FailureKind::DnsUnreachable,
         evidence: "unreachable (Connection refused",
         likely: None,
     };
-    assert_named(command, &named, || {
-        mended = Some(dns::Server::start_at(closed));
+    assert_reported(command, &expected, || {
+        repaired = Some(dns::Server::start_at(closed));
     });
 }
 
 #[test]
-fn a_resolv_conf_that_is_of_no_use() {
+fn missing_empty_and_invalid_resolv_conf() {
     let bed = Bed::start(&["backend-1"]);
     let dns = dns::Server::start_on_port_53();
     let Some(dns) = dns else { return };
@@ -243,17 +242,17 @@ fn a_resolv_conf_that_is_of_no_use() {
             Some(text) => std::fs::write(bed.resolv_conf(), text).expect("it can be written"),
             None => std::fs::remove_file(bed.resolv_conf()).expect("it was there"),
         }
-        let named = Named {
+        let expected = Expected {
             kind: FailureKind::ResolvConf,
             evidence,
             likely: None,
         };
-        assert_named(command, &named, || bed.set_resolv_conf(&good));
+        assert_reported(command, &expected, || bed.set_resolv_conf(&good));
     }
 }
 
 #[test]
-fn a_backend_that_hangs_up_at_once_is_never_taken_for_another_protocol() {
+fn a_backend_that_closes_at_once_is_never_reported_as_another_protocol() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
@@ -261,7 +260,7 @@ fn a_backend_that_hangs_up_at_once_is_never_taken_for_another_protocol() {
             drop(stream);
         }
     });
-    // Whether the request was on its way by then is chance; hence so many.
+    // Whether the request has been sent by then is chance, so many calls are made.
     let mut command = Command::new(CALLER);
     command.args([
         "--admin-listen=off",
@@ -282,8 +281,8 @@ fn a_backend_that_hangs_up_at_once_is_never_taken_for_another_protocol() {
 }
 
 #[test]
-fn a_pod_without_file_descriptors() {
-    // How many the program has open by itself is its own affair; one of these is one too few.
+fn no_file_descriptors() {
+    // How many descriptors the program needs is not known here; one of these limits is one too low.
     let out_of_descriptors = (4..24).any(|limit| {
         let call = format!("ulimit -n {limit}; exec {CALLER} once http://127.0.0.1:1/");
         let output = run(Command::new("sh").args(["-c", &call]));
@@ -294,7 +293,7 @@ fn a_pod_without_file_descriptors() {
 }
 
 #[test]
-fn a_question_that_cannot_be_asked_is_one_failure_and_not_two() {
+fn a_query_without_a_file_descriptor_is_reported_once() {
     let bed = Bed::start(&["backend-1"]);
     let diagnoses = (4..24).map(|limit| {
         let call = format!("ulimit -n {limit}; exec {CALLER} diagnose");
@@ -314,7 +313,7 @@ fn a_question_that_cannot_be_asked_is_one_failure_and_not_two() {
 }
 
 #[test]
-fn a_port_that_is_closed() {
+fn closed_port() {
     let addr = free_addr();
     let command = || {
         let mut command = Command::new(CALLER);
@@ -323,13 +322,13 @@ fn a_port_that_is_closed() {
             .env("CALLER_URL", addr.to_string());
         command
     };
-    let mut mended = None;
-    let named = Named {
+    let mut repaired = None;
+    let expected = Expected {
         kind: FailureKind::ConnectRefused,
         evidence: "connecting: Connection refused",
         likely: Some("nothing in this pod listens at that port"),
     };
-    assert_named(command, &named, || {
-        mended = Some(http::Server::start_at(addr));
+    assert_reported(command, &expected, || {
+        repaired = Some(http::Server::start_at(addr));
     });
 }

@@ -1,5 +1,5 @@
-//! Packets that are dropped or rejected, and routes that are missing: in a network namespace of the
-//! test's own, with nftables, so that nothing leaves this machine.
+//! Dropped and rejected packets, and missing routes, in a network namespace with nftables, so that no packet leaves this
+//! machine.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use test_support::netns::Netns;
 use test_support::process::{Process, run};
 use test_support::tool;
 
-use super::{Named, assert_named};
+use super::{Expected, assert_reported};
 use crate::CALLER;
 
 /// A network namespace. `None` if tools or privileges are missing: the test is to be skipped, and a line has been
@@ -42,14 +42,14 @@ fn caller(namespace: &Netns, url: &str) -> Command {
     command
 }
 
-/// A test for each rule that keeps packets from a backend. The last part says whether it is what a policy
-/// does.
+/// A test for each rule that keeps packets from a backend. The last part of a row says whether the result counts as
+/// blocked by a policy.
 macro_rules! policies {
     ($($test:ident: $chain:literal $rule:literal, $kind:ident, $evidence:literal, $likely:expr, $blocked:literal;)*) => {
         $(#[test]
         fn $test() {
-            let named = Named { kind: FailureKind::$kind, evidence: $evidence, likely: $likely };
-            assert_policy(stringify!($test), $chain, $rule, &named, $blocked);
+            let expected = Expected { kind: FailureKind::$kind, evidence: $evidence, likely: $likely };
+            assert_policy(stringify!($test), $chain, $rule, &expected, $blocked);
         })*
     };
 }
@@ -70,7 +70,7 @@ policies! {
         Reset, "connecting: Connection reset by peer", Some("hangs up as soon as it is connected"), false;
 }
 
-fn assert_policy(test: &str, chain: &str, rule: &str, named: &Named, is_blocked: bool) {
+fn assert_policy(test: &str, chain: &str, rule: &str, expected: &Expected, is_blocked: bool) {
     let Some(namespace) = namespace(test) else {
         return;
     };
@@ -79,12 +79,11 @@ fn assert_policy(test: &str, chain: &str, rule: &str, named: &Named, is_blocked:
     let command = || caller(&namespace, "http://127.0.0.1:8080/");
     let blocked = run(command().args(["once", "--connect-timeout=300ms", "--expect=blocked"]));
     assert_eq!(blocked.code == Some(0), is_blocked, "{}", blocked.stdout);
-    assert_named(command, named, || namespace.flush());
+    assert_reported(command, expected, || namespace.flush());
 }
 
-/// A policy is proved where the control, on the same host, answers; a host that is dead proves none.
 #[test]
-fn blocked_is_proved_by_a_control_that_answers() {
+fn blocked_is_proved_only_if_the_control_responds() {
     let Some(namespace) = namespace("control") else {
         return;
     };
@@ -125,7 +124,7 @@ fn blocked_is_proved_by_a_control_that_answers() {
         namespace.flush();
     }
 
-    // The policy is in force, and what would prove it is dead, whichever way.
+    // The policy is in force, but the control fails, in three ways.
     namespace.rule("input", "tcp dport 8080 drop");
     let unproven = |control: &str, evidence: &str| {
         let unproven = once(control);
@@ -158,9 +157,8 @@ fn blocked_is_proved_by_a_control_that_answers() {
     unproven(control_at, " failed: 127.0.0.1:8081: connecting: no answer");
 }
 
-/// A name is blocked if all of its addresses are.
 #[test]
-fn a_name_with_an_address_that_can_be_reached_is_not_blocked() {
+fn a_name_is_blocked_only_if_all_of_its_addresses_are() {
     let Some(namespace) = namespace("some-blocked") else {
         return;
     };
@@ -192,14 +190,14 @@ fn a_name_with_an_address_that_can_be_reached_is_not_blocked() {
     namespace.rule("input", "ip daddr 127.0.0.4 tcp dport 8080 drop");
     let blocked = once();
     assert_eq!(blocked.code, Some(0), "{}", blocked.stdout);
-    // That this pod has no address to call from is no policy.
+    // A pod without an address to call from does not prove a policy.
     let nowhere =
         run(caller(&namespace, "http://[fe80::1]:8080/").args(["once", "--expect=blocked"]));
     assert_eq!(nowhere.code, Some(7), "{}", nowhere.stdout);
 }
 
 #[test]
-fn a_reset_while_connecting_leaves_the_other_addresses_to_be_tried() {
+fn after_a_reset_while_connecting_the_next_address_is_tried() {
     let Some(namespace) = namespace("next-address") else {
         return;
     };
@@ -232,7 +230,7 @@ fn a_reset_while_connecting_leaves_the_other_addresses_to_be_tried() {
 }
 
 #[test]
-fn a_pod_without_ipv6_has_no_address_to_call_from() {
+fn no_ipv6_address_to_call_from() {
     let Some(namespace) = namespace("no-ipv6") else {
         return;
     };
@@ -244,7 +242,7 @@ fn a_pod_without_ipv6_has_no_address_to_call_from() {
 }
 
 #[test]
-fn a_pod_without_free_ports_is_short_of_them() {
+fn no_free_local_port() {
     let Some(namespace) = namespace("ports") else {
         return;
     };
@@ -261,11 +259,11 @@ fn a_pod_without_free_ports_is_short_of_them() {
 }
 
 #[test]
-fn an_address_that_no_route_leads_to() {
+fn no_route_to_the_address() {
     let Some(namespace) = namespace("route") else {
         return;
     };
-    // Inside there is no way to this address (RFC 5737), so no packet is ever sent.
+    // The namespace has no route to this address (RFC 5737), so no packet is sent.
     let command = caller(&namespace, "http://192.0.2.1:8080/")
         .arg("once")
         .output();
@@ -283,7 +281,7 @@ fn an_address_that_no_route_leads_to() {
 }
 
 #[test]
-fn dns_that_a_policy_drops_or_forbids() {
+fn dns_dropped_or_forbidden_by_a_policy() {
     let Some(namespace) = namespace("dns") else {
         return;
     };
@@ -317,7 +315,7 @@ fn dns_that_a_policy_drops_or_forbids() {
 }
 
 #[test]
-fn a_socket_that_no_other_pod_can_reach_is_told_from_one_that_all_can() {
+fn diagnose_listening_tells_which_sockets_other_pods_can_reach() {
     let Some(namespace) = namespace("listening") else {
         return;
     };
@@ -339,9 +337,9 @@ fn a_socket_that_no_other_pod_can_reach_is_told_from_one_that_all_can() {
     );
 }
 
-/// As `kubectl debug` puts the image into somebody else's pod: its network, its resolv.conf, its hosts file.
+/// `kubectl debug` runs the image in another pod: with its network, its resolv.conf and its hosts file.
 #[test]
-fn in_another_pods_place_it_sees_what_that_pod_sees() {
+fn diagnose_works_in_the_namespaces_of_another_pod() {
     let Some(namespace) = namespace("debug") else {
         return;
     };
@@ -374,7 +372,7 @@ fn in_another_pods_place_it_sees_what_that_pod_sees() {
     assert!(found.stdout.contains(hosts), "{}", found.stdout);
     assert!(found.stdout.contains("in /etc/hosts\n"), "{}", found.stdout);
 
-    // No name server listens in this pod's network.
+    // No name server listens in the network of this pod.
     let missing = in_place("diagnose http://orders:8080/");
     assert_eq!(missing.code, Some(6), "{}", missing.stdout);
     let asked = "for orders.shop.svc.cluster.local. from 127.0.0.1:53";

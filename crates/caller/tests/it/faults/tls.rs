@@ -1,5 +1,5 @@
-//! TLS that goes wrong, by OpenSSL's own server and certificates: each is named, a caller that runs while it is
-//! mended is well again, and `diagnose` shows the certificate even where it is not accepted.
+//! Faults of TLS, with OpenSSL's own server and certificates: each fault is named, a running caller succeeds again when
+//! it is repaired, and `diagnose` shows the certificate although it is not accepted.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use test_support::pki::{Pki, free_addr};
 use test_support::process::{Process, run};
 use test_support::{PATIENCE, tool, wait_until};
 
-use super::{Named, assert_named};
+use super::{Expected, assert_reported};
 use crate::CALLER;
 
-/// A caller that trusts the CA and calls this address by name.
+/// A command that runs a caller which trusts the CA and calls this address by name.
 fn caller(pki: &Pki, addr: SocketAddr) -> Command {
     let mut command = Command::new(CALLER);
     command
@@ -26,14 +26,14 @@ fn caller(pki: &Pki, addr: SocketAddr) -> Command {
     command
 }
 
-/// A test for each way in which OpenSSL's server does not suit the caller: its certificate and options, and the
-/// caller's.
+/// A test for each way in which OpenSSL's server and the caller do not fit together: the certificate and the options of
+/// the server, and the flags of the caller.
 macro_rules! tls_faults {
     ($($test:ident: $certificate:literal $server:expr, $caller:expr, $kind:ident, $evidence:literal, $likely:expr;)*) => {
         $(#[test]
         fn $test() {
-            let named = Named { kind: FailureKind::$kind, evidence: $evidence, likely: $likely };
-            assert_tls($certificate, &$server, &$caller, &named);
+            let expected = Expected { kind: FailureKind::$kind, evidence: $evidence, likely: $likely };
+            assert_tls($certificate, &$server, &$caller, &expected);
         })*
     };
 }
@@ -63,7 +63,7 @@ tls_faults! {
         TlsHandshake, "TLS alert no_application_protocol", Some("no protocol in common");
 }
 
-fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], named: &Named) {
+fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], expected: &Expected) {
     let Some(pki) = Pki::new() else { return };
     let addr = free_addr();
     let faulty = pki.serve(addr, certificate, server);
@@ -72,7 +72,7 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], named: &Named)
         .iter()
         .map(|arg| arg.replace("CLIENT", &client.to_string_lossy()));
     let args: Vec<String> = args.collect();
-    // After a subcommand as before it, by the environment's way.
+    // By variables, because the same command is run with and without a subcommand.
     let command = || {
         let mut command = caller(&pki, addr);
         for arg in &args {
@@ -82,14 +82,14 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], named: &Named)
         command
     };
     let diagnosed = run(command().arg("diagnose"));
-    let code = Some(named.kind.exit_code().into());
+    let code = Some(expected.kind.exit_code().into());
     assert_eq!(diagnosed.code, code, "{}", diagnosed.stdout);
-    if named.kind != FailureKind::TlsHandshake {
+    if expected.kind != FailureKind::TlsHandshake {
         let shown = "      certificate  for ";
         assert!(diagnosed.stdout.contains(shown), "{}", diagnosed.stdout);
     }
-    let mut mended = None;
-    assert_named(command, named, || {
+    let mut repaired = None;
+    assert_reported(command, expected, || {
         drop(faulty);
         let port = move || TcpListener::bind(addr).is_ok();
         wait_until("the port to be free", PATIENCE, port);
@@ -97,11 +97,11 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], named: &Named)
             true => &[],
             false => &["-Verify", "1", "-CAfile", "ca.pem"],
         };
-        mended = Some(pki.serve(addr, "good", server));
+        repaired = Some(pki.serve(addr, "good", server));
     });
 }
 
-/// A server that does with each connection what it is told to.
+/// Starts a server that calls `act` for each connection.
 fn server(act: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
@@ -115,16 +115,16 @@ fn server(act: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
 
 fn assert_once(addr: SocketAddr, kind: FailureKind, evidence: &'static str, likely: &'static str) {
     let Some(pki) = Pki::new() else { return };
-    let named = Named {
+    let expected = Expected {
         kind,
         evidence,
         likely: Some(likely),
     };
-    named.assert_once(&run(caller(&pki, addr).args(["once", "--timeout=500ms"])));
+    expected.assert_once(&run(caller(&pki, addr).args(["once", "--timeout=500ms"])));
 }
 
 #[test]
-fn a_port_of_plain_http_is_told_from_one_of_another_protocol() {
+fn plain_http_and_other_protocols_on_a_tls_port_are_named() {
     let reply = |reply: &'static [u8]| {
         server(move |mut stream| {
             let _ = stream.read(&mut [0; 1024]);
@@ -148,7 +148,7 @@ fn a_port_of_plain_http_is_told_from_one_of_another_protocol() {
 }
 
 #[test]
-fn a_server_that_hangs_up_or_is_silent_in_the_handshake() {
+fn a_close_a_reset_and_silence_in_the_handshake_are_named() {
     let hangs_up = server(|mut stream| drop(stream.read(&mut [0; 1024])));
     let likely = "what listens there hangs up on TLS";
     assert_once(
@@ -177,7 +177,7 @@ fn a_server_that_hangs_up_or_is_silent_in_the_handshake() {
 }
 
 #[test]
-fn what_suits_succeeds_and_says_how() {
+fn successful_tls_is_described_in_json() {
     let Some(pki) = Pki::new() else { return };
     let with = |certificate: &str, server: &[&str], args: &[&str]| {
         let addr = free_addr();
@@ -216,7 +216,7 @@ fn what_suits_succeeds_and_says_how() {
     assert!(days("not_before") == 0 && (29..=30).contains(&days("not_after")));
 
     assert_eq!(with("good", &["-tls1_2"], &[])["version"], "TLSv1.2");
-    // The certificate that signed itself is trusted by its own name.
+    // A self-signed certificate can be trusted by itself.
     with("self", &[], &["--cacert", &path("self.pem")]);
     let insecure = with("expired", &[], &["--insecure"]);
     assert_eq!(insecure["verified"], false);
@@ -227,7 +227,7 @@ fn what_suits_succeeds_and_says_how() {
 }
 
 #[test]
-fn one_that_is_trusted_itself_has_to_be_in_date_and_of_that_name() {
+fn a_trusted_certificate_must_be_valid_and_have_the_name() {
     let Some(pki) = Pki::new() else { return };
     for (certificate, code) in [("expired", "tls_expired"), ("other", "tls_name")] {
         let addr = free_addr();
@@ -240,9 +240,9 @@ fn one_that_is_trusted_itself_has_to_be_in_date_and_of_that_name() {
     }
 }
 
-/// As `curl --insecure` does: certificates of version 1, without an end, and of issuers that look like themselves.
+/// As curl does: certificates of version 1, without an expiry date, and with an issuer that has the same kind of name.
 #[test]
-fn odd_certificates_are_shown_and_accepted_where_any_is() {
+fn unusual_certificates_are_shown_and_accepted_with_insecure() {
     let Some(pki) = Pki::new() else { return };
     let make = |script: &str| {
         let output = run(Command::new("sh")
@@ -289,7 +289,7 @@ fn odd_certificates_are_shown_and_accepted_where_any_is() {
 }
 
 #[test]
-fn a_server_that_does_not_agree_on_http_2_is_told_from_one_that_is_slow() {
+fn a_server_without_http_2_is_named_as_such() {
     let Some(pki) = Pki::new() else { return };
     let addr = free_addr();
     let _server = pki.serve(addr, "good", &[]);
@@ -299,9 +299,9 @@ fn a_server_that_does_not_agree_on_http_2_is_told_from_one_that_is_slow() {
     assert!(output.stdout.ends_with(likely), "{}", output.stdout);
 }
 
-/// nginx with TLS and HTTP/2, as an ingress has it.
+/// As an ingress: nginx with TLS and HTTP/2.
 #[test]
-fn nginx_speaks_either_version_keeps_connections_and_says_that_it_wants_tls() {
+fn nginx_serves_http_1_and_2_over_tls_with_keep_alive() {
     let Some(nginx) = tool("nginx") else { return };
     let Some(pki) = Pki::new() else { return };
     let addr = free_addr();
@@ -355,7 +355,7 @@ fn nginx_speaks_either_version_keeps_connections_and_says_that_it_wants_tls() {
         "{step}"
     );
 
-    // OpenSSL's own server closes without a word, nginx says why.
+    // On plain HTTP, OpenSSL's server closes the connection, and nginx responds with the reason.
     let silent = free_addr();
     let _server = pki.serve(silent, "good", &[]);
     let silent = format!("http://localhost:{}/", silent.port());
@@ -377,7 +377,7 @@ fn nginx_speaks_either_version_keeps_connections_and_says_that_it_wants_tls() {
 }
 
 #[test]
-fn what_is_trusted_is_a_file_a_variable_or_the_systems_store() {
+fn trusted_certificates_come_from_a_flag_a_variable_or_the_system() {
     let Some(pki) = Pki::new() else { return };
     let addr = free_addr();
     let _server = pki.serve(addr, "good", &[]);
@@ -395,7 +395,7 @@ fn what_is_trusted_is_a_file_a_variable_or_the_systems_store() {
     let missing = once(Some(Path::new("/nosuch.pem")));
     assert_eq!(missing.code, Some(2));
     assert!(missing.stderr.contains("/nosuch.pem"), "{}", missing.stderr);
-    // As in the image, where there is no store.
+    // As in the image, which has no certificates.
     let Some(_) = tool("unshare") else { return };
     let script = format!("mount -t tmpfs none /etc/ssl && exec {CALLER} once https://localhost:1/");
     let mut bare = Command::new("unshare");
@@ -413,7 +413,7 @@ fn what_is_trusted_is_a_file_a_variable_or_the_systems_store() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named_and_nothing_is_called() {
+fn unusable_files_exit_2_and_are_named() {
     let Some(pki) = Pki::new() else { return };
     let called = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     called.set_nonblocking(true).expect("it can be");
