@@ -5,8 +5,8 @@
 //! cargo test -p local-cluster --test cluster
 //! ```
 //!
-//! The images have to be there already, under the names in the manifests; the README says how for
-//! kind, minikube, k3s and a registry. `KUSTOMIZATION` names another folder than `kustomize` to
+//! The images have to be there already, under the names in the manifests; docs/deploy.md says how
+//! for kind, minikube, k3s and a registry. `KUSTOMIZATION` names another folder than `kustomize` to
 //! deploy. The namespace is deleted in the end, and has to be absent at the beginning.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! The README's first command.
+//! The local cluster, which the README tells to start first.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;

@@ -6,10 +6,10 @@ mod alerts;
 mod argocd;
 #[path = "manifests/check.rs"]
 mod check;
+#[path = "manifests/documents.rs"]
+mod documents;
 #[path = "manifests/pods.rs"]
 mod pods;
-#[path = "manifests/readme.rs"]
-mod readme;
 #[path = "manifests/release.rs"]
 mod release;
 #[path = "manifests/render.rs"]

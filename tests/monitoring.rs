@@ -1,5 +1,5 @@
 //! A real Prometheus: what it learns of the local cluster, what the dashboard asks it, what the
-//! alerts make of it, and the README's configuration for it.
+//! alerts make of it, and the configuration for it in the docs.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::documents::checked_by;
 use test_support::http::get;
 use test_support::process::{Process, run};
 use test_support::{PATIENCE, tool, wait_until};
@@ -319,14 +320,12 @@ fn alerts_fire_when_they_should_and_only_then() {
 }
 
 #[test]
-fn the_readme_has_a_scrape_configuration_that_prometheus_takes() {
+fn the_docs_have_a_scrape_configuration_that_prometheus_takes() {
     let Some(promtool) = tool("promtool") else {
         return;
     };
-    let readme = fs::read_to_string(root().join("README.md")).expect("it is there");
-    let mut blocks = readme.split("```");
-    let config = blocks.find_map(|block| block.strip_prefix("yaml\nscrape_configs:"));
-    let config = format!("scrape_configs:{}", config.expect("there is one"));
+    let blocks = checked_by("the_docs_have_a_scrape_configuration_that_prometheus_takes");
+    let config = &blocks[0].text;
     // Debian builds Prometheus without the discovery of Kubernetes; all else can be checked.
     let (before, discovery) = config.split_once("kubernetes_sd_configs:").expect("there");
     let (discovery, after) = discovery.split_once("    relabel_configs:").expect("there");

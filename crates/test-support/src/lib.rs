@@ -12,6 +12,7 @@
 
 pub mod bed;
 pub mod browser;
+pub mod documents;
 pub mod http;
 pub mod netns;
 pub mod pki;

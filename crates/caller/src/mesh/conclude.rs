@@ -636,3 +636,6 @@ fn median(values: &mut [f32]) -> Option<f32> {
     let (_, median, _) = values.select_nth_unstable_by(middle, f32::total_cmp);
     Some(*median)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use local_cluster::cluster::{AT_ONCE, backend};
 use serde_json::Value;
+use test_support::documents::assert_shown;
 use test_support::netns::{BACKEND, Direction, Place, Routed};
 use test_support::pki::Pki;
 use test_support::process::{Output, Process, run};
@@ -72,6 +73,10 @@ fn an_intact_path_is_reported_without_a_failure() {
         let last: Vec<&str> = output.stdout.lines().rev().take(2).collect();
         let sizes = "      path         8000 bytes passed each way in one request; the interface's MTU is 1500";
         assert_eq!(last[0], sizes, "{}", output.stdout);
+        assert_shown(
+            "an_intact_path_is_reported_without_a_failure",
+            &output.stdout,
+        );
         assert!(
             last[1].ends_with(" as backend-1 sees it, too: no NAT"),
             "{}",
@@ -128,6 +133,12 @@ fn lost_large_packets_are_reported_with_their_size_and_direction() {
                 .stdout
                 .contains("      likely       an MTU on the way that is smaller")
         );
+        if (address, lost) == (v4, "back") {
+            assert_shown(
+                "lost_large_packets_are_reported_with_their_size_and_direction",
+                &output.stdout,
+            );
+        }
 
         let output = path.diagnose(address, &["--format=json"]);
         let diagnosis: Value = serde_json::from_str(&output.stdout).expect("JSON");
@@ -254,6 +265,10 @@ fn a_full_accept_queue_of_the_backend_is_reported() {
     let output = run(command.env_remove("CALLER_URL"));
     let line = "      backlog      3 attempts to connect to backend-9 found its accept queue full and were dropped, since it started\n";
     assert!(output.stdout.contains(line), "{}", output.stdout);
+    assert_shown(
+        "a_full_accept_queue_of_the_backend_is_reported",
+        &output.stdout,
+    );
 }
 
 #[test]
@@ -303,6 +318,9 @@ fn a_lost_syn_is_reported() {
         let output = calling.finish();
         assert_eq!(output.code, Some(0), "{}", output.stdout);
         assert!(output.stdout.contains(said), "{said}: {}", output.stdout);
+        if subcommand == "diagnose" {
+            assert_shown("a_lost_syn_is_reported", &output.stdout);
+        }
     }
 }
 
@@ -359,6 +377,12 @@ fn an_icmp_rejection_is_reported_with_sender_type_and_code() {
             "{reject}: {}",
             output.stdout
         );
+        if reject == "icmp type admin-prohibited" {
+            assert_shown(
+                "an_icmp_rejection_is_reported_with_sender_type_and_code",
+                &output.stdout,
+            );
+        }
         path.routed.flush();
     }
     // A reset cannot be told from one of the backend.
@@ -387,6 +411,12 @@ fn the_last_hop_that_responds_is_reported_where_packets_are_dropped() {
             "      path         the last hop that answered is number 1, {router}; packets are dropped there or beyond"
         );
         assert!(last.starts_with(&hop), "{}", output.stdout);
+        if address.is_ipv4() {
+            assert_shown(
+                "the_last_hop_that_responds_is_reported_where_packets_are_dropped",
+                &output.stdout,
+            );
+        }
         let without = path.diagnose(address, &["--connect-timeout=500ms", "--no-path"]);
         assert!(!without.stdout.contains(" hop "), "{}", without.stdout);
         path.routed.flush();
@@ -412,6 +442,10 @@ fn nat_is_reported_with_the_address_that_the_backend_sees() {
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     let source = "      source       seen by backend-1 as 10.9.2.1: NAT on the way; policies there see that address\n";
     assert!(output.stdout.contains(source), "{}", output.stdout);
+    assert_shown(
+        "nat_is_reported_with_the_address_that_the_backend_sees",
+        &output.stdout,
+    );
     let wide = path.once(BACKEND[0], &["--format=wide"]).stdout;
     assert!(wide.contains(" seen_as=10.9.2.1:"), "{wide}");
     let json = path.once(BACKEND[0], &["--format=json"]).stdout;
@@ -442,6 +476,10 @@ fn a_sidecar_of_the_backend_is_not_reported_as_nat() {
     assert_eq!(output.code, Some(0), "{}", output.stdout);
     let line = "      source       backend-1 was called by 127.0.0.1 in its own pod, a sidecar or a proxy: what is told of TCP ends there\n";
     assert!(output.stdout.contains(line), "{}", output.stdout);
+    assert_shown(
+        "a_sidecar_of_the_backend_is_not_reported_as_nat",
+        &output.stdout,
+    );
 }
 
 #[test]

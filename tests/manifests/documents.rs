@@ -1,33 +1,19 @@
-//! What the README tells to type about the manifests does what it says.
+//! What the README and the pages in `docs` tell to type about the manifests does what it says.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use test_support::documents::{Block, checked_by, pages};
 use test_support::process::run;
 
 use crate::render::{WorkingCopy, fields, of_kind, parse, render, renderings, root};
 
-/// A section of the README, to the next heading of its level or above.
-fn section(heading: &str) -> String {
-    let readme = fs::read_to_string(root().join("README.md")).expect("it is there");
-    let (_, text) = readme
-        .split_once(&format!("\n{heading}\n"))
-        .unwrap_or_else(|| panic!("there is no section {heading}"));
-    let level = heading.split(' ').next().expect("marks");
-    let end = (1..=level.len())
-        .filter_map(|n| text.find(&format!("\n{} ", "#".repeat(n))))
-        .min();
-    text[..end.unwrap_or(text.len())].to_owned()
-}
-
-/// The blocks of code in a language.
-fn blocks(section: &str, language: &str) -> Vec<String> {
-    let start = format!("```{language}\n");
-    let blocks = section.split(&start).skip(1);
-    blocks
-        .map(|block| block.split("```").next().expect("text").to_owned())
-        .collect()
+/// The one block that a test checks.
+fn block(test: &str) -> Block {
+    let mut blocks = checked_by(test);
+    assert_eq!(blocks.len(), 1, "{blocks:?}");
+    blocks.remove(0)
 }
 
 /// Runs a block but for kubectl, which needs a cluster, in a copy of the repository.
@@ -42,9 +28,7 @@ fn type_in(copy: &Path, block: &str) {
 #[test]
 fn a_registry_of_ones_own_reaches_everything_that_can_be_deployed() {
     let copy = WorkingCopy::new();
-    let blocks = blocks(&section("## Deploy"), "sh");
-    let block = blocks.iter().find(|block| block.contains("REGISTRY"));
-    let block = block.expect("it says how");
+    let block = block("a_registry_of_ones_own_reaches_everything_that_can_be_deployed").text;
     let registry = "registry.example.com:5000/team";
     // Whoever moves to another registry does it once more.
     for registry in ["the.first.one/of/two", registry] {
@@ -70,13 +54,9 @@ fn a_registry_of_ones_own_reaches_everything_that_can_be_deployed() {
 #[test]
 fn a_repository_of_ones_own_replaces_the_example_everywhere() {
     let copy = WorkingCopy::new();
-    let blocks = blocks(&section("### With Argo CD"), "sh");
-    let block = blocks.iter().find(|block| block.contains("REPOSITORY"));
+    let block = block("a_repository_of_ones_own_replaces_the_example_everywhere").text;
     let repository = "https://github.com/someone/demo";
-    let block = block
-        .expect("it says how")
-        .replace("REPOSITORY", repository);
-    type_in(copy.path(), &block);
+    type_in(copy.path(), &block.replace("REPOSITORY", repository));
     let left = run(Command::new("grep")
         .args(["-rn", "--include=*.yaml", r"git\.example\.com", "."])
         .current_dir(copy.path()));
@@ -88,21 +68,25 @@ fn a_repository_of_ones_own_replaces_the_example_everywhere() {
 }
 
 #[test]
-fn a_kustomization_of_ones_own_puts_parts_into_another_namespace() {
+fn a_kustomization_of_ones_own_goes_into_its_namespace() {
     let copy = WorkingCopy::new();
-    let blocks = blocks(&section("## Deploy"), "yaml");
-    assert_eq!(blocks.len(), 1);
-    fs::write(copy.path().join("kustomization.yaml"), &blocks[0]).expect("it can be written");
-    let manifests = parse(&render(copy.path()).unwrap_or_default());
-    for manifest in &manifests {
-        assert_eq!(manifest["metadata"]["namespace"], "some-namespace");
+    for block in checked_by("a_kustomization_of_ones_own_goes_into_its_namespace") {
+        let kustomization = &parse(&block.text)[0];
+        fs::write(copy.path().join("kustomization.yaml"), &block.text).expect("it can be written");
+        let Some(yaml) = render(copy.path()) else {
+            return;
+        };
+        for manifest in parse(&yaml) {
+            let namespace = &manifest["metadata"]["namespace"];
+            assert_eq!(*namespace, kustomization["namespace"], "{}", block.place);
+        }
     }
 }
 
 #[test]
 fn the_way_back_from_the_hardened_overlay_deletes_all_of_its_policies() {
-    let deploy = section("## Deploy");
-    let line = deploy
+    let block = block("the_way_back_from_the_hardened_overlay_deletes_all_of_its_policies").text;
+    let line = block
         .lines()
         .find_map(|line| line.strip_prefix("kubectl delete networkpolicies "));
     let mut words = line.expect("it says how").split(' ');
@@ -123,23 +107,28 @@ fn the_way_back_from_the_hardened_overlay_deletes_all_of_its_policies() {
 
 #[test]
 fn cleaning_up_deletes_the_application_before_what_it_would_put_back() {
-    let blocks = blocks(&section("## Clean up"), "sh");
+    let blocks = checked_by("cleaning_up_deletes_the_application_before_what_it_would_put_back");
+    let [with_argo_cd, without] = &blocks[..] else {
+        panic!("{blocks:?}");
+    };
     let at = |block: &str, text: &str| {
         let found = block.find(text);
         found.unwrap_or_else(|| panic!("{text} is not in {block}"))
     };
-    let with_argo_cd = &blocks[1];
+    let (with_argo_cd, without) = (&with_argo_cd.text, &without.text);
     assert!(at(with_argo_cd, "argocd/application.yaml") < at(with_argo_cd, "argocd/project.yaml"));
     // Without a running Argo CD: its finalizer first, or the deletion waits for ever.
-    let without = &blocks[2];
     assert!(at(without, r#"{"finalizers":null}"#) < at(without, "kubectl delete"));
     assert!(at(without, "argocd/application.yaml") < at(without, "kubectl delete -k kustomize"));
 }
 
 #[test]
-fn every_folder_that_the_readme_names_can_be_deployed() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("it is there");
-    let mut folders: Vec<&str> = readme
+fn every_folder_that_is_to_be_applied_can_be_deployed() {
+    let text: String = pages()
+        .iter()
+        .map(|page| page.without_what_is_to_come())
+        .collect();
+    let mut folders: Vec<&str> = text
         .split(" -k ")
         .skip(1)
         .map(|rest| {
@@ -149,7 +138,7 @@ fn every_folder_that_the_readme_names_can_be_deployed() {
         .collect();
     folders.sort_unstable();
     folders.dedup();
-    assert!(folders.len() >= 4, "{folders:?}");
+    assert!(folders.len() >= 5, "{folders:?}");
     for folder in folders {
         render(&root().join(folder));
     }
