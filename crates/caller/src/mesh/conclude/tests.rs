@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::super::collect::Collected;
-use super::super::matrix::{Matrix, Missing};
+use super::super::matrix::{Matrix, MatrixBuilder, Missing};
 use super::super::report::{MeshReport, MeshState};
 use super::super::row::{PeerRow, Row};
-use super::*;
 
 /// What a pair is like: the result, how many milliseconds, since when, when it was called last.
 type Seen = (&'static str, f32, u32, u32);
@@ -64,9 +63,18 @@ fn mesh(
     rows.collect()
 }
 
+fn matrix(rows: Vec<(IpAddr, Result<Row, Missing>)>) -> Matrix {
+    let addresses = rows.iter().map(|(address, _)| *address);
+    let mut builder = MatrixBuilder::new(addresses.collect());
+    for (address, row) in rows {
+        builder.add(address, row);
+    }
+    builder.finish()
+}
+
 fn report(rows: Vec<(IpAddr, Result<Row, Missing>)>) -> MeshReport {
     MeshReport::new(Collected {
-        matrix: Matrix::new(rows),
+        matrix: matrix(rows),
         failed_lookups: Vec::new(),
     })
 }
@@ -451,7 +459,7 @@ proptest! {
         prop_assert_eq!(report.state(), expected);
         prop_assert_eq!(report.next_command().is_some(), expected != MeshState::Ok);
         // Every pair that fails is told of, if only in a sentence about more.
-        let failing = (0..n).any(|from| report.matrix.row(from).iter().any(Cell::is_fault));
+        let failing = (0..n).any(|from| report.matrix.row(from).any(|cell| cell.is_fault()));
         prop_assert!(!failing || has_faults);
     }
 }
