@@ -151,6 +151,7 @@ fn the_status_says_what_the_log_says() {
     wait_until("a call", PATIENCE, || status(admin)["ok"] == true);
     let well = status(admin);
     assert_eq!(well["name"], "frontend-1");
+    assert_eq!(well["mesh"], false);
     assert_eq!(well["last"]["pod"], "backend-1");
     assert_eq!(well["state"], "working");
     assert_eq!(well["recent"]["failed"], 0);
@@ -476,6 +477,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     browser.wait_for_text("dns", "backend.pod-to-pod-communication.svc.cluster.local.");
     assert_eq!(browser.text("why"), "");
     assert_eq!(browser.text("before"), "");
+    assert_eq!(browser.text("mesh"), "", "it is part of none");
     assert_eq!(browser.title(), "✓ Working – frontend-1");
     browser.wait_for_text("quantiles", "a success took ");
     let everything = "return document.body.innerText";

@@ -141,7 +141,14 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     };
     let calling: Vec<Calling> = probes.into_iter().map(calling).collect();
     let stats = calling.iter().map(|calling| Arc::clone(&calling.stats));
-    let page = Page::new(config.name, interval, stats.collect(), Arc::clone(&changed));
+    let stats = stats.collect();
+    let page = Page::new(
+        config.name,
+        interval,
+        stats,
+        mesh.is_some(),
+        Arc::clone(&changed),
+    );
     let admin = admin::Admin::new(readiness.clone(), registry);
     let routes = Routes::new(Arc::new(page), mesh, admin, hosts);
     let admin = listener.and_then(|listener| {

@@ -37,6 +37,8 @@ pub(crate) struct Page {
     started: Timestamp,
     /// What is known of each target.
     stats: Vec<Arc<Stats>>,
+    /// Whether there is a page of the mesh as well.
+    has_mesh: bool,
     /// Tells that a round of one of them has ended.
     changed: Arc<watch::Sender<()>>,
 }
@@ -47,6 +49,7 @@ impl Page {
         name: Option<String>,
         interval: Duration,
         stats: Vec<Arc<Stats>>,
+        has_mesh: bool,
         changed: Arc<watch::Sender<()>>,
     ) -> Self {
         Self {
@@ -55,6 +58,7 @@ impl Page {
             instance: format!("{:016x}", rand::random::<u64>()),
             started: Timestamp::now(),
             stats,
+            has_mesh,
             changed,
         }
     }
