@@ -45,8 +45,10 @@ pub const MAX_NODES: u16 = 4000;
 const PORT: u16 = 18080;
 const ROWS_PORT: u16 = 18082;
 
-/// At least so long between two looks at the whole mesh.
+/// At least so long between two looks at the whole mesh, and so much more for each node, whose row takes about a
+/// millisecond.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_FOR_NODE: Duration = Duration::from_millis(30);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -264,7 +266,10 @@ impl Mesh {
         }
         let look = async {
             match changed {
-                Some(changed) => look(&collector, every.max(LOOK_EVERY), changed).await,
+                Some(changed) => {
+                    let pause = LOOK_EVERY + LOOK_FOR_NODE * count;
+                    look(&collector, every.max(pause), changed).await;
+                }
                 None => std::future::pending().await,
             }
         };
