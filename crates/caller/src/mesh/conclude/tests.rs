@@ -387,8 +387,11 @@ fn names_and_results_that_are_no_such_thing_do_no_harm() {
     assert!(!next.contains("reboot"), "{next}");
 }
 
+/// Whether calls of one node fail to another.
+type IsFault = fn(usize, usize) -> bool;
+
 /// A fault, and the start of its sentence.
-fn faults() -> Vec<(fn(usize, usize) -> bool, &'static str)> {
+fn faults() -> Vec<(IsFault, &'static str)> {
     vec![
         (|_, to| to == 3, "node-3 (10.0.0.4) is not reached from"),
         (|from, _| from == 3, "node-3 (10.0.0.4) reaches nobody"),
