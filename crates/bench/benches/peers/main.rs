@@ -8,6 +8,7 @@
 
 mod callers;
 mod load;
+mod mesh;
 mod process;
 mod server;
 
@@ -48,14 +49,15 @@ fn main() {
     memory(&servers);
     start(&servers);
     callers(&binaries);
+    meshes(&binaries);
     println!("\nMeasured on {}.", machine());
 }
 
-/// Builds the binaries of the images, and returns the folder that has `caller` and `echo-server`.
+/// Builds the binaries of the images, and returns the folder that has `caller`, `echo-server` and `local-cluster`.
 fn build() -> PathBuf {
     let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/static");
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    for package in ["echo-server", "caller"] {
+    for package in ["echo-server", "caller", "local-cluster"] {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--release", "--target", &triple, "-p", package])
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
@@ -346,6 +348,54 @@ fn callers(binaries: &Path) {
             cpu / ours
         );
     }
+}
+
+fn meshes(binaries: &Path) {
+    eprintln!("mesh");
+    let pair = mesh::costs(binaries, 2, Duration::from_millis(20), 200);
+    let micros = |cost: Duration| cost.as_secs_f64() * 1e6;
+    for (nodes, interval, rounds) in [(100, 2, 5), (1000, 10, 3)] {
+        let costs = mesh::costs(binaries, nodes, Duration::from_secs(interval), rounds);
+        let (call, of_pair) = (micros(costs.call), micros(pair.call));
+        let ratio = call / of_pair;
+        let missed = if ratio > 1.5 { ": **missed**" } else { "" };
+        println!(
+            "| mesh of {nodes} nodes, CPU per call, both ends, DNS and all | {call:.0} µs | one pair {of_pair:.0} µs | {ratio:.2} | ≤ 1.5{missed} |"
+        );
+        println!(
+            "| mesh of {nodes} nodes, calls a round | {} | all pairs {} | {:.3} | |",
+            costs.calls,
+            u32::from(nodes) * u32::from(nodes - 1),
+            costs.calls as f64 / f64::from(nodes) / f64::from(nodes - 1)
+        );
+        println!(
+            "| mesh of {nodes} nodes, memory a node, both ends | {:.0} KB | one pair {:.0} KB | {:.2} | |",
+            costs.memory as f64 / 1e3,
+            pair.memory as f64 / 1e3,
+            costs.memory as f64 / pair.memory as f64
+        );
+        println!(
+            "| mesh of {nodes} nodes, answer of DNS | {:.1} KB | one pair {:.1} KB | {:.0} | |",
+            costs.dns as f64 / 1e3,
+            pair.dns as f64 / 1e3,
+            costs.dns as f64 / pair.dns as f64
+        );
+        matrix(nodes, &costs.matrix);
+    }
+    eprintln!("a mesh in which all pairs have been called");
+    let full = mesh::full_matrix(binaries, 1000, Duration::from_secs(240));
+    matrix(1000, &full);
+}
+
+fn matrix(nodes: u16, matrix: &mesh::Matrix) {
+    let took = matrix.took.as_secs_f64();
+    let missed = if took > 2.0 { ": **missed**" } else { "" };
+    println!(
+        "| matrix of {nodes} nodes, {} pairs known | {took:.2} s | a row {:.1} KB, the page's data {:.0} KB | | ≤ 2 s{missed} |",
+        matrix.pairs,
+        matrix.row as f64 / 1e3,
+        matrix.page as f64 / 1e3
+    );
 }
 
 /// The date, the processor and the kernel of this run.

@@ -5,9 +5,9 @@
 //! other; what is left of pairs that fail stands alone. A failure younger than a minute does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
-use super::matrix::{Cell, Matrix};
+use super::matrix::{COUNTED_AFTER_S, Cell, Matrix};
 use crate::failure::FailureKind;
 
 /// A node is said not to be reached where so large a share of those that called it failed: one that still holds a
@@ -136,7 +136,7 @@ pub struct How {
     /// The kinds of failure, the most frequent first.
     pub kinds: Vec<FailureKind>,
     /// The largest packet that passes, in bytes, where all of them fail because larger ones are lost.
-    pub mtu: Option<NonZeroU32>,
+    pub mtu: Option<NonZeroU16>,
 }
 
 /// What a matrix comes to.
@@ -159,7 +159,7 @@ pub fn conclude(matrix: &Matrix) -> Conclusion {
     let (mut failing_briefly, mut asked) = (0, 0);
     for cell in (0..n).flat_map(|from| matrix.row(from)) {
         match cell {
-            Cell::Ok { ms, .. } => all_ms.push(*ms),
+            Cell::Ok { ms, .. } => all_ms.push(ms),
             Cell::Failing { .. } if !cell.is_fault() => failing_briefly += 1,
             Cell::Failing { .. } => {}
             Cell::Unknown | Cell::Itself | Cell::Left => continue,
@@ -237,7 +237,7 @@ impl<'a> Finder<'a> {
     fn new(matrix: &'a Matrix) -> Self {
         let n = matrix.nodes.len();
         let inward = (0..n).map(|to| Tally::of(matrix.column(to).enumerate()));
-        let outward = (0..n).map(|from| Tally::of(matrix.row(from).iter().copied().enumerate()));
+        let outward = (0..n).map(|from| Tally::of(matrix.row(from).enumerate()));
         let outward: Vec<Tally> = outward.collect();
         let failing = |(from, tally): (usize, &Tally)| {
             let to = tally.failing.clone().into_iter();
@@ -484,7 +484,7 @@ impl<'a> Finder<'a> {
             .enumerate()
             .filter_map(|(number, node)| {
                 let (kind, since_s) = node.row.as_ref().ok()?.lookup?;
-                (since_s >= u64::from(super::matrix::COUNTED_AFTER_S)).then_some((number, kind))
+                (since_s >= u64::from(COUNTED_AFTER_S)).then_some((number, kind))
             });
         let (first, kind) = failing.next()?;
         let nodes = [first].into_iter().chain(failing.map(|(number, _)| number));
@@ -592,8 +592,9 @@ impl<'a> Finder<'a> {
         let bound = (usual_ms * SLOW_TIMES).max(usual_ms + SLOW_MORE_MS);
         // The quickest calls but a few have to be slow, and not only the median.
         let slow = |cells: &mut dyn Iterator<Item = Cell>| {
+            // A caller that has just started has much to do.
             let ms = |cell| match cell {
-                Cell::Ok { ms, .. } => Some(ms),
+                Cell::Ok { ms, since_s, .. } if since_s >= COUNTED_AFTER_S => Some(ms),
                 _ => None,
             };
             let mut ms: Vec<f32> = cells.filter_map(ms).collect();
@@ -612,7 +613,7 @@ impl<'a> Finder<'a> {
         };
         let mut found = Vec::new();
         for node in (0..self.n).filter(|&node| !is_said(node)) {
-            let outward = slow(&mut self.matrix.row(node).iter().copied());
+            let outward = slow(&mut self.matrix.row(node));
             let inward = slow(&mut self.matrix.column(node));
             if let Some(ms) = outward.or(inward) {
                 found.push(Fault::Slow {

@@ -18,6 +18,11 @@ pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
     match (nodes, conclusion.median_ms) {
         (1, _) => "1 node, and no other to reach".to_owned(),
         (_, None) => format!("{nodes} nodes, none of which has called another yet"),
+        (_, Some(median)) if conclusion.failing_briefly > 0 => format!(
+            "nothing has failed for a minute: {} of {pairs} pairs called lately succeed, median {}",
+            asked - conclusion.failing_briefly,
+            ms(median)
+        ),
         (_, Some(median)) => format!(
             "{nodes} nodes reach each other: {asked} of {pairs} pairs called lately, median {}",
             ms(median)

@@ -75,6 +75,13 @@ pub fn text(report: &MeshReport) -> String {
             report.conclusion.failing_briefly
         );
     }
+    if matrix.left_out > 0 {
+        let _ = writeln!(
+            text,
+            "note    {} more nodes are left out: ask for one name at a time",
+            matrix.left_out
+        );
+    }
     if report.state() != MeshState::NoRows {
         text += &match matrix.nodes.len() > MAX_DRAWN {
             true => list(matrix),
@@ -113,9 +120,9 @@ fn table(matrix: &Matrix) -> String {
             let _ = writeln!(text, "  row missing ({})", missing.label());
             continue;
         }
-        for (cell, width) in matrix.row(from).iter().zip(&widths) {
-            let sign = sign(cell);
-            if let Some(meaning) = meaning(cell)
+        for (cell, width) in matrix.row(from).zip(&widths) {
+            let sign = sign(&cell);
+            if let Some(meaning) = meaning(&cell)
                 && !signs.contains(&meaning)
             {
                 signs.push(meaning);
@@ -165,7 +172,7 @@ fn list(matrix: &Matrix) -> String {
     let mut nodes: Vec<_> = (0..matrix.nodes.len())
         .map(|node| {
             let inward = failing(matrix.column(node));
-            let outward = failing(matrix.row(node).iter().copied());
+            let outward = failing(matrix.row(node));
             (inward, outward, node)
         })
         .filter(|((inward, _), (outward, _), node)| inward + outward > 0 || !matrix.has_row(*node))
@@ -205,6 +212,7 @@ struct MeshView<'a> {
     also: Vec<String>,
     more: usize,
     failing_briefly: usize,
+    left_out: usize,
     nodes: Vec<NodeView<'a>>,
     failures: Vec<&'static str>,
     buckets_ms: [f32; BUCKETS_MS.len()],
@@ -239,7 +247,7 @@ pub fn to_json(report: &MeshReport, targets: &[String], name: Option<&str>) -> S
     let also: Vec<String> = sentences.by_ref().take(MAX_ALSO_JSON).collect();
     let n = matrix.nodes.len();
     let failures = failures(matrix);
-    let ms = |cell: &Cell| match cell {
+    let ms = |cell: Cell| match cell {
         Cell::Ok { ms, .. } => Some((ms * 1e3).round() / 1e3),
         _ => None,
     };
@@ -255,16 +263,14 @@ pub fn to_json(report: &MeshReport, targets: &[String], name: Option<&str>) -> S
         also,
         more: sentences.len(),
         failing_briefly: report.conclusion.failing_briefly,
+        left_out: matrix.left_out,
         nodes: matrix.nodes.iter().map(node).collect(),
         buckets_ms: BUCKETS_MS,
         cells: rows
             .clone()
-            .map(|row| Some(row?.iter().map(|cell| character(cell, &failures)).collect()))
+            .map(|row| Some(row?.map(|cell| character(&cell, &failures)).collect()))
             .collect(),
-        ms: (n <= MAX_DRAWN).then(|| {
-            rows.map(|row| Some(row?.iter().map(ms).collect()))
-                .collect()
-        }),
+        ms: (n <= MAX_DRAWN).then(|| rows.map(|row| Some(row?.map(ms).collect())).collect()),
         pairs: pairs(matrix),
         failures: failures.iter().map(|kind| kind.label()).collect(),
     })
@@ -286,9 +292,9 @@ fn failures(matrix: &Matrix) -> Vec<FailureKind> {
     let mut kinds = Vec::new();
     for cell in (0..matrix.nodes.len()).flat_map(|from| matrix.row(from)) {
         if let Cell::Failing { kind, .. } = cell
-            && !kinds.contains(kind)
+            && !kinds.contains(&kind)
         {
-            kinds.push(*kind);
+            kinds.push(kind);
         }
     }
     kinds
