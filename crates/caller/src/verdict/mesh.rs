@@ -4,7 +4,6 @@ use runtime::escape::Escaped;
 
 use super::next::is_label;
 use crate::dns::Lookup;
-use crate::failure::FailureKind;
 use crate::mesh::conclude::{Conclusion, Fault, How, OwnView};
 use crate::mesh::matrix::{Matrix, Missing};
 
@@ -15,14 +14,23 @@ const NAMED: usize = 3;
 pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
     let nodes = matrix.nodes.len();
     let (asked, pairs) = conclusion.asked;
-    match (nodes, conclusion.median_ms) {
-        (1, _) => "1 node, and no other to reach".to_owned(),
-        (_, None) => format!("{nodes} nodes, none of which has called another yet"),
-        (_, Some(median)) => format!(
-            "{nodes} nodes reach each other: {asked} of {pairs} pairs called lately, median {}",
-            ms(median)
-        ),
+    if nodes == 1 {
+        return "1 node, and no other to reach".to_owned();
     }
+    if asked == 0 {
+        return format!("{nodes} nodes, none of which has called another yet");
+    }
+    let seen = match conclusion.failing_briefly {
+        0 => format!("{nodes} nodes reach each other"),
+        _ => format!("{nodes} nodes, and no pair of them fails for a minute yet"),
+    };
+    let median = conclusion
+        .median_ms
+        .map(|median| format!(", median {}", ms(median)));
+    format!(
+        "{seen}: {asked} of {pairs} pairs called lately{}",
+        median.unwrap_or_default()
+    )
 }
 
 /// Why nothing is known.
@@ -339,10 +347,7 @@ fn kinds(how: &How) -> String {
 
 /// Which packets are lost, where it is only those that are large.
 fn large(how: &How) -> Option<String> {
-    if how.kinds != [FailureKind::PathMtu] {
-        return None;
-    }
-    Some(match how.mtu {
+    how.is_of_size().then(|| match how.mtu {
         Some(mtu) => format!("over {mtu} bytes"),
         None => "that are large".to_owned(),
     })
