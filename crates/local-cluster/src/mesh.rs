@@ -28,7 +28,7 @@ use socket2::{SockFilter, SockRef};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::cluster::{
     AT_ONCE, NAMESPACE, any_port, caller_config, echo_config, until_set, write_resolv_conf,
@@ -306,7 +306,8 @@ impl Mesh {
 
 /// Looks at the whole mesh again and again, and tells what it comes to when that has changed.
 async fn look(collector: &Collector, every: Duration, changed: fn(&MeshReport)) {
-    let mut ticks = interval(every);
+    // Before the first round there is nothing to see.
+    let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = None;
     loop {

@@ -9,9 +9,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Begins a block about what this version does not have yet: its commands cannot even be looked at.
-const TO_COME: &str = "<!-- not run: the mesh is not in this version yet -->\n```";
-
 /// A page, by its path in the repository.
 #[derive(Debug)]
 pub struct Page {
@@ -79,14 +76,6 @@ pub fn checked_by(test: &str) -> Vec<Block> {
 }
 
 impl Page {
-    /// Its text without the blocks about what this version does not have yet.
-    pub fn without_what_is_to_come(&self) -> String {
-        let mut parts = self.text.split(TO_COME);
-        let first = parts.next().unwrap_or_default().to_owned();
-        let others = parts.map(|part| part.split_once("\n```\n").map_or("", |(_, after)| after));
-        first + &others.collect::<String>()
-    }
-
     /// Its fenced blocks, in order.
     fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();

@@ -14,23 +14,22 @@ const NAMED: usize = 3;
 pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
     let nodes = matrix.nodes.len();
     let (asked, pairs) = conclusion.asked;
-    if nodes == 1 {
-        return "1 node, and no other to reach".to_owned();
+    match (nodes, conclusion.median_ms) {
+        (1, _) => "1 node, and no other to reach".to_owned(),
+        (_, None) if asked > 0 => {
+            format!("nothing has failed for a minute: none of {asked} pairs called lately succeeds")
+        }
+        (_, None) => format!("{nodes} nodes, none of which has called another yet"),
+        (_, Some(median)) if conclusion.failing_briefly > 0 => format!(
+            "nothing has failed for a minute: {} of {pairs} pairs called lately succeed, median {}",
+            asked - conclusion.failing_briefly,
+            ms(median)
+        ),
+        (_, Some(median)) => format!(
+            "{nodes} nodes reach each other: {asked} of {pairs} pairs called lately, median {}",
+            ms(median)
+        ),
     }
-    if asked == 0 {
-        return format!("{nodes} nodes, none of which has called another yet");
-    }
-    let seen = match conclusion.failing_briefly {
-        0 => format!("{nodes} nodes reach each other"),
-        _ => format!("{nodes} nodes, and no pair of them fails for a minute yet"),
-    };
-    let median = conclusion
-        .median_ms
-        .map(|median| format!(", median {}", ms(median)));
-    format!(
-        "{seen}: {asked} of {pairs} pairs called lately{}",
-        median.unwrap_or_default()
-    )
 }
 
 /// Why nothing is known.

@@ -316,6 +316,9 @@ fn a_failure_younger_than_a_minute_is_shown_and_does_not_count() {
     }));
     assert_eq!(brief.state(), MeshState::Ok, "{:?}", brief.sentences());
     assert_eq!(brief.conclusion.failing_briefly, 11);
+    let sentence =
+        "nothing has failed for a minute: 110 of 132 pairs called lately succeed, median 0.4 ms";
+    assert_eq!(brief.sentences(), [sentence]);
     let left: Seen = ("left", 0.0, 10, 70);
     let gone = report(mesh(12, &[3], |_, to| {
         Some(if to == 3 { left } else { WELL })
