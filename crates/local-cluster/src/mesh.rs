@@ -28,7 +28,7 @@ use socket2::{SockFilter, SockRef};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::cluster::{
     AT_ONCE, NAMESPACE, any_port, caller_config, echo_config, until_set, write_resolv_conf,
@@ -45,8 +45,10 @@ pub const MAX_NODES: u16 = 4000;
 const PORT: u16 = 18080;
 const ROWS_PORT: u16 = 18082;
 
-/// At least so long between two looks at the whole mesh.
+/// At least so long between two looks at the whole mesh, and so much more for each node, whose row takes about a
+/// millisecond.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_FOR_NODE: Duration = Duration::from_millis(30);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -124,6 +126,21 @@ pub fn address(node: u16) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1 + net as u8, host as u8)
 }
 
+/// The echo-server of a node, by its number from 1.
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub fn server(node: u16, listen: ListenAddr) -> anyhow::Result<EchoServer> {
+    let mut config = echo_config(listen, AT_ONCE);
+    config.pod = Pod {
+        name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
+        node: Some(HeaderValue::from_str(&format!("node-{node}"))?),
+        namespace: Some(HeaderValue::from_static(NAMESPACE)),
+    };
+    Ok(echo_server::bind(config)?)
+}
+
 impl Mesh {
     /// Opens all ports.
     ///
@@ -165,13 +182,7 @@ impl Mesh {
                 port,
             };
             let name = format!("node-{node}");
-            let mut config = echo_config(at(ports.0), AT_ONCE);
-            config.pod = Pod {
-                name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
-                node: Some(HeaderValue::from_str(&name)?),
-                namespace: Some(HeaderValue::from_static(NAMESPACE)),
-            };
-            let server = echo_server::bind(config).with_context(|| name.clone())?;
+            let server = server(node, at(ports.0)).with_context(|| name.clone())?;
             let mut config = caller_config(&format!("http://mesh:{}/", ports.0), &source)?;
             config.schedule.interval = interval;
             config.rows_port = ports.1;
@@ -264,7 +275,10 @@ impl Mesh {
         }
         let look = async {
             match changed {
-                Some(changed) => look(&collector, every.max(LOOK_EVERY), changed).await,
+                Some(changed) => {
+                    let pause = LOOK_EVERY + LOOK_FOR_NODE * count;
+                    look(&collector, every.max(pause), changed).await;
+                }
                 None => std::future::pending().await,
             }
         };
@@ -292,7 +306,8 @@ impl Mesh {
 
 /// Looks at the whole mesh again and again, and tells what it comes to when that has changed.
 async fn look(collector: &Collector, every: Duration, changed: fn(&MeshReport)) {
-    let mut ticks = interval(every);
+    // Before the first round there is nothing to see.
+    let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = None;
     loop {

@@ -65,14 +65,22 @@ pub fn text(report: &MeshReport) -> String {
     for also in sentences.take(MAX_ALSO_TEXT) {
         let _ = writeln!(text, "also    {also}");
     }
-    if rest > MAX_ALSO_TEXT {
-        let _ = writeln!(text, "also    {} more faults", rest - MAX_ALSO_TEXT);
+    match rest.saturating_sub(MAX_ALSO_TEXT) {
+        0 => {}
+        1 => text += "also    1 more fault\n",
+        more => {
+            let _ = writeln!(text, "also    {more} more faults");
+        }
     }
-    if report.conclusion.failing_briefly > 0 {
+    let brief = match report.conclusion.failing_briefly {
+        0 => None,
+        1 => Some("1 pair fails".to_owned()),
+        pairs => Some(format!("{pairs} pairs fail")),
+    };
+    if let Some(brief) = brief {
         let _ = writeln!(
             text,
-            "note    {} pairs fail for less than a minute, which does not count yet",
-            report.conclusion.failing_briefly
+            "note    {brief} for less than a minute, which does not count yet"
         );
     }
     if matrix.left_out > 0 {
