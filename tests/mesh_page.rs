@@ -13,7 +13,9 @@ use std::time::Duration;
 use local_cluster::mesh::{Break, Config, Mesh};
 use serde_json::{Value, json};
 use test_support::bed::Bed;
-use test_support::browser::keys::{ARROW_DOWN, ARROW_LEFT, ARROW_RIGHT, ARROW_UP, END, HOME, TAB};
+use test_support::browser::keys::{
+    ARROW_DOWN, ARROW_LEFT, ARROW_RIGHT, ARROW_UP, END, ENTER, HOME, TAB,
+};
 use test_support::browser::{Browser, HOSTILE, HOSTILE_SHOWN, nonce};
 use test_support::http::{Reply, get};
 use test_support::process::{Process, caller};
@@ -444,6 +446,24 @@ fn not_ok() -> Value {
     })
 }
 
+/// Forty nodes that reach each other.
+fn forty() -> Value {
+    let mut data = not_ok();
+    let node = |number: usize| {
+        let name = format!("gke-prod-pool-{number}.example.internal");
+        json!({ "address": format!("10.0.{number}.7"), "node": name, "row": "ok" })
+    };
+    data["nodes"] = (1..=40).map(node).collect();
+    let row = |from: usize| {
+        let cell = |to: usize| if from == to { '-' } else { '2' };
+        (0..40).map(cell).collect::<String>()
+    };
+    data["cells"] = (0..40).map(row).collect();
+    data["ms"] = vec![vec![0.7; 40]; 40].into();
+    data["pairs"] = json!([]);
+    data
+}
+
 #[test]
 fn what_the_data_say_is_shown_as_text() {
     let Some(browser) = Browser::start() else {
@@ -524,6 +544,10 @@ fn what_the_data_say_is_shown_as_text() {
     assert_eq!(count(&browser, "img"), 0, "no markup out of data");
     assert_eq!(count(&browser, "script"), 1);
 
+    browser.run("document.getElementById('copy').focus()");
+    browser.press(ENTER);
+    browser.wait_for_text("copied", "Copied");
+
     // It is well again.
     let mut data = not_ok();
     data["state"] = "ok".into();
@@ -532,6 +556,18 @@ fn what_the_data_say_is_shown_as_text() {
     refresh(&browser);
     assert_eq!(browser.text("verdict"), "✓ OK");
     assert_eq!(browser.text("step"), "");
+
+    // As many nodes as a table has room for, with names as clouds give them.
+    set(forty());
+    refresh(&browser);
+    let heads = table(&browser).remove(0);
+    assert_eq!(heads.len(), 41);
+    assert_eq!(heads[1..3], ["1", "2"]);
+    assert_eq!(
+        browser.text("cut"),
+        "Names are shown without “gke-prod-pool-….example.internal”."
+    );
+    browser.look(PICTURES, "mesh-40");
 
     set(json!({
         "version": "0.2.0", "time": "2026-11-26T01:20:08.120Z", "name": null, "targets": ["http://mesh:8080/"],
@@ -544,6 +580,7 @@ fn what_the_data_say_is_shown_as_text() {
     assert_eq!(browser.title(), "? No rows – mesh");
     assert_eq!(browser.text("sentence"), "no rows: mesh does not exist");
     assert_eq!(browser.text("next"), "kubectl get services");
+    assert_eq!(browser.text("copied"), "", "another command");
     assert_eq!(browser.text("rest"), "");
     browser.look(PICTURES, "mesh-no-rows");
     assert_eq!(browser.console(), Vec::<String>::new());
