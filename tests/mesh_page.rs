@@ -567,6 +567,13 @@ fn what_the_data_say_is_shown_as_text() {
         browser.text("cut"),
         "Names are shown without “gke-prod-pool-….example.internal”."
     );
+    let is_in_view = "const pair = document.getElementById('pair'), { x, y } = pair.getBoundingClientRect(); \
+        return y < box.getBoundingClientRect().bottom && document.elementFromPoint(x + 9, y + 9) === pair";
+    assert_eq!(
+        browser.run(is_in_view),
+        true,
+        "what is said of a pair stays in view"
+    );
     browser.look(PICTURES, "mesh-40");
 
     set(json!({
