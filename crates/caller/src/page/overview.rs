@@ -12,11 +12,13 @@
 //! [`super::status`]. `kind` and `message` are those of the last call that did not come to what was
 //! expected, within this state; `unexpected` counts such calls.
 
-use jiff::Timestamp;
+use std::time::SystemTime;
+
 use serde::Serialize;
 
 use super::Page;
 use super::status::{message, state};
+use crate::clock;
 use crate::stats::{State, Stats, Unexpected};
 use crate::views::json;
 
@@ -55,8 +57,8 @@ impl Page {
             name: self.name.as_deref(),
             mesh: self.has_mesh,
             interval_ms: json::millis(self.interval),
-            started: json::time(self.started),
-            time: json::time(Timestamp::now()),
+            started: clock::rfc3339(self.started),
+            time: clock::rfc3339(SystemTime::now()),
             targets: self.stats.iter().map(|stats| target(stats)).collect(),
         })
     }
@@ -71,12 +73,12 @@ fn target(stats: &Stats) -> TargetView {
         url: summary.target().to_string(),
         expectation: summary.expectation().to_string(),
         state: state(history),
-        state_since: now.map(|verdict| json::time(verdict.now.since)),
+        state_since: now.map(|verdict| clock::rfc3339(verdict.now.since)),
         kind: unexpected
             .and_then(Unexpected::kind)
             .map(|kind| kind.label()),
         message: unexpected.map(message),
-        last_success: history.last_success.map(json::time),
+        last_success: history.last_success.map(clock::rfc3339),
         calls: summary.calls(),
         unexpected: summary.unexpected(),
     }

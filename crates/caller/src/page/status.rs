@@ -34,12 +34,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use runtime::escape::EscapedJson;
 use serde::Serialize;
 
 use super::Page;
+use crate::clock;
 use crate::expectation::Expectation;
 use crate::failure::FailureKind;
 use crate::report::Report;
@@ -189,16 +190,16 @@ impl Page {
             target: is_of_several.then(|| totals.target().label()),
             expectation: (expectation != Expectation::Ok).then(|| expectation.to_string()),
             interval_ms: json::millis(self.interval),
-            started: json::time(self.started),
-            time: json::time(Timestamp::now()),
+            started: clock::rfc3339(self.started),
+            time: clock::rfc3339(SystemTime::now()),
             state: state(history),
-            state_since: now.map(|verdict| json::time(verdict.now.since)),
-            cause_since: now.and_then(|verdict| Some(json::time(verdict.cause?.1))),
+            state_since: now.map(|verdict| clock::rfc3339(verdict.now.since)),
+            cause_since: now.and_then(|verdict| Some(clock::rfc3339(verdict.cause?.1))),
             recent: recent(history),
             before: now.and_then(|verdict| Some(before(verdict.before.as_ref()?, &verdict.now))),
             ok: now.map(|verdict| verdict.ok),
-            since: now.map(|verdict| json::time(verdict.since)),
-            last_success: history.last_success.map(json::time),
+            since: now.map(|verdict| clock::rfc3339(verdict.since)),
+            last_success: history.last_success.map(clock::rfc3339),
             last: history
                 .last
                 .as_ref()
@@ -268,8 +269,8 @@ fn before(before: &Period, now: &Period) -> Before {
     let unexpected = before.unexpected.as_ref();
     Before {
         state: before.condition.label(),
-        since: json::time(before.since),
-        until: json::time(now.since),
+        since: clock::rfc3339(before.since),
+        until: clock::rfc3339(now.since),
         kind: unexpected
             .and_then(Unexpected::kind)
             .map(FailureKind::label),
@@ -285,7 +286,7 @@ fn next(report: &Report) -> Option<String> {
 fn failure(number: u64, report: &Report) -> FailureView<'_> {
     FailureView {
         number,
-        time: json::time(report.started),
+        time: clock::rfc3339(report.started),
         request_id: &report.request_id,
         pod: report.backend(),
         address: report.address,
@@ -296,7 +297,7 @@ fn failure(number: u64, report: &Report) -> FailureView<'_> {
 
 fn call(call: &Call) -> CallView<'_> {
     CallView {
-        time: json::time(call.started),
+        time: clock::rfc3339(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
         as_expected: (call.is_as_expected == call.failure.is_some()).then_some(call.is_as_expected),
         tcp: call.resent.and_then(verdict::path::resent),
