@@ -8,6 +8,8 @@ mod argocd;
 mod check;
 #[path = "manifests/documents.rs"]
 mod documents;
+#[path = "manifests/mesh.rs"]
+mod mesh;
 #[path = "manifests/pods.rs"]
 mod pods;
 #[path = "manifests/release.rs"]
@@ -25,8 +27,8 @@ use test_support::process::run;
 use test_support::tool;
 
 use crate::render::{
-    WorkingCopy, container, fields, for_each_deployment, of_kind, parse, render, renderings, root,
-    selects,
+    MESH_ALONE, WorkingCopy, containers, fields, for_each_workload, of_kind, parse, ports, render,
+    renderings, root, selects, workloads,
 };
 
 #[test]
@@ -68,19 +70,27 @@ fn every_manifest_is_one_that_a_strict_server_takes() {
     assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
 }
 
+/// The workloads whose pods a selector's labels select.
+fn selected<'a>(manifests: &'a [Value], selector: &'a Value) -> impl Iterator<Item = &'a Value> {
+    workloads(manifests).filter(|workload| {
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        selects(selector, labels)
+    })
+}
+
 #[test]
 fn selectors_select_what_they_are_meant_to_and_no_more() {
-    for_each_deployment(|deployment, template| {
-        let selector = &deployment["spec"]["selector"]["matchLabels"];
+    for_each_workload(|workload, template| {
+        let selector = &workload["spec"]["selector"]["matchLabels"];
         let labels = &template["metadata"]["labels"];
-        assert!(selects(selector, labels), "{deployment:#}");
+        assert!(selects(selector, labels), "{workload:#}");
         let keys: Vec<&String> = selector.as_object().expect("a map").keys().collect();
         assert_eq!(
             keys,
             ["app"],
             "selectors cannot be changed later, so they stay as they are"
         );
-        assert_eq!(selector["app"], deployment["metadata"]["name"]);
+        assert_eq!(selector["app"], workload["metadata"]["name"]);
     });
     for (folder, manifests) in renderings().unwrap_or_default() {
         for kind in ["Service", "PodDisruptionBudget"] {
@@ -89,17 +99,7 @@ fn selectors_select_what_they_are_meant_to_and_no_more() {
                     "Service" => &manifest["spec"]["selector"],
                     _ => &manifest["spec"]["selector"]["matchLabels"],
                 };
-                let selected = |deployment: &&Value| {
-                    selects(
-                        selector,
-                        &deployment["spec"]["template"]["metadata"]["labels"],
-                    )
-                };
-                assert_eq!(
-                    of_kind(manifests, "Deployment").filter(selected).count(),
-                    1,
-                    "{folder}"
-                );
+                assert_eq!(selected(manifests, selector).count(), 1, "{folder}");
             }
         }
     }
@@ -107,36 +107,48 @@ fn selectors_select_what_they_are_meant_to_and_no_more() {
 
 #[test]
 fn service_ports_and_probes_name_ports_that_the_containers_have() {
-    let names = |template: &Value| -> BTreeSet<String> {
-        let ports = container(template)["ports"].as_array().expect("a list");
-        ports
-            .iter()
-            .map(|port| port["name"].as_str().expect("a name").to_owned())
-            .collect()
-    };
-    for_each_deployment(|_, template| {
-        for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
-            let get = &container(template)[probe]["httpGet"];
-            assert_eq!(
-                (&get["path"], &get["port"]),
-                (&path.into(), &"admin".into())
-            );
+    for_each_workload(|_, template| {
+        for container in containers(template) {
+            let number = match container["name"].as_str() {
+                Some("echo-server") => 8081,
+                _ => 8082,
+            };
+            let admin = ports(container).find(|(_, port)| *port == number);
+            let (admin, _) = admin.expect("it has an admin port");
+            for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
+                let get = &container[probe]["httpGet"];
+                assert_eq!((&get["path"], &get["port"]), (&path.into(), &admin.into()));
+            }
         }
-        assert!(names(template).contains("admin"));
     });
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let mut deployments = of_kind(manifests, "Deployment");
-        let backend = deployments.find(|deployment| deployment["metadata"]["name"] == "backend");
-        let names = names(&backend.expect("a backend")["spec"]["template"]);
         for service in of_kind(manifests, "Service") {
-            let port = &service["spec"]["ports"][0];
-            assert_eq!(port["port"], 8080, "{folder}");
-            assert!(
-                names.contains(port["targetPort"].as_str().expect("a name")),
-                "{folder}"
-            );
+            let workload = selected(manifests, &service["spec"]["selector"]).next();
+            let template = &workload.expect("it selects one")["spec"]["template"];
+            let of_pod: Vec<_> = containers(template).iter().flat_map(ports).collect();
+            for port in service["spec"]["ports"].as_array().expect("a list") {
+                let name = port["targetPort"].as_str().expect("a name");
+                // Of the same number: a headless Service translates none.
+                let number = port["port"].as_u64().expect("a number");
+                assert!(of_pod.contains(&(name, number)), "{folder}: {port}");
+            }
+            assert_eq!(service["spec"]["ports"][0]["port"], 8080, "{folder}");
         }
     }
+}
+
+#[test]
+fn no_two_containers_of_a_pod_have_a_port_in_common_or_its_name() {
+    for_each_workload(|workload, template| {
+        let all: Vec<_> = containers(template).iter().flat_map(ports).collect();
+        let names: BTreeSet<_> = all.iter().map(|(name, _)| name).collect();
+        let numbers: BTreeSet<_> = all.iter().map(|(_, number)| number).collect();
+        assert_eq!(
+            (names.len(), numbers.len()),
+            (all.len(), all.len()),
+            "{workload:#}"
+        );
+    });
 }
 
 #[test]
@@ -144,7 +156,12 @@ fn services_say_what_they_speak_and_take_both_ip_families() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         for service in of_kind(manifests, "Service") {
             let spec = &service["spec"];
-            assert_eq!(spec["ipFamilyPolicy"], "PreferDualStack", "{folder}");
+            // In a mesh, an address stands for a node.
+            let policy = match service["metadata"]["name"].as_str() {
+                Some("mesh") => "SingleStack",
+                _ => "PreferDualStack",
+            };
+            assert_eq!(spec["ipFamilyPolicy"], policy, "{folder}");
             for port in spec["ports"].as_array().expect("a list") {
                 assert_eq!(port["appProtocol"], "http", "{folder}");
             }
@@ -185,14 +202,12 @@ fn a_password_for_the_registry_reaches_every_pod_once_its_lines_are_taken_in() {
             .filter(|account| account["imagePullSecrets"][0]["name"] == "registry")
             .map(|account| account["metadata"]["name"].to_string())
             .collect();
-        for kind in ["Deployment", "Job"] {
-            for owner in of_kind(&manifests, kind) {
-                let account = &owner["spec"]["template"]["spec"]["serviceAccountName"];
-                assert!(
-                    with_password.contains(&account.to_string()),
-                    "{folder}: {account}"
-                );
-            }
+        for owner in workloads(&manifests).chain(of_kind(&manifests, "Job")) {
+            let account = &owner["spec"]["template"]["spec"]["serviceAccountName"];
+            assert!(
+                with_password.contains(&account.to_string()),
+                "{folder}: {account}"
+            );
         }
     }
 }
@@ -208,9 +223,14 @@ fn the_root_and_the_overlays_are_in_one_namespace_that_they_bring() {
             assert_eq!(namespace, "pod-to-pod-communication", "{folder}");
         }
         assert_eq!(of_kind(manifests, "Namespace").count(), 1, "{folder}");
+        let name = if folder == MESH_ALONE {
+            "mesh"
+        } else {
+            "backend"
+        };
         let service =
-            of_kind(manifests, "Service").any(|service| service["metadata"]["name"] == "backend");
-        assert!(service, "{folder}: callers look for the name `backend`");
+            of_kind(manifests, "Service").any(|service| service["metadata"]["name"] == name);
+        assert!(service, "{folder}: callers look for the name `{name}`");
     }
 }
 
@@ -230,8 +250,8 @@ fn the_base_goes_into_whichever_namespace_it_is_applied_to() {
 #[test]
 fn two_namespaces_can_have_all_of_it_side_by_side() {
     let copy = WorkingCopy::new();
-    // `check-hardened` has all that `check` has.
-    let components = copy.components(&["namespace", "check"]);
+    // `check-hardened` has all that `check` has, and so has `mesh-hardened`.
+    let components = copy.components(&["namespace", "check", "mesh"]);
     let Some(one) = copy.combine("one-of-two", &components) else {
         return;
     };
@@ -270,13 +290,10 @@ fn the_hardened_overlay_enforces_what_the_others_warn_of() {
 #[test]
 fn network_policies_name_ports_that_pods_have() {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        let ports: BTreeSet<u64> = of_kind(manifests, "Deployment")
-            .flat_map(|deployment| {
-                container(&deployment["spec"]["template"])["ports"]
-                    .as_array()
-                    .expect("a list")
-            })
-            .map(|port| port["containerPort"].as_u64().expect("a number"))
+        let ports: BTreeSet<u64> = workloads(manifests)
+            .flat_map(|workload| containers(&workload["spec"]["template"]))
+            .flat_map(ports)
+            .map(|(_, number)| number)
             .chain([53, 5353])
             .collect();
         for policy in of_kind(manifests, "NetworkPolicy") {
@@ -342,7 +359,7 @@ fn the_patches_that_the_network_policies_suggest_work() {
     let patches =
         patches_in_comment(&kustomize.join("components/network-policy/kustomization.yaml"));
     assert_eq!(patches.len(), 2, "{patches:?}");
-    // In the policies of the backend and the frontend, and in those of the frontend and the check.
+    // In the policies of the backend, the frontend and the mesh, and of the frontend, the check and the mesh.
     for (patch, expected) in patches.iter().zip(["observability", "10.96.0.10/32"]) {
         let copy = tempfile::tempdir().expect("a directory");
         let copied = Command::new("cp")
@@ -354,12 +371,12 @@ fn the_patches_that_the_network_policies_suggest_work() {
         let overlay = copy.path().join("kustomize/overlays/patched");
         fs::create_dir(&overlay).expect("it is a copy");
         let text = format!(
-            "resources: [../hardened]\ncomponents: [../../components/check-hardened]\n{patch}"
+            "resources: [../hardened]\ncomponents: [../../components/check-hardened, ../../components/mesh-hardened]\n{patch}"
         );
         fs::write(overlay.join("kustomization.yaml"), text).expect("it is a copy");
         let output = run(Command::new(&kubectl).arg("kustomize").arg(overlay));
         assert_eq!(output.code, Some(0), "{}", output.stderr);
         let found = output.stdout.matches(expected).count();
-        assert_eq!(found, 2, "{expected}: {}", output.stdout);
+        assert_eq!(found, 3, "{expected}: {}", output.stdout);
     }
 }

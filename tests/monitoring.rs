@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::documents::checked_by;
 use test_support::http::get;
@@ -251,43 +251,65 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     }
 }
 
+fn dashboard() -> Value {
+    let file = root().join("kustomize/components/monitoring/dashboard.json");
+    serde_json::from_str(&fs::read_to_string(file).expect("it is there")).expect("JSON")
+}
+
+/// The queries of a dashboard, with the title of the panel of each.
+fn queries(dashboard: &Value) -> Vec<(&str, &str)> {
+    let panels = dashboard["panels"].as_array().expect("a list");
+    // A row is a heading.
+    let panels = panels.iter().filter(|panel| panel["type"] != "row");
+    let targets = panels.flat_map(|panel| {
+        let title = panel["title"].as_str().expect("text");
+        let targets = panel["targets"].as_array().expect("a list").iter();
+        targets.map(move |target| (title, target["expr"].as_str().expect("text")))
+    });
+    targets.collect()
+}
+
+/// A query as Grafana sends it.
+fn fill_in(query: &str, interval: &str, range: &str) -> String {
+    let query = query
+        .replace("$namespace", NAMESPACE)
+        .replace("$target", ".*")
+        .replace("$__rate_interval", interval)
+        .replace("$__range", range);
+    assert!(!query.contains('$'), "{query}");
+    query
+}
+
 #[test]
 fn every_query_of_the_dashboard_returns_data() {
     let cluster = Cluster::start("50ms");
     let Some(prometheus) = Prometheus::start(&cluster) else {
         return;
     };
-    let file = root().join("kustomize/components/monitoring/dashboard.json");
-    let dashboard: Value =
-        serde_json::from_str(&fs::read_to_string(file).expect("it is there")).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("a list");
-    assert!(panels.len() >= 10);
-    for panel in panels {
-        for target in panel["targets"].as_array().expect("a list") {
-            let query = target["expr"].as_str().expect("text");
-            let about_calls = query.contains("caller_") && !query.contains("caller_build_info");
-            assert!(
-                !about_calls || query.contains(r#"target=~"$target""#),
-                "{query}"
-            );
-            let query = query
-                .replace("$namespace", NAMESPACE)
-                .replace("$target", ".*")
-                .replace("$__rate_interval", "5s")
-                .replace("$__range", "5s");
-            assert!(!query.contains('$'), "{query}");
-            if query.contains("caller_tls_") {
-                // Nobody is called over TLS here, so it has to be a valid query and no more.
-                prometheus.query(&query, "");
-                continue;
-            }
-            wait_until(&query, PATIENCE, || {
-                !prometheus.query(&query, "").is_empty()
-            });
+    let dashboard = dashboard();
+    let queries = queries(&dashboard);
+    assert!(queries.len() >= 20);
+    for (_, query) in queries {
+        // The calls of a mesh are counted by node and not by target.
+        let is_of_mesh = query.contains("caller_mesh_");
+        let about_calls = query.contains("caller_") && !query.contains("caller_build_info");
+        assert!(
+            !about_calls || is_of_mesh || query.contains(r#"target=~"$target""#),
+            "{query}"
+        );
+        let query = fill_in(query, "5s", "5s");
+        if query.contains("caller_tls_") || is_of_mesh {
+            // Nobody is called over TLS here, and there is no mesh, so it has to be a valid query and no
+            // more.
+            prometheus.query(&query, "");
+            continue;
         }
+        wait_until(&query, PATIENCE, || {
+            !prometheus.query(&query, "").is_empty()
+        });
     }
     let namespaces = prometheus.api("/api/v1/label/namespace/values?match[]=caller_build_info");
-    assert_eq!(namespaces, serde_json::json!([NAMESPACE]));
+    assert_eq!(namespaces, json!([NAMESPACE]));
     let variable = &dashboard["templating"]["list"][1];
     assert_eq!(
         variable["query"],
@@ -300,6 +322,108 @@ fn every_query_of_the_dashboard_returns_data() {
         variable["query"],
         r#"label_values(caller_calls_total{namespace="$namespace"}, target)"#
     );
+}
+
+/// The samples that a query is expected to give, as promtool reads them.
+fn samples(expected: &[(&str, f64)]) -> Value {
+    let samples = expected
+        .iter()
+        .map(|(labels, value)| json!({"labels": labels, "value": value}));
+    samples.collect()
+}
+
+#[test]
+fn the_dashboard_shows_which_nodes_of_a_mesh_are_not_reached_and_from_where() {
+    let Some(promtool) = tool("promtool") else {
+        return;
+    };
+    // Of four nodes, node-2 is not reached, node-3 is reached from node-2 half of the time, and the caller
+    // of node-4 is not scraped. In another namespace nothing works.
+    let calls = [
+        (NAMESPACE, "1", "node-2", "connect_timeout", "0+2x90"),
+        (NAMESPACE, "1", "node-3", "ok", "0+2x90"),
+        (NAMESPACE, "2", "node-1", "ok", "0+2x90"),
+        (NAMESPACE, "2", "node-3", "ok", "0+1x90"),
+        (NAMESPACE, "2", "node-3", "reset", "0+1x90"),
+        // It has failed, and does not any more.
+        (NAMESPACE, "3", "node-1", "connect_refused", "0+2x75 150x15"),
+        (NAMESPACE, "3", "node-1", "ok", "0x75 0+2x15"),
+        (NAMESPACE, "3", "node-2", "connect_timeout", "0+2x90"),
+        ("other", "1", "node-1", "connect_timeout", "0+2x90"),
+    ];
+    let calls = calls.map(|(namespace, from, to, result, values)| {
+        let series = format!(
+            "caller_mesh_calls_total{{namespace={namespace:?}, pod=\"mesh-{from}\", node=\"node-{from}\", to_node={to:?}, result={result:?}}}"
+        );
+        json!({"series": series, "values": values})
+    });
+    let peers = ["1", "2", "3"].map(|from| {
+        let series = format!("caller_mesh_peers{{namespace={NAMESPACE:?}, pod=\"mesh-{from}\"}}");
+        json!({"series": series, "values": "3x90"})
+    });
+    let expected = [
+        ("Nodes not reached", samples(&[("{}", 1.0)])),
+        ("Callers of the mesh", samples(&[("{}", 4.0)])),
+        ("Callers of the mesh", samples(&[("{}", 3.0)])),
+        (
+            "Calls of the mesh that fail",
+            samples(&[
+                (r#"{result="connect_timeout"}"#, 0.2),
+                (r#"{result="reset"}"#, 0.05),
+            ]),
+        ),
+        (
+            "Share of the calls to a node that fail",
+            samples(&[
+                (r#"{to_node="node-1"}"#, 0.0),
+                (r#"{to_node="node-2"}"#, 1.0),
+                (r#"{to_node="node-3"}"#, 0.25),
+            ]),
+        ),
+        (
+            "Who does not reach whom",
+            samples(&[
+                (r#"{node="node-1", pod="mesh-1", to_node="node-2"}"#, 1.0),
+                (r#"{node="node-2", pod="mesh-2", to_node="node-3"}"#, 0.5),
+                (r#"{node="node-3", pod="mesh-3", to_node="node-2"}"#, 1.0),
+            ]),
+        ),
+    ];
+    let dashboard = dashboard();
+    let queries = queries(&dashboard).into_iter();
+    let queries: Vec<_> = queries
+        .filter(|(_, query)| query.contains("caller_mesh_"))
+        .collect();
+    assert_eq!(queries.len(), expected.len(), "{queries:?}");
+    // No sample is exactly as old as a window is long: versions of Prometheus disagree about that one.
+    let tests = queries.iter().zip(&expected).map(|(query, expected)| {
+        assert_eq!(query.0, expected.0, "the order of panels");
+        let query = fill_in(query.1, "70s", "610s");
+        json!({"expr": format!("round({query}, 0.01)"), "eval_time": "30m", "exp_samples": expected.1})
+    });
+    let test = json!({
+        "interval": "20s",
+        "input_series": calls.into_iter().chain(peers).collect::<Value>(),
+        "promql_expr_test": tests.collect::<Value>(),
+    });
+    // All is well: nothing has ever failed, so no failure is counted, not even as 0.
+    let (_, not_reached) = queries[0];
+    let all_well = json!({
+        "interval": "20s",
+        "input_series": [
+            {"series": format!("caller_mesh_calls_total{{namespace={NAMESPACE:?}, to_node=\"node-1\", result=\"ok\"}}"), "values": "0+2x90"},
+            {"series": format!("caller_mesh_peers{{namespace={NAMESPACE:?}}}"), "values": "3x90"},
+        ],
+        "promql_expr_test": [
+            {"expr": fill_in(not_reached, "70s", "610s"), "eval_time": "30m", "exp_samples": samples(&[("{}", 0.0)])},
+        ],
+    });
+    let files = tempfile::tempdir().expect("a directory");
+    let file = files.path().join("mesh.yaml");
+    let text = json!({"evaluation_interval": "20s", "tests": [test, all_well]}).to_string();
+    fs::write(&file, text).expect("it can be written");
+    let output = run(Command::new(promtool).args(["test", "rules"]).arg(file));
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::patches_in_comment;
-use crate::render::{WorkingCopy, container, of_kind, parse, render, renderings, root};
+use crate::render::{WorkingCopy, container, named, of_kind, parse, render, renderings, root};
 
 /// The component that brings the Job, and what else the demo is deployed with.
 const COMBINATIONS: [(&str, &[&str]); 2] = [
@@ -23,14 +23,6 @@ fn combinations() -> Vec<(&'static str, Vec<Value>)> {
         Some((component, parse(&yaml)))
     };
     COMBINATIONS.into_iter().filter_map(combine).collect()
-}
-
-fn named<'a>(manifests: &'a [Value], kind: &'a str, name: &str) -> &'a Value {
-    let mut found =
-        of_kind(manifests, kind).filter(|manifest| manifest["metadata"]["name"] == name);
-    found
-        .next()
-        .unwrap_or_else(|| panic!("there is no {kind} {name}"))
 }
 
 /// A line of a list of targets.

@@ -1,4 +1,4 @@
-//! Deployments and their pods: what Pod Security and linters ask of them, and what a rollout does.
+//! Workloads and their pods: what Pod Security and linters ask of them, and what a rollout does.
 
 use std::process::Command;
 
@@ -6,7 +6,8 @@ use serde_json::Value;
 use test_support::process::run;
 
 use crate::render::{
-    container, fields, for_each_deployment, for_each_pod_template, of_kind, renderings,
+    container, containers, fields, for_each_deployment, for_each_pod_template, for_each_workload,
+    named, of_kind, ports, renderings, workloads,
 };
 
 #[test]
@@ -29,25 +30,30 @@ fn pods_are_restricted_and_more() {
         for volume in pod["volumes"].as_array().into_iter().flatten() {
             assert!(volume["configMap"].is_object(), "{volume}");
         }
-        let mounts = container(template)["volumeMounts"].as_array();
-        for mount in mounts.into_iter().flatten() {
-            assert_eq!(mount["readOnly"], true, "{mount}");
-        }
-        let context = &container(template)["securityContext"];
-        assert_eq!(context["allowPrivilegeEscalation"], false);
-        assert_eq!(context["readOnlyRootFilesystem"], true);
-        assert_eq!(
-            context["capabilities"],
-            serde_json::json!({"drop": ["ALL"]})
-        );
-        assert!(context["privileged"].is_null());
-        let resources = &container(template)["resources"];
-        assert!(
-            resources["requests"]["cpu"].is_string() && resources["requests"]["memory"].is_string()
-        );
-        assert!(resources["limits"]["memory"].is_string());
-        for bound in ["requests", "limits"] {
-            assert!(resources[bound]["ephemeral-storage"].is_string(), "{bound}");
+        assert!(pod["initContainers"].is_null());
+        for container in containers(template) {
+            let mounts = container["volumeMounts"].as_array();
+            for mount in mounts.into_iter().flatten() {
+                assert_eq!(mount["readOnly"], true, "{mount}");
+            }
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(
+                context["capabilities"],
+                serde_json::json!({"drop": ["ALL"]})
+            );
+            assert!(context["privileged"].is_null());
+            for port in container["ports"].as_array().into_iter().flatten() {
+                assert!(port["hostPort"].is_null(), "{port}");
+            }
+            let resources = &container["resources"];
+            assert!(resources["requests"]["cpu"].is_string());
+            for bound in ["requests", "limits"] {
+                for resource in ["memory", "ephemeral-storage"] {
+                    assert!(resources[bound][resource].is_string(), "{bound}");
+                }
+            }
         }
     });
 }
@@ -59,15 +65,19 @@ fn each_app_has_an_account_of_its_own_without_a_token_and_nobody_has_rights() {
             .inspect(|account| assert_eq!(account["automountServiceAccountToken"], false))
             .map(|account| &account["metadata"]["name"])
             .collect();
-        let has_check = of_kind(manifests, "Job").count() > 0;
-        let mut expected = vec!["backend", "frontend"];
-        if has_check {
-            expected.insert(1, "check");
-        }
+        let there = |kind: &str| of_kind(manifests, kind).next().is_some();
+        let expected = [
+            ("backend", there("Deployment")),
+            ("check", there("Job")),
+            ("frontend", there("Deployment")),
+            ("mesh", there("DaemonSet")),
+        ];
+        let expected = expected.into_iter().filter(|(_, there)| *there);
+        let expected: Vec<&str> = expected.map(|(name, _)| name).collect();
         assert_eq!(accounts, expected, "{folder}");
-        for deployment in of_kind(manifests, "Deployment") {
-            let component = &deployment["metadata"]["labels"]["app.kubernetes.io/component"];
-            let account = &deployment["spec"]["template"]["spec"]["serviceAccountName"];
+        for workload in workloads(manifests) {
+            let component = &workload["metadata"]["labels"]["app.kubernetes.io/component"];
+            let account = &workload["spec"]["template"]["spec"]["serviceAccountName"];
             assert_eq!(account, component, "{folder}");
         }
         let with_rights = manifests
@@ -79,11 +89,18 @@ fn each_app_has_an_account_of_its_own_without_a_token_and_nobody_has_rights() {
 
 #[test]
 fn kubectl_and_scrapers_find_the_right_container_beside_a_sidecar() {
-    for_each_deployment(|_, template| {
-        let container = container(template);
-        let ports = container["ports"].as_array().expect("a list");
-        let admin = ports.iter().find(|port| port["name"] == "admin");
-        let admin = admin.expect("it has one")["containerPort"].to_string();
+    for_each_workload(|_, template| {
+        // Of the two of the mesh, the caller says what there is to see.
+        let container = match containers(template) {
+            [container] => container,
+            several => {
+                let mut several = several.iter();
+                let caller = several.find(|container| container["name"] == "caller");
+                caller.expect("there is one")
+            }
+        };
+        let admin = ports(container).find(|(name, _)| *name == "admin");
+        let admin = admin.expect("it has one").1.to_string();
         assert_eq!(
             template["metadata"]["annotations"],
             serde_json::json!({
@@ -99,8 +116,8 @@ fn kubectl_and_scrapers_find_the_right_container_beside_a_sidecar() {
 #[test]
 fn labels_say_the_version_and_no_selector_asks_for_it() {
     let version = "app.kubernetes.io/version";
-    for_each_deployment(|deployment, template| {
-        for metadata in [&deployment["metadata"], &template["metadata"]] {
+    for_each_workload(|workload, template| {
+        for metadata in [&workload["metadata"], &template["metadata"]] {
             assert_eq!(metadata["labels"][version], env!("CARGO_PKG_VERSION"));
         }
     });
@@ -159,13 +176,8 @@ fn the_headless_frontend_is_the_frontend_but_for_its_name_its_number_and_its_tar
         return;
     };
     let (_, manifests) = renderings.last().expect("that of all components");
-    let named = |name: &str| {
-        let mut deployments = of_kind(manifests, "Deployment");
-        let found = deployments.find(|deployment| deployment["metadata"]["name"] == name);
-        found.expect("it is there").clone()
-    };
-    let mut frontend = named("frontend");
-    let mut headless = named("frontend-headless");
+    let mut frontend = named(manifests, "Deployment", "frontend").clone();
+    let mut headless = named(manifests, "Deployment", "frontend-headless").clone();
     let environment = "/spec/template/spec/containers/0/env";
     let environment = headless.pointer_mut(environment).expect("it is there");
     let shared = frontend["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
@@ -208,16 +220,16 @@ fn the_grace_period_is_longer_than_the_way_out() {
         text.parse::<u64>().expect("a number")
     };
     let way_out = default("--drain-delay") + default("--drain-timeout");
-    for_each_deployment(|deployment, template| {
+    for_each_workload(|_, template| {
         let grace = template["spec"]["terminationGracePeriodSeconds"]
             .as_u64()
             .expect("it is set");
-        if deployment["metadata"]["name"] == "backend" {
-            assert!(grace > way_out, "{grace} seconds for {way_out}");
-            assert!(
-                !container(template)["args"].to_string().contains("drain"),
-                "the defaults count"
-            );
+        for container in containers(template) {
+            if container["name"] == "echo-server" {
+                assert!(grace > way_out, "{grace} seconds for {way_out}");
+                let set = format!("{}{}", container["args"], container["env"]).to_lowercase();
+                assert!(!set.contains("drain"), "the defaults count");
+            }
         }
     });
 }

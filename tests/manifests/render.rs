@@ -68,7 +68,8 @@ impl WorkingCopy {
     }
 
     /// What can be deployed: the root, the overlays, and every component added to the base. `check` and
-    /// `check-hardened` bring the same Job, the one without network policies and the other with them.
+    /// `check-hardened` bring the same Job, the one without network policies and the other with them, and so
+    /// do `mesh` and `mesh-hardened` their DaemonSet.
     pub(crate) fn render_all(&self) -> Option<Vec<(String, String)>> {
         let kustomize = self.path().join("kustomize");
         let overlays = subfolders(&kustomize.join("overlays"));
@@ -81,9 +82,9 @@ impl WorkingCopy {
         for (name, without) in [
             (
                 "all components but the policies",
-                &["network-policy", "check-hardened"][..],
+                &["network-policy", "check-hardened", "mesh-hardened"][..],
             ),
-            ("all components", &["check"]),
+            ("all components", &["check", "mesh"]),
         ] {
             let rendering = self.combine("pod-to-pod-communication", &self.components(without))?;
             renderings.push((name.to_owned(), rendering));
@@ -152,31 +153,74 @@ pub(crate) fn of_kind<'a>(
         .filter(move |manifest| manifest["kind"] == kind)
 }
 
+pub(crate) fn named<'a>(manifests: &'a [Value], kind: &'a str, name: &str) -> &'a Value {
+    let mut found =
+        of_kind(manifests, kind).filter(|manifest| manifest["metadata"]["name"] == name);
+    found
+        .next()
+        .unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+/// The overlay that has the mesh and nothing else: neither backends nor frontends.
+pub(crate) const MESH_ALONE: &str = "overlays/mesh";
+
+/// What keeps pods running: Deployments, and the DaemonSet of the mesh.
+pub(crate) fn workloads(manifests: &[Value]) -> impl Iterator<Item = &Value> {
+    of_kind(manifests, "Deployment").chain(of_kind(manifests, "DaemonSet"))
+}
+
 /// Calls `check` for each Deployment of each rendering, with its pod template.
 pub(crate) fn for_each_deployment(check: impl Fn(&Value, &Value)) {
     for (folder, manifests) in renderings().unwrap_or_default() {
-        assert!(of_kind(manifests, "Deployment").count() >= 2, "{folder}");
+        let least = if folder == MESH_ALONE { 0 } else { 2 };
+        let deployments = of_kind(manifests, "Deployment");
+        assert!(deployments.count() >= least, "{folder}");
         for deployment in of_kind(manifests, "Deployment") {
             check(deployment, &deployment["spec"]["template"]);
         }
     }
 }
 
-/// Calls `check` for each pod template of each rendering: those of Deployments and of Jobs.
-pub(crate) fn for_each_pod_template(check: impl Fn(&Value)) {
-    for (_, manifests) in renderings().unwrap_or_default() {
-        for kind in ["Deployment", "Job"] {
-            for owner in of_kind(manifests, kind) {
-                check(&owner["spec"]["template"]);
-            }
+/// Calls `check` for each workload of each rendering, with its pod template.
+pub(crate) fn for_each_workload(check: impl Fn(&Value, &Value)) {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        assert!(workloads(manifests).count() >= 1, "{folder}");
+        for workload in workloads(manifests) {
+            check(workload, &workload["spec"]["template"]);
         }
     }
 }
 
-pub(crate) fn container(template: &Value) -> &Value {
+/// Calls `check` for each pod template of each rendering: those of workloads and of Jobs.
+pub(crate) fn for_each_pod_template(check: impl Fn(&Value)) {
+    for (_, manifests) in renderings().unwrap_or_default() {
+        for owner in workloads(manifests).chain(of_kind(manifests, "Job")) {
+            check(&owner["spec"]["template"]);
+        }
+    }
+}
+
+pub(crate) fn containers(template: &Value) -> &[Value] {
     let containers = template["spec"]["containers"].as_array().expect("a list");
-    assert_eq!(containers.len(), 1);
-    &containers[0]
+    assert!(!containers.is_empty());
+    containers
+}
+
+/// The container of a pod that has one.
+pub(crate) fn container(template: &Value) -> &Value {
+    let [container] = containers(template) else {
+        panic!("one container: {template:#}");
+    };
+    container
+}
+
+/// The ports of a container, by name.
+pub(crate) fn ports(container: &Value) -> impl Iterator<Item = (&str, u64)> {
+    let ports = container["ports"].as_array().expect("a list");
+    ports.iter().map(|port| {
+        let name = port["name"].as_str().expect("a name");
+        (name, port["containerPort"].as_u64().expect("a number"))
+    })
 }
 
 /// Whether labels have all that a selector's matchLabels name.

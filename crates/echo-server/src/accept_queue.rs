@@ -1,16 +1,16 @@
-//! Attempts to connect that found a full accept queue: the kernel drops them, and the client waits for a second or
-//! more until it tries again.
+//! Connection attempts that found an accept queue full: the kernel drops them, and the client retries after a second
+//! or more.
 //!
-//! The kernel counts them for all sockets of a network namespace, so that the other containers of the pod are in it.
-//! `echo_server_listen_overflows_total` is the metric; `X-Listen-Overflows` tells a client that asks with
-//! `X-Want-Listen-Overflows`, as `caller diagnose` does, which cannot reach the admin port of a Service's pods.
+//! The kernel counts them for a whole network namespace, so the other containers of the pod are included. The metric
+//! is `echo_server_listen_overflows_total`. A request with `X-Want-Listen-Overflows` gets the count in
+//! `X-Listen-Overflows`: `caller diagnose` sends it, because it cannot reach the admin port of a Service's pods.
 
 use prometheus_client::registry::Registry;
 use runtime::cached::Cached;
 use runtime::metrics::register_tcp_counter;
 use runtime::tcp_counters::TcpCounters;
 
-/// The overflows since this was made. Read at most once in 200 ms, however many ask.
+/// Counts the overflows since it was made. The kernel is asked at most once in 200 ms.
 #[derive(Debug)]
 pub(crate) struct AcceptQueue {
     at_start: Option<TcpCounters>,
@@ -18,7 +18,7 @@ pub(crate) struct AcceptQueue {
 }
 
 impl AcceptQueue {
-    /// Counts from now on.
+    /// Counts the overflows from now on.
     pub(crate) fn new() -> Self {
         Self {
             at_start: TcpCounters::read(),
@@ -26,7 +26,7 @@ impl AcceptQueue {
         }
     }
 
-    /// How many there have been; `None` where the kernel does not tell.
+    /// The number of overflows so far; `None` if the kernel does not have the counter.
     pub(crate) fn overflows(&self) -> Option<u64> {
         self.overflows.get(|| {
             let now = TcpCounters::read()?;

@@ -1,15 +1,15 @@
-//! Numbers and addresses as text. What is written for every request is put together by hand, as `format!`
-//! takes several times as long.
+//! Numbers and addresses as text, for what is written for every request: `format!` takes several times as long.
 
 use std::fmt;
 use std::io::Write as _;
 use std::net::SocketAddr;
 
+/// Appends a number in decimal.
 pub(crate) fn append_number(line: &mut Vec<u8>, number: impl itoa::Integer) {
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// An address and a port: `10.244.0.7:41234`, `[fd00::7]:41234`.
+/// Appends an address and a port: `10.244.0.7:41234`, `[fd00::7]:41234`.
 pub(crate) fn append_address(line: &mut Vec<u8>, address: SocketAddr) {
     match address {
         SocketAddr::V4(address) => {
@@ -26,6 +26,7 @@ pub(crate) fn append_address(line: &mut Vec<u8>, address: SocketAddr) {
     }
 }
 
+/// Appends formatted text, for what is rare.
 pub(crate) fn append_display(line: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     let written = line.write_fmt(text);
     debug_assert!(written.is_ok(), "a Vec takes everything");
@@ -41,7 +42,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_is_written_as_rust_writes_it(address: SocketAddr) {
+        fn an_address_is_written_as_the_standard_library_displays_it(address: SocketAddr) {
             let mut line = Vec::new();
             append_address(&mut line, address);
             prop_assert_eq!(String::from_utf8_lossy(&line), address.to_string());

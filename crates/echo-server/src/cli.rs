@@ -1,4 +1,4 @@
-//! The command line, written as Go programs take it: `-text=x`, `-text x`, `--text=x`, `--text x`.
+//! The command line, with flags as Go programs accept them: `-text=x`, `-text x`, `--text=x`, `--text x`.
 
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
@@ -21,9 +21,9 @@ use crate::{AccessLogFormat, AdminListen, Config, Faults, Pod};
 /// one dash or two, and with `=` or a space before the value. HTTP/1.0, HTTP/1.1 and HTTP/2 with
 /// prior knowledge share the one port.
 ///
-/// On SIGTERM or SIGINT, /readyz turns to 503 while requests are still taken for --drain-delay,
-/// with a word to clients to leave; then the port is closed, requests under way get
-/// --drain-timeout, and the exit code is 0. A second signal exits at once.
+/// On SIGTERM or SIGINT, /readyz responds with 503, and for --drain-delay connections are still
+/// accepted, while clients are asked to reconnect elsewhere. Then the port is closed, requests in
+/// progress may take --drain-timeout, and the exit code is 0. A second signal exits at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "echo-server",
@@ -32,29 +32,29 @@ use crate::{AccessLogFormat, AdminListen, Config, Faults, Pod};
     verbatim_doc_comment
 )]
 pub struct Args {
-    /// The body of every answer; a newline is added. Required. An empty flag counts as none
+    /// Body of every response; a newline is added. Required. An empty value counts as none
     #[arg(long, env = "ECHO_TEXT")]
     text: Option<OsString>,
 
-    /// Where to listen: [IP]:PORT; without an IP, all addresses, IPv6 and IPv4
+    /// Listen address: [IP]:PORT; without an IP, all addresses, IPv6 and IPv4
     #[arg(long, env = "ECHO_LISTEN", default_value = ":8080")]
     listen: ListenAddr,
 
-    /// Status of every answer but /health's, 200 to 599
+    /// Status of every response except that of /health, 200 to 599
     #[arg(long, env = "ECHO_STATUS_CODE", default_value = "200", value_name = "CODE",
           value_parser = parse_status)]
     status_code: StatusCode,
 
-    /// Content type of every answer [default: guessed from the text, as Go does]
+    /// Content type of every response [default: guessed from the text, as Go does]
     #[arg(long, env = "ECHO_CONTENT_TYPE", value_name = "TYPE")]
     content_type: Option<HeaderValue>,
 
-    /// Where to serve /livez, /readyz and /metrics: [IP]:PORT, or off [default: :8081, or off where
+    /// Listen address of /livez, /readyz and /metrics: [IP]:PORT, or off [default: :8081, or off if
     /// that is in use]
     #[arg(long, env = "ECHO_ADMIN_LISTEN", value_name = "LISTEN")]
     admin_listen: Option<OptionalListenAddr>,
 
-    /// Log of answers, on stdout: text (http-echo's own lines), json or off
+    /// Access log on stdout: text (http-echo's own lines), json or off
     #[arg(
         long,
         env = "ECHO_ACCESS_LOG",
@@ -63,36 +63,35 @@ pub struct Args {
     )]
     access_log: AccessLogFormat,
 
-    /// After SIGTERM, how long requests are still taken: as long as the cluster may take to hear
-    /// that this pod is leaving
+    /// How long connections are still accepted after SIGTERM: as long as the cluster may go on
+    /// sending to this pod
     #[arg(long, env = "ECHO_DRAIN_DELAY", default_value = "5s", value_name = "DURATION",
           value_parser = parse_duration)]
     drain_delay: Duration,
 
-    /// After the drain delay, how long requests under way may take
+    /// How long requests in progress may take after the drain delay
     #[arg(long, env = "ECHO_DRAIN_TIMEOUT", default_value = "15s", value_name = "DURATION",
           value_parser = parse_duration)]
     drain_timeout: Duration,
 
-    /// Longest time for a connection's first byte, for a request's head to arrive, and again for its
-    /// body
+    /// Timeout for the first byte of a connection, for the head of a request, and again for its body
     #[arg(long, env = "ECHO_HEADER_TIMEOUT", default_value = "10s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     header_timeout: Duration,
 
-    /// How long a connection may wait between two requests
+    /// Timeout between two requests of a connection
     #[arg(long, env = "ECHO_IDLE_TIMEOUT", default_value = "2m", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     idle_timeout: Duration,
 
-    /// Connections open at once; another one replaces the one that has kept the server waiting longest.
-    /// A quarter of them may be in the middle of a request. An HTTP/2 connection counts as ten of those.
-    /// Lowered where fewer open files are allowed
+    /// Limit on open connections; one more replaces the one that has kept the server waiting longest.
+    /// A quarter of them may be in the middle of a request; an HTTP/2 connection counts as ten of those.
+    /// Lowered if fewer open files are allowed
     #[arg(long, env = "ECHO_MAX_CONNECTIONS", default_value = "4096", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
 
-    /// Longest request body, in bytes; it is read and discarded. More gets 413
+    /// Limit on a request body, in bytes; it is read and discarded. A longer one gets 413
     #[arg(
         long,
         env = "ECHO_MAX_BODY",
@@ -101,17 +100,17 @@ pub struct Args {
     )]
     max_body: u64,
 
-    /// How many of a hundred answers are to be those of a sick backend; never /health's
+    /// Fault injection: percentage of the responses that are faulty; that of /health never is
     #[arg(long, env = "ECHO_FAULT_PERCENT", default_value = "0", value_name = "PERCENT",
           value_parser = clap::value_parser!(u8).range(0..=100))]
     fault_percent: u8,
 
-    /// Status of a sick answer, 200 to 599
+    /// Status of a faulty response, 200 to 599
     #[arg(long, env = "ECHO_FAULT_STATUS", default_value = "500", value_name = "CODE",
           value_parser = parse_status)]
     fault_status: StatusCode,
 
-    /// How late a sick answer comes
+    /// Delay before a faulty response
     #[arg(long, env = "ECHO_FAULT_DELAY", default_value = "0s", value_name = "DURATION",
           value_parser = parse_duration)]
     fault_delay: Duration,
@@ -120,7 +119,7 @@ pub struct Args {
     #[arg(long, env = "ECHO_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
 
-    /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off
+    /// Log level on stderr: error, warn, info, debug, trace or off
     #[arg(
         long,
         env = "ECHO_LOG_LEVEL",
@@ -129,31 +128,32 @@ pub struct Args {
     )]
     log_level: LevelFilter,
 
-    /// http-echo refuses these after it has looked at the text.
+    /// Arguments after the flags. http-echo refuses them, after it has checked the text.
     #[arg(hide = true)]
     rest: Vec<OsString>,
 }
 
-/// Nobody who comes from http-echo has asked for it, so it gives way.
+/// The default admin port. Who replaces http-echo has not asked for it, so it is left out if it is in use.
 const DEFAULT_ADMIN: ListenAddr = ListenAddr {
     ip: None,
     port: 8081,
 };
 
-/// The arguments are well formed, but say too little or too much. http-echo's own words.
+/// The arguments are well formed, but the text is missing or there are too many of them. The messages are those of
+/// http-echo.
 #[derive(Debug, thiserror::Error)]
 pub enum NoConfig {
-    /// There is nothing to answer.
+    /// There is no text to respond with.
     #[error("Missing -text option or ECHO_TEXT env var!")]
     MissingText,
-    /// Something follows the flags.
+    /// There are arguments after the flags.
     #[error("Too many arguments!")]
     TooManyArguments,
 }
 
 impl Args {
-    /// Reads this process's arguments and environment; prints help, the version or an error, and
-    /// exits, where there is nothing to run.
+    /// Parses the arguments and the environment of this process. Where they ask for help or the version, or have an
+    /// error, prints that and exits the process.
     pub fn from_env() -> Self {
         let mut command = Self::command();
         command.build();
@@ -162,12 +162,12 @@ impl Args {
         Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// The least severe diagnostics to show.
+    /// Level of the log on stderr.
     pub fn log_level(&self) -> LevelFilter {
         self.log_level
     }
 
-    /// Worker threads to run on.
+    /// Number of worker threads: as the flag says, or as many as the cgroup allows CPUs.
     pub fn threads(&self) -> usize {
         match self.threads {
             Some(threads) => threads.get(),
@@ -242,11 +242,12 @@ impl TryFrom<Args> for Config {
     }
 }
 
+/// A variable that is not empty.
 fn env(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// A name that the downward API gives always fits into a header; what does not is not a name.
+/// A variable that is set by the downward API, as the value of a header. What is not valid in one is not a name.
 fn env_header(name: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(env(name)?.as_bytes()).ok()
 }
@@ -258,9 +259,9 @@ fn parse_status(text: &str) -> Result<StatusCode, &'static str> {
         .ok_or("expected a status from 200 to 599")
 }
 
-/// Writes arguments as clap takes them, from how Go's package `flag` does: flags up to the first
-/// argument that is none, or `--`; one dash or two; a value after `=` or in the next argument,
-/// whatever that looks like; `-flag=true` and `-flag=false` for a flag without a value.
+/// Rewrites arguments from the syntax of Go's package `flag` to that of clap. In Go's, flags end at the first
+/// argument that is not one, or at `--`; they have one dash or two; the value is after `=` or in the next argument,
+/// whatever that looks like; a flag without a value may be written `-flag=true` or `-flag=false`.
 fn from_go_style(
     command: &clap::Command,
     args: impl IntoIterator<Item = OsString>,
@@ -292,7 +293,7 @@ fn from_go_style(
         let mut long = OsString::from("--");
         long.push(OsStr::from_bytes(name));
         match value.map(OsStr::to_owned) {
-            // strconv.ParseBool's words.
+            // The values of Go's strconv.ParseBool.
             Some(value) if known.is_some() && !takes_value => match value.to_str() {
                 Some("1" | "t" | "T" | "true" | "TRUE" | "True") => {}
                 Some("0" | "f" | "F" | "false" | "FALSE" | "False") => continue,
@@ -338,12 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_well_formed() {
+    fn clap_accepts_the_definition_of_the_command() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn flags_are_taken_in_all_of_gos_spellings() {
+    fn all_go_spellings_of_a_flag_are_rewritten_to_one() {
         for args in [
             &["-text=x"][..],
             &["-text", "x"],
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_end_where_go_says_so() {
+    fn flags_end_at_the_first_argument_that_is_not_one() {
         assert_eq!(
             rewritten(&["-text=x", "y", "-listen=z"]),
             ["--text=x", "--", "y", "-listen=z"]
@@ -377,14 +378,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_comes_through_whatever_it_is(value: String) {
+        fn any_value_of_a_flag_is_passed_on_unchanged(value: String) {
             let expected = [format!("--text={value}")];
             prop_assert_eq!(rewritten(&["-text", &value]), expected.clone());
             prop_assert_eq!(rewritten(&[&format!("--text={value}")]), expected);
         }
 
         #[test]
-        fn no_arguments_are_too_odd(args: Vec<String>) {
+        fn arbitrary_arguments_are_rewritten_without_a_panic(args: Vec<String>) {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             rewritten(&args);
         }

@@ -1,12 +1,13 @@
-//! The answers:
+//! The responses:
 //!
-//! - every path and method -- the text, with the status asked for
-//! - `/health` -- 200 and `{"status":"ok"}`, whatever the status asked for, and not in the log
-//! - a share of them, with [`Faults`] -- late, or another status
-//! - `CONNECT` -- 405 with the text: a 2xx would promise a tunnel, and could carry no text
+//! - For any path and method: the text, with the configured status.
+//! - For `/health`: 200 and `{"status":"ok"}`, whatever status is configured. It is not in the access log.
+//! - For the percentage of requests that [`Faults`] says: a faulty response, delayed and with a status of its own.
+//! - For `CONNECT`: 405 with the text, because a 2xx would promise a tunnel, and could have no body.
 //!
-//! A request with `X-Request-Id` gets it back, and with it `X-Peer-Address`: the address and port that this
-//! server saw, `10.244.0.7:41234` or `[fd00::7]:41234`. A client that knows its own can tell a NAT on the way.
+//! The response to a request with `X-Request-Id` has the same `X-Request-Id`, and in `X-Peer-Address` the client's
+//! address and port as this server sees them, such as `10.244.0.7:41234` or `[fd00::7]:41234`. A client that
+//! compares it with its own address can tell whether there is a NAT on the way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,35 +35,36 @@ const LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-listen-overflows
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
 
-/// Longest address with a port, `[FFFF:…:FFFF]:65535`, and one byte to spare.
+/// Length of the longest address with a port, `[FFFF:…:FFFF]:65535`, and one byte to spare.
 const MAX_ADDRESS: usize = 48;
 
-/// Answers with the text.
+/// The handler of requests; clones share its state.
 #[derive(Clone, Debug)]
-pub(crate) struct Echo(Arc<Answers>);
+pub(crate) struct Echo(Arc<State>);
 
 #[derive(Debug)]
-struct Answers {
-    text: Answer,
-    connect: Answer,
-    health: Answer,
-    faulty: Answer,
+struct State {
+    text: Template,
+    connect: Template,
+    health: Template,
+    faulty: Template,
     faults: Faults,
-    /// Requests that might have been faulty.
-    turn: AtomicU64,
+    /// Number of requests so far that fault injection applied to.
+    requests: AtomicU64,
     log: Lines,
     accept_queue: AcceptQueue,
 }
 
-/// An answer made ready, so that a request costs no more than a copy.
+/// A response that is prepared once, so that a request costs no more than a copy.
 #[derive(Debug)]
-struct Answer {
+struct Template {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
 impl Echo {
+    /// Prepares the responses. `content_type` is guessed from the text if there is none.
     pub(crate) fn new(
         mut text: Vec<u8>,
         status: StatusCode,
@@ -76,27 +78,27 @@ impl Echo {
         let text = Bytes::from(text);
         let health = Bytes::from_static(b"{\"status\":\"ok\"}\n");
         let health_type = sniff::content_type(&health);
-        let answer = |status, content_type: &HeaderValue, body: &Bytes| {
-            Answer::new(status, content_type, body, &pod)
+        let template = |status, content_type: &HeaderValue, body: &Bytes| {
+            Template::new(status, content_type, body, &pod)
         };
-        Self(Arc::new(Answers {
-            text: answer(status, &content_type, &text),
-            connect: answer(StatusCode::METHOD_NOT_ALLOWED, &content_type, &text),
-            health: answer(StatusCode::OK, &health_type, &health),
-            faulty: answer(
+        Self(Arc::new(State {
+            text: template(status, &content_type, &text),
+            connect: template(StatusCode::METHOD_NOT_ALLOWED, &content_type, &text),
+            health: template(StatusCode::OK, &health_type, &health),
+            faulty: template(
                 faults.status,
                 &content_type,
                 &Bytes::from_static(b"injected fault\n"),
             ),
             faults,
-            turn: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             log,
             accept_queue: AcceptQueue::new(),
         }))
     }
 }
 
-impl Answer {
+impl Template {
     fn new(status: StatusCode, content_type: &HeaderValue, body: &Bytes, pod: &Pod) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(APP_NAME, HeaderValue::from_static("echo-server"));
@@ -118,7 +120,7 @@ impl Answer {
                 headers.insert(header, value.clone());
             }
         }
-        // RFC 9110, sections 15.3.5 and 15.4.5: these have no content.
+        // These have no content (RFC 9110, sections 15.3.5 and 15.4.5).
         let body = match status {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Bytes::new(),
             _ => {
@@ -134,6 +136,7 @@ impl Answer {
         }
     }
 
+    /// A response to one request.
     fn respond(
         &self,
         method: &Method,
@@ -161,45 +164,45 @@ impl Answer {
 }
 
 impl Faults {
-    /// Whether it is the turn of a fault: evenly spread, so that each hundred requests have their
-    /// share.
-    fn strike(&self, turn: &AtomicU64) -> bool {
+    /// Counts a request in `requests`, and returns whether its response is to be faulty. The faulty responses are
+    /// spread evenly: among each hundred there are exactly as many as the percentage says.
+    fn should_inject(&self, requests: &AtomicU64) -> bool {
         let percent = u64::from(self.percent);
         if percent == 0 {
             return false;
         }
-        let n = turn.fetch_add(1, Relaxed) % 100;
+        let n = requests.fetch_add(1, Relaxed) % 100;
         (n + 1) * percent / 100 > n * percent / 100
     }
 }
 
 impl Handler for Echo {
     fn answer(&self, head: &Parts, arrival: Arrival) -> Reply {
-        let answers = &*self.0;
+        let state = &*self.0;
         if head.uri.path() == "/health" {
             let request_id = head.headers.get(REQUEST_ID);
-            let health = &answers.health;
+            let health = &state.health;
             return Reply::Now(health.respond(&head.method, request_id, arrival.peer));
         }
         if head.method == Method::CONNECT {
-            return Reply::Now(answers.give(&answers.connect, head, arrival));
+            return Reply::Now(state.respond(&state.connect, head, arrival));
         }
-        if answers.faults.strike(&answers.turn) {
-            let (answers, head) = (Arc::clone(&self.0), keep_head(head));
+        if state.faults.should_inject(&state.requests) {
+            let (state, head) = (Arc::clone(&self.0), keep_head(head));
             return Reply::Later(Box::pin(async move {
-                tokio::time::sleep(answers.faults.delay).await;
-                answers.give(&answers.faulty, &head, arrival)
+                tokio::time::sleep(state.faults.delay).await;
+                state.respond(&state.faulty, &head, arrival)
             }));
         }
-        Reply::Now(answers.give(&answers.text, head, arrival))
+        Reply::Now(state.respond(&state.text, head, arrival))
     }
 }
 
-impl Answers {
-    /// Answers, and says so in the log.
-    fn give(&self, answer: &Answer, head: &Parts, arrival: Arrival) -> Response<Body> {
+impl State {
+    /// Responds to a request, and logs it.
+    fn respond(&self, template: &Template, head: &Parts, arrival: Arrival) -> Response<Body> {
         let request_id = head.headers.get(REQUEST_ID);
-        let mut response = answer.respond(&head.method, request_id, arrival.peer);
+        let mut response = template.respond(&head.method, request_id, arrival.peer);
         if request_id.is_some()
             && head.headers.contains_key(WANT_LISTEN_OVERFLOWS)
             && let Some(overflows) = self.accept_queue.overflows()
@@ -211,8 +214,8 @@ impl Answers {
             head,
             request_id,
             arrival,
-            status: answer.status,
-            bytes: answer.body.len(),
+            status: template.status,
+            bytes: template.body.len(),
         });
         response
     }

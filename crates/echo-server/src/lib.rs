@@ -1,8 +1,9 @@
-//! A fixed text for every request, as hashicorp/http-echo gives it, from a server that says which
-//! pod it runs in and that leaves without dropping a request.
+//! A backend that responds to every request with a fixed text, as hashicorp/http-echo does, names the pod that it
+//! runs in, and shuts down without dropping a request.
 //!
-//! [`Config`] says what to do, [`bind`] surfaces everything that can go wrong at the start, and
-//! [`EchoServer::run`] serves until it is told to stop.
+//! The binary parses its command line with [`cli`] into a [`Config`]. [`bind`] opens the ports and returns every
+//! error that can happen at the start, and [`EchoServer::run`] serves until it is told to stop. The server itself,
+//! its limits and its drain are those of [`runtime::server`].
 
 mod accept_queue;
 mod access_log;
@@ -30,43 +31,45 @@ use crate::access_log::AccessLog;
 pub use crate::access_log::Format as AccessLogFormat;
 use crate::echo::Echo;
 
-/// What an echo-server does.
+/// Settings of an echo-server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The body of every answer, without the newline that ends it.
+    /// Body of every response, without the newline that is added to it.
     pub text: Vec<u8>,
-    /// Where requests come in.
+    /// Address that requests are accepted at.
     pub listen: ListenAddr,
-    /// The status of every answer.
+    /// Status of every response.
     pub status: StatusCode,
-    /// `None`: as Go would guess it from the text.
+    /// Content type of every response; `None` to guess it from the text as Go does.
     pub content_type: Option<HeaderValue>,
-    /// Where probes and scrapers come in.
+    /// Address of the admin port, for probes and scrapers.
     pub admin: AdminListen,
-    /// How answers are logged on stdout.
+    /// Format of the access log on stdout.
     pub access_log: AccessLogFormat,
-    /// Limits for each client, and for all of them.
+    /// Limits on each client, and on all of them together.
     pub limits: Limits,
-    /// Graceful-shutdown timing.
+    /// Graceful-shutdown timing: how long each step takes.
     pub drain: Drain,
-    /// Who answers, for the answer's headers.
+    /// The pod that this server runs in, for the headers of responses.
     pub pod: Pod,
-    /// Fault injection.
+    /// Fault injection: which responses are those of a faulty backend.
     pub faults: Faults,
 }
 
-/// The admin port.
+/// Address of the admin port, which serves the routes of [`runtime::admin`].
 #[derive(Clone, Copy, Debug)]
 pub enum AdminListen {
-    /// There is none.
+    /// There is no admin port.
     Off,
-    /// This one.
+    /// It listens at this address; if that fails, so does [`bind`].
     At(ListenAddr),
-    /// This one, unless somebody else has it: another container of the pod, or this server itself.
+    /// It listens at this address. If that is in use, by another container of the pod or by this server itself,
+    /// there is no admin port, and the log has a warning.
     IfFree(ListenAddr),
 }
 
 impl AdminListen {
+    /// Opens the port, if there is to be one.
     fn bind(self) -> Result<Option<TcpListener>, BindError> {
         match self {
             Self::Off => Ok(None),
@@ -86,7 +89,7 @@ impl AdminListen {
     }
 }
 
-/// There are not enough file descriptors for even one connection.
+/// The limit on open files leaves no file descriptor for a connection.
 #[derive(Debug, thiserror::Error)]
 #[error("needs {needed} open files at least, and is allowed {allowed} (see `ulimit -n`)")]
 pub struct TooFewDescriptors {
@@ -95,11 +98,12 @@ pub struct TooFewDescriptors {
 }
 
 impl Config {
-    /// Lowers the limit on connections to what the limit on open files allows, and says so.
+    /// Lowers the limit on connections to what a limit of `open_files` open files allows, and logs a warning if that
+    /// is less than wanted.
     ///
     /// # Errors
     ///
-    /// When there would be no connection at all.
+    /// If not even one connection would be possible.
     pub fn within(mut self, open_files: usize) -> Result<Self, TooFewDescriptors> {
         let admin = match self.admin {
             AdminListen::Off => 0,
@@ -125,18 +129,18 @@ impl Config {
     }
 }
 
-/// Which answers are to be those of a sick backend; `/health` and the probes never are.
+/// Fault injection: which responses are those of a faulty backend. `/health` and the probes never are.
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
-    /// How many of a hundred, 0 to 100.
+    /// Percentage of the responses that are faulty, 0 to 100.
     pub percent: u8,
-    /// Their status.
+    /// Status of a faulty response.
     pub status: StatusCode,
-    /// How late they come.
+    /// Delay before a faulty response.
     pub delay: Duration,
 }
 
-/// A backend in good health.
+/// The default injects no faults.
 impl Default for Faults {
     fn default() -> Self {
         Self {
@@ -147,18 +151,18 @@ impl Default for Faults {
     }
 }
 
-/// What the downward API tells a pod of itself. What is not known is not sent.
+/// What the downward API tells a pod about itself. A value that is not known is not sent.
 #[derive(Clone, Debug, Default)]
 pub struct Pod {
-    /// `X-Pod-Name`
+    /// Name of the pod, sent as `X-Pod-Name`.
     pub name: Option<HeaderValue>,
-    /// `X-Node-Name`
+    /// Name of its node, sent as `X-Node-Name`.
     pub node: Option<HeaderValue>,
-    /// `X-Pod-Namespace`
+    /// Namespace of the pod, sent as `X-Pod-Namespace`.
     pub namespace: Option<HeaderValue>,
 }
 
-/// An echo-server whose ports are open.
+/// An echo-server whose ports are open, ready to [run](EchoServer::run).
 pub struct EchoServer {
     server: Server,
     admin: Option<Server>,
@@ -166,11 +170,15 @@ pub struct EchoServer {
     access_log: AccessLog,
 }
 
-/// Opens the ports. Must be called inside a Tokio runtime.
+/// Opens the ports.
 ///
 /// # Errors
 ///
-/// When a port cannot be opened; the error names it.
+/// If a port cannot be opened; the error names its address.
+///
+/// # Panics
+///
+/// Outside of a Tokio runtime.
 pub fn bind(config: Config) -> Result<EchoServer, BindError> {
     let Config {
         text,
@@ -205,7 +213,7 @@ pub fn bind(config: Config) -> Result<EchoServer, BindError> {
     })
 }
 
-/// The socket that listens for requests.
+/// The socket on which the server listens for requests.
 impl AsFd for EchoServer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.server.as_fd()
@@ -213,25 +221,25 @@ impl AsFd for EchoServer {
 }
 
 impl EchoServer {
-    /// The address that requests come in at.
+    /// The address that requests are accepted at, with the port that the kernel chose where port 0 was asked for.
     ///
     /// # Errors
     ///
-    /// When the operating system cannot tell.
+    /// The error of `getsockname(2)`.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.server.local_addr()
     }
 
-    /// Where probes and scrapers come in.
+    /// The address of the admin port; `None` if there is none.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.local_addr().ok()
     }
 
-    /// Serves until `shutdown` completes, drains, and writes out the access log.
+    /// Serves until `shutdown` completes, drains, and writes the rest of the access log.
     ///
     /// # Errors
     ///
-    /// When the operating system cannot tell the addresses that are listened on.
+    /// The error of `getsockname(2)`, before anything is served.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
         let Self {
             server,
@@ -242,7 +250,7 @@ impl EchoServer {
         info!(address = %server.local_addr()?, "server is listening");
         if let Some(admin) = admin {
             info!(address = %admin.local_addr()?, "admin is listening");
-            // It goes on through the drain, and ends with the process.
+            // It serves probes during the drain as well, and ends with the process.
             tokio::spawn(admin.run(std::future::pending()));
         }
         let shutdown = async {

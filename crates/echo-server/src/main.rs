@@ -1,8 +1,8 @@
-//! echo-server: see `echo-server --help`.
+//! The binary `echo-server`: see `echo-server --help`.
 //!
-//! Exit codes: 0 after a clean shutdown; 1 when it cannot start, such as on a port in use or
-//! with too few open files allowed; 2 for an
-//! unknown flag or a bad value; 127 without a text or with arguments left over, as http-echo has it.
+//! Exit codes: 0 after a graceful shutdown; 1 if it cannot start, for example because a port is in use or too few
+//! open files are allowed; 2 for an unknown flag or a bad value; 127 without a text or with arguments left over, as
+//! http-echo exits.
 
 use std::process::ExitCode;
 

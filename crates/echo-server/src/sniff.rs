@@ -1,5 +1,5 @@
-//! The content type that Go's `http.DetectContentType` gives a text, as far as a text can tell it:
-//! the HTML and XML rows of the WHATWG MIME Sniffing standard, section 7.1.
+//! The content type that Go's `http.DetectContentType` detects, as far as it concerns text: the rows for HTML and
+//! XML of the WHATWG MIME Sniffing standard, section 7.1.
 
 use http::HeaderValue;
 
@@ -7,7 +7,7 @@ const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8")
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const XML: HeaderValue = HeaderValue::from_static("text/xml; charset=utf-8");
 
-/// Without regard to case, and each followed by a space or `>`.
+/// Beginnings of HTML. They are compared without regard to case, and have to be followed by a space or `>`.
 const HTML_TAGS: [&[u8]; 17] = [
     b"<!DOCTYPE HTML",
     b"<HTML",
@@ -28,10 +28,10 @@ const HTML_TAGS: [&[u8]; 17] = [
     b"<!--",
 ];
 
-/// How much of a text Go looks at.
+/// Number of bytes that Go looks at.
 const SNIFFED: usize = 512;
 
-/// The content type of `text`.
+/// The content type of a text.
 pub(crate) fn content_type(text: &[u8]) -> HeaderValue {
     let text = text[..text.len().min(SNIFFED)].trim_ascii_start();
     if text.starts_with(b"<?xml") {
@@ -43,6 +43,7 @@ pub(crate) fn content_type(text: &[u8]) -> HeaderValue {
     PLAIN
 }
 
+/// Whether the text begins with this tag.
 fn starts_with_tag(text: &[u8], tag: &[u8]) -> bool {
     text.len() > tag.len()
         && text[..tag.len()].eq_ignore_ascii_case(tag)
@@ -56,7 +57,7 @@ mod tests {
     use super::content_type;
 
     #[test]
-    fn texts_get_the_type_that_go_gives_them() {
+    fn the_content_type_is_that_of_go() {
         for (text, expected) in [
             ("Hello from Backend Service!", "text/plain; charset=utf-8"),
             ("{\"a\": 1}", "text/plain; charset=utf-8"),
@@ -83,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_has_a_type_and_a_space_before_it_changes_nothing(text: Vec<u8>) {
+        fn white_space_before_a_text_does_not_change_its_content_type(text: Vec<u8>) {
             let text = &text[..text.len().min(500)];
             let padded = [b" \t\n", text].concat();
             prop_assert_eq!(content_type(text), content_type(&padded));

@@ -1,12 +1,12 @@
-//! The routes that a kubelet and a scraper ask for, on a port of their own:
+//! The admin port, which a kubelet and a Prometheus scraper use:
 //!
-//! - `GET /livez` -- 200 while the process can answer at all, and so while it drains, too: a
-//!   container that is leaving must not be restarted.
-//! - `GET /readyz` -- 200 while the owner's [`Readiness`] says so, else 503.
-//! - `GET /metrics` -- what the owner counts, as [`crate::metrics`] writes it; at most 200 ms old.
-//! - anything else -- 404; methods other than GET and HEAD -- 405.
+//! - `GET /livez`: 200 while the process can respond at all. That includes the drain: a container that is shutting
+//!   down must not be restarted.
+//! - `GET /readyz`: 200 while [`Readiness`] is set, else 503.
+//! - `GET /metrics`: the program's metrics in the format of [`crate::metrics`], at most 200 ms old.
+//! - Any other path: 404. Methods other than GET and HEAD: 405.
 //!
-//! They speak HTTP/1 alone. [`Hosts`] says for which hosts an owner's own pages are.
+//! The port speaks HTTP/1 only. A program that has pages of its own there checks their host with [`Hosts`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::cached::Cached;
 use crate::metrics;
 use crate::server::{Arrival, Drain, Handler, Limits, Reply, Server};
 
-/// Connections of an admin port that are open at once.
+/// Limit on the open connections of an admin port.
 pub const MAX_CONNECTIONS: usize = 64;
 
-/// Probes and scrapers are few and quick.
+/// Probes and scrapers are few, and send short requests at once.
 const LIMITS: Limits = Limits {
     header_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(10),
@@ -36,49 +36,50 @@ const LIMITS: Limits = Limits {
     max_body: 0,
 };
 
-/// It goes when the process goes.
+/// The admin port is not drained: it is open until the process ends.
 const DRAIN: Drain = Drain {
     delay: Duration::ZERO,
     timeout: Duration::ZERO,
 };
 
-/// Makes a server of the admin routes, or of a handler that has more of them.
+/// A server for an admin port, with `handler` as its routes: an [`Admin`], or a handler that adds routes to it.
 pub fn server(listener: TcpListener, handler: impl Handler) -> Server {
     Server::new(listener, handler, LIMITS, DRAIN)
 }
 
-/// Whether a program is ready for requests: set by its owner, and shown by [`Admin`]. All clones are one.
+/// Whether a program is ready for requests: the program sets it, and [`Admin`] shows it at `/readyz`. Clones share
+/// one state.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// A program that is ready.
+    /// Readiness of a program that is ready from the start.
     pub fn ready() -> Self {
         Self(Arc::new(AtomicBool::new(true)))
     }
 
-    /// Says whether the program is ready from now on.
+    /// Sets whether the program is ready from now on.
     pub fn set(&self, ready: bool) {
         self.0.store(ready, Relaxed);
     }
 
     /// Whether the program is ready.
-    pub fn is_ready(&self) -> bool {
+    fn is_ready(&self) -> bool {
         self.0.load(Relaxed)
     }
 }
 
-/// Answers the admin routes.
+/// The routes of an admin port.
 #[derive(Clone, Debug)]
 pub struct Admin {
     readiness: Readiness,
     registry: Arc<Registry>,
-    /// The metrics as they were last rendered: as OpenMetrics, and as Prometheus's own text.
+    /// The metrics as they were last rendered, as OpenMetrics and in the Prometheus text format.
     rendered: Arc<[Cached<Bytes>; 2]>,
 }
 
 impl Admin {
-    /// Tells of an owner that is as ready as it says, and counts in `registry`.
+    /// Routes that show `readiness` at `/readyz` and the metrics in `registry` at `/metrics`.
     pub fn new(readiness: Readiness, registry: Registry) -> Self {
         Self {
             readiness,
@@ -94,7 +95,7 @@ impl Admin {
         body(StatusCode::OK, format.content_type(), text.into())
     }
 
-    /// Answers a request.
+    /// The response of these routes to a request.
     pub fn respond(&self, head: &Parts) -> Response<Body> {
         if !matches!(head.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
@@ -135,28 +136,28 @@ fn body(status: StatusCode, content_type: &'static str, body: Body) -> Response<
     response
 }
 
-/// The hosts that a page answers to, so that no web page of somebody else's can read it through a
-/// browser, under a name of its own that it lets point here (DNS rebinding). Whoever asks for another
-/// gets [`MISDIRECTED`](Self::MISDIRECTED). Not for the probes and `/metrics`, which answer to any.
+/// The hosts under which a page may be requested. This keeps other web pages from reading it through a browser,
+/// under a name of their own that they let point to this address (DNS rebinding). A request for another host gets
+/// [`MISDIRECTED`](Self::MISDIRECTED). Probes and `/metrics` are served under any host.
 ///
-/// Always welcome are addresses, `localhost`, names of one label, and those of a Service, which end in
-/// `.svc` or in `.svc.ZONE` of this cluster. Nobody else can have those.
+/// Always allowed are IP addresses, `localhost`, names of one label, and names of Services, which end in `.svc` or
+/// in `.svc.ZONE` with a zone of this cluster: nobody else can own those.
 #[derive(Clone, Debug)]
 pub struct Hosts {
-    /// Other names.
+    /// Names that are allowed as well, in lower case.
     names: Vec<String>,
-    /// Ends of the names of Services: `.svc` and, for each zone of this cluster, `.svc.ZONE`.
+    /// Suffixes of the names of Services: `.svc` and, for each zone of this cluster, `.svc.ZONE`.
     services: Vec<String>,
 }
 
 impl Hosts {
-    /// The status for a host that is not welcome (RFC 9110, section 15.5.20).
+    /// The status of a response to a request for a host that is not allowed (RFC 9110, section 15.5.20).
     pub const MISDIRECTED: StatusCode = StatusCode::MISDIRECTED_REQUEST;
 
-    /// These names as well. Their case, and a dot at the end, make no difference.
+    /// Allows `names` as well. They are compared without regard to case, and to a dot at the end.
     ///
-    /// `search` is the search list of resolv.conf, in which a pod finds the zone of its cluster, as in
-    /// `NAMESPACE.svc.ZONE`. It is `cluster.local` nearly everywhere, which is always known.
+    /// `search` is the search list of resolv.conf, whose entry `NAMESPACE.svc.ZONE` tells the zone of the cluster.
+    /// The usual zone, `cluster.local`, is always known.
     pub fn new<'a>(
         names: impl IntoIterator<Item = String>,
         search: impl IntoIterator<Item = &'a str>,
@@ -170,8 +171,8 @@ impl Hosts {
         Self { names, services }
     }
 
-    /// Whether a request is for a host that is welcome, whatever the port. One without a host is: no
-    /// browser sends such.
+    /// Whether a request is for an allowed host, at any port. A request without a host is allowed, because no
+    /// browser sends one.
     pub fn welcome(&self, head: &Parts) -> bool {
         let host = match head.uri.authority() {
             Some(authority) => authority.as_str(),
@@ -181,10 +182,10 @@ impl Hosts {
                 None => return true,
             },
         };
-        self.is_welcome(host)
+        self.allows(host)
     }
 
-    fn is_welcome(&self, host: &str) -> bool {
+    fn allows(&self, host: &str) -> bool {
         if let Some(literal) = host.strip_prefix('[') {
             return literal
                 .split_once(']')
@@ -198,6 +199,7 @@ impl Hosts {
     }
 }
 
+/// The name in lower case, without a dot at its end.
 fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
@@ -207,7 +209,7 @@ mod tests {
     use super::Hosts;
 
     #[test]
-    fn names_that_nobody_can_register_are_welcome_and_others_are_not() {
+    fn hosts_that_nobody_else_can_own_are_allowed_and_others_are_not() {
         let hosts = Hosts::new(
             ["Demo.Example.".to_owned()],
             ["demo.svc.corp.example.", "corp.example"],
@@ -227,7 +229,7 @@ mod tests {
             "DEMO.EXAMPLE.",
             "",
         ] {
-            assert!(hosts.is_welcome(host), "{host:?}");
+            assert!(hosts.allows(host), "{host:?}");
         }
         for host in [
             "attacker.example",
@@ -241,7 +243,7 @@ mod tests {
             "[attacker.example]",
             "1.2.3.4.example",
         ] {
-            assert!(!hosts.is_welcome(host), "{host:?}");
+            assert!(!hosts.allows(host), "{host:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The body of an answer.
+//! The body of a response.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,13 +8,13 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
-/// The body of an answer: known at once, or coming piece by piece until the sender is dropped.
+/// The body of a response: complete, or a stream of pieces that ends when the sender is dropped.
 #[derive(Debug)]
 pub enum Body {
-    /// All of it.
+    /// The complete body, sent with its length.
     Whole(Bytes),
-    /// What is sent, as it is sent. Over HTTP/2 such an answer does not keep its connection from being
-    /// idle.
+    /// A stream: each piece is sent as soon as it comes through the channel. Over HTTP/2 a streamed response does
+    /// not keep its connection from being idle.
     Stream(mpsc::Receiver<Bytes>),
 }
 

@@ -1,14 +1,15 @@
-//! Keeps what is costly to make and what anybody may ask for.
+//! A cache for one value that is costly to make and that any client can request.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How old a page may be.
+use crate::unpoisoned::unpoisoned;
+
+/// How old a value may be.
 const MAX_AGE: Duration = Duration::from_millis(200);
 
-/// A page, metrics, or whatever is made of a program's state: made anew at most once in 200 ms, however
-/// many ask for it. For those in between it is as it was then; they share one copy if `T` is shared, as
-/// `Bytes` are.
+/// A cached value, such as a rendered page: made anew at most once in 200 ms, however many requests there are for
+/// it. Each of them gets a clone, which is cheap if `T` is shared, as `Bytes` are.
 ///
 /// ```
 /// let page = runtime::cached::Cached::<bytes::Bytes>::default();
@@ -25,9 +26,9 @@ impl<T> Default for Cached<T> {
 }
 
 impl<T: Clone> Cached<T> {
-    /// Gives what was made in the last 200 ms, or makes it. Who asks meanwhile waits for it.
+    /// Returns the value that was made in the last 200 ms, or makes it. Calls of other threads block meanwhile.
     pub fn get(&self, make: impl FnOnce() -> T) -> T {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = unpoisoned(self.0.lock());
         match &*last {
             Some((made, value)) if made.elapsed() < MAX_AGE => value.clone(),
             _ => {

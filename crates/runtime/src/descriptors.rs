@@ -1,13 +1,13 @@
-//! File descriptors: one for each connection, so that their limit is one on connections.
+//! The limit on open files. Each connection takes a file descriptor, so it limits connections too.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// What a process needs besides its connections: standard streams, Tokio's own, two ports with a
-/// connection that is just being accepted, and some to spare.
+/// File descriptors that a process needs besides those of its connections: the standard streams, Tokio's own, two
+/// ports with a connection that is just being accepted, and some to spare.
 pub const OWN: usize = 16;
 
-/// Raises the soft limit on open files to the hard one, as Go's programs do, and gives it. Soft limits
-/// are low for the sake of `select`, which nobody uses here.
+/// Raises the soft limit on open files to the hard limit, as Go programs do, and returns the limit that then
+/// holds. Soft limits are low for the sake of `select(2)`, which is not used here.
 pub fn raise_limit() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

@@ -1,16 +1,16 @@
-//! Durations as flags take them: `5s`, `500ms`, `1m 30s`.
+//! Durations as flags accept them: `5s`, `500ms`, `1m 30s`.
 
 use std::time::{Duration, Instant};
 
-/// Reads a duration.
+/// Parses a duration, such as `5s`.
 ///
 /// # Errors
 ///
-/// When the text is not a duration, or is one that the clock cannot add to the current time; the error
-/// is for the user.
+/// If the text is not a duration, or one so long that the clock cannot add it to the current time. The error is a
+/// message for the user.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    // Twice, as it is also added to times that are not now, and to other durations.
+    // Twice the duration, because it is also added to later times and to other durations.
     match duration
         .checked_mul(2)
         .and_then(|twice| Instant::now().checked_add(twice))
@@ -20,11 +20,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a duration that is not zero, for what must not be disabled by a zero.
+/// Parses a duration that is not zero, for flags that a zero must not disable.
 ///
 /// # Errors
 ///
-/// As those of [`parse_duration`], and when it is zero.
+/// As [`parse_duration`], and if the duration is zero.
 pub fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("must be greater than zero".to_owned()),
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_that_the_clock_cannot_add_are_refused() {
+    fn durations_that_the_clock_cannot_add_are_rejected() {
         for text in [
             "584542046090y",
             "18446744073709551615s",

@@ -1,5 +1,5 @@
-//! Environment variables beside flags, as Kubernetes hands them over: a Secret or a ConfigMap made from a
-//! file ends with a newline, and an optional key that is missing leaves the variable empty.
+//! Environment variables that set flags, as Kubernetes passes them: the value from a Secret or ConfigMap that was
+//! made from a file ends with a newline, and an optional key that is missing leaves the variable empty.
 
 use std::ffi::{OsStr, OsString};
 
@@ -7,9 +7,11 @@ use clap::error::ContextKind;
 use clap::error::ContextValue;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-/// Parses a command line whose flags have variables beside them: a newline at the end of a variable is
-/// nothing, and one that is empty or blank is no variable. Prints help, the version or an error, which names
-/// the variable where a bad value is from one, and exits, where there is nothing to run.
+/// Parses a command line whose flags can be set by environment variables. One newline at the end of a variable is
+/// ignored, and so is a variable that is empty or blank.
+///
+/// Where the command line asks for help or the version, or has an error, prints that and exits the process. The
+/// error names the variable that a bad value is from, and never shows a password.
 pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
     let mut command = with_variables(command);
     command.build();
@@ -27,14 +29,14 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
         let named = format!("'{flag}', from the variable {variable}");
         text = text.replacen(&format!("'{flag}'"), &named, 1);
     }
-    // What is wrong may hold a password, and the error quotes it.
+    // The bad value may hold a password, and the error quotes it.
     if let Some(ContextValue::String(bad)) = error.get(ContextKind::InvalidValue)
         && let Some((before, host)) = bad.rsplit_once('@')
     {
         let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
         text = text.replace(bad.as_str(), &format!("{scheme}://...@{host}"));
     }
-    // One with white space in it is taken apart, and its parts show nothing of what they are.
+    // A value with white space is split, and a part does not show whether it belongs to a password.
     let split = named.and_then(|(flag, variable)| {
         let value = std::env::var(&variable).ok()?;
         let is_split = value.trim().contains(char::is_whitespace);
@@ -50,8 +52,7 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
     std::process::exit(error.exit_code())
 }
 
-/// Gives each flag the value that its variable stands for. The values are never shown in help: they may be
-/// credentials.
+/// Sets each flag to the value of its variable. Help never shows these values: they may be credentials.
 fn with_variables(command: Command) -> Command {
     command
         .mut_args(|arg| {
@@ -88,15 +89,15 @@ fn with_variables(command: Command) -> Command {
         .mut_subcommands(with_variables)
 }
 
-/// Whether white space separates the values of an argument in its variable: it takes several, and has no
-/// delimiter of its own.
+/// Whether the variable of an argument can hold several values, separated by white space: the argument takes
+/// several, and has no delimiter of its own.
 fn is_list(arg: &Arg) -> bool {
     arg.is_positional()
         && matches!(arg.get_action(), ArgAction::Append)
         && arg.get_value_delimiter().is_none()
 }
 
-/// What a variable says of a flag that has no value of its own; `None` where it says neither.
+/// Whether a variable switches on a flag that takes no value; `None` if its value says neither.
 pub fn switch(value: &str) -> Option<bool> {
     match value.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
@@ -105,14 +106,14 @@ pub fn switch(value: &str) -> Option<bool> {
     }
 }
 
-/// The value without one newline at its end; `None` where nothing but blanks is left.
+/// The value of a variable, without one newline at its end; `None` if it is blank, which counts as not set.
 pub fn value(text: &str) -> Option<&str> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     (!text.trim().is_empty()).then_some(text)
 }
 
-/// The flag whose value is bad, and its variable, if the value is from there.
+/// The flag whose value is bad, and the variable that the value is from; `None` if it is from the command line.
 fn variable_of(
     error: &clap::Error,
     command: &Command,
@@ -152,7 +153,7 @@ mod tests {
     use super::value;
 
     #[test]
-    fn a_newline_at_the_end_is_nothing_and_an_empty_value_is_no_value() {
+    fn one_newline_at_the_end_is_removed_and_a_blank_value_is_not_set() {
         assert_eq!(value("10s\n"), Some("10s"));
         assert_eq!(value("10s\r\n"), Some("10s"));
         assert_eq!(value("a\nb\n\n"), Some("a\nb\n"));

@@ -1,9 +1,16 @@
-//! Makes bytes from the network safe to print: one line, no control over the terminal.
+//! Makes bytes from the network safe to print: on one line, and without control sequences for the terminal.
 
 use std::fmt::{self, Write};
 
-/// Displays bytes as text, on one line: `\n`, `\r` and `\t` as such, other control characters and
-/// bytes that are not UTF-8 as `\xNN`, characters that reorder or hide text as `\u{NNNN}`.
+/// Displays bytes as text on one line. Newline, carriage return and tab become `\n`, `\r` and `\t`; other control
+/// characters, and bytes that are not UTF-8, become `\xNN`; characters that reorder or hide text become `\u{NNNN}`.
+///
+/// ```
+/// use runtime::escape::Escaped;
+///
+/// assert_eq!(Escaped::new(b"two\nlines").to_string(), r"two\nlines");
+/// assert_eq!(Escaped::quoted(br#"a "quote""#).to_string(), r#"a \"quote\""#);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a> {
     bytes: &'a [u8],
@@ -11,7 +18,7 @@ pub struct Escaped<'a> {
 }
 
 impl<'a> Escaped<'a> {
-    /// For text that stands for itself.
+    /// Escapes text that is printed without quotes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
@@ -19,7 +26,7 @@ impl<'a> Escaped<'a> {
         }
     }
 
-    /// For text between double quotes: `"` and `\` are escaped as well, so that it cannot end early.
+    /// Escapes text that is printed between double quotes: `"` and `\` as well, so that it cannot end the quotes.
     pub fn quoted(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
@@ -27,7 +34,7 @@ impl<'a> Escaped<'a> {
         }
     }
 
-    /// Appends what would be displayed, at once where there is nothing to escape.
+    /// Appends the escaped text to a buffer. Faster than `Display` where there is nothing to escape.
     pub fn append_to(&self, text: &mut Vec<u8>) {
         if self.bytes.iter().all(|&byte| self.is_plain(byte)) {
             text.extend_from_slice(self.bytes);
@@ -74,16 +81,19 @@ impl Escaped<'_> {
     }
 }
 
-/// Displays JSON with the characters that [`Escaped`] spells out as `\uNNNN`, for those that JSON
-/// itself lets pass: the value is the same, and a terminal is as safe.
+/// Displays JSON text in which the characters that [`Escaped`] escapes, and JSON does not have to, are written as
+/// `\uNNNN`. The value of the JSON stays the same, and it is safe to print.
 #[derive(Clone, Copy, Debug)]
-pub struct EscapedJson<'a>(pub &'a str);
+pub struct EscapedJson<'a>(
+    /// Valid JSON text, such as `serde_json` writes.
+    pub &'a str,
+);
 
 impl fmt::Display for EscapedJson<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
             if c.is_control() || is_invisible(c) {
-                // They stand in strings alone, which may hold any character in this way.
+                // Outside of strings, JSON has none of these characters.
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     write!(f, "\\u{unit:04x}")?;
                 }
@@ -95,10 +105,9 @@ impl fmt::Display for EscapedJson<'_> {
     }
 }
 
-/// Characters that show as nothing, or that change how others show: what std does not print as it is
-/// (format, private and unassigned characters, separators, combining marks), and the letters and the
-/// symbol that are blank. They make a line look like another (see Unicode Technical Report 36 and
-/// CVE-2021-42574).
+/// Whether a character is invisible or changes how others are displayed, so that it can make a line look like
+/// another (Unicode Technical Report 36, CVE-2021-42574): the characters that `char::escape_debug` escapes (format,
+/// private and unassigned characters, separators, combining marks), and the letters and the symbol that are blank.
 fn is_invisible(c: char) -> bool {
     let is_blank = matches!(
         c,
@@ -114,13 +123,13 @@ mod tests {
     use super::{Escaped, EscapedJson, is_invisible};
 
     #[test]
-    fn plain_text_is_left_alone() {
+    fn printable_text_is_not_changed() {
         let text = "Hello from Backend Service! \\ \"quoted\" grüße 你好";
         assert_eq!(Escaped::new(text.as_bytes()).to_string(), text);
     }
 
     #[test]
-    fn control_and_hidden_characters_are_spelled_out() {
+    fn control_and_reordering_characters_are_escaped() {
         let bytes = b"a\x1b[31m\r\n\tb\x7f\xff\xc2\x85\xe2\x80\xae";
         assert_eq!(
             Escaped::new(bytes).to_string(),
@@ -129,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shows_as_nothing_is_spelled_out() {
+    fn invisible_characters_are_escaped() {
         // Of each range of Default_Ignorable_Code_Point, and blanks.
         for c in "\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{180b}\u{180e}\u{200b}\u{202e}\u{2060}\u{2065}\
                   \u{206f}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{fff0}\u{1bca0}\u{1d173}\u{e0000}\u{e01ef}\u{e0fff}\
@@ -142,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_text_cannot_leave_its_quotes() {
+    fn quotes_and_backslashes_are_escaped_in_quoted_text() {
         assert_eq!(
             Escaped::quoted(br#"x" 200 "\"#).to_string(),
             r#"x\" 200 \"\\"#
@@ -150,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_made_safe_without_a_change_of_its_value() {
+    fn json_is_escaped_without_a_change_of_its_value() {
         let json = "{\"a\":\"b\u{9b}\u{7f}\u{202e}\u{e0001} \\n grüße\"}";
         assert_eq!(
             EscapedJson(json).to_string(),
@@ -160,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_stays_on_its_line_and_in_its_quotes(bytes: Vec<u8>) {
+        fn any_bytes_stay_on_one_line_and_within_their_quotes(bytes: Vec<u8>) {
             let shown = Escaped::quoted(&bytes).to_string();
             prop_assert!(!shown.chars().any(|c| c.is_control() || is_invisible(c)));
             let unescaped = shown.replace("\\\\", "").replace("\\\"", "");
@@ -168,7 +177,7 @@ mod tests {
         }
 
         #[test]
-        fn json_keeps_its_value(text: String) {
+        fn escaped_json_has_the_same_value(text: String) {
             let json = serde_json::to_string(&text).expect("a string");
             let safe = EscapedJson(&json).to_string();
             prop_assert!(!safe.chars().any(|c| c.is_control() || is_invisible(c)));

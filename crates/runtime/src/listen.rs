@@ -1,4 +1,4 @@
-//! Listening addresses as Go programs write them: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
+//! Listen addresses as Go programs write them: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
 
 use std::fmt;
 use std::io;
@@ -8,34 +8,34 @@ use std::str::FromStr;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Connections the kernel may hold for us before we accept them; it caps this at `somaxconn`.
+/// Connections that the kernel may hold before they are accepted; it limits this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Bytes that the kernel may hold for a connection, each way; it doubles this for its own bookkeeping.
+/// Bytes that the kernel may hold for a connection in each direction; it doubles this for its bookkeeping.
 const KERNEL_BUFFER: usize = 16 * 1024;
 
-/// Where to listen. `:PORT` means every address of the machine, IPv6 and IPv4.
+/// An address to listen on. `:PORT` means every address of the machine, IPv6 and IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddr {
-    /// `None`: every address.
+    /// The IP address; `None` means every address of the machine.
     pub ip: Option<IpAddr>,
-    /// 0: a free port of the kernel's choice.
+    /// The port; 0 lets the kernel choose a free one.
     pub port: u16,
 }
 
-/// An address that can be switched off with the word `off`.
+/// A listen address, or `off` for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionalListenAddr(
-    /// `None`: do not listen.
+    /// The address; `None` disables what would listen there.
     pub Option<ListenAddr>,
 );
 
-/// The text is not a listening address.
+/// The text is not a listen address.
 #[derive(Debug, thiserror::Error)]
 #[error("expected [IP]:PORT, such as :8080, 127.0.0.1:8080 or [::1]:8080")]
 pub struct ParseListenAddrError;
 
-/// The address cannot be listened on.
+/// Listening on the address failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr}")]
 pub struct BindError {
@@ -44,7 +44,7 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// Whether it is only that somebody else listens there.
+    /// Whether the reason is that another socket listens there (`EADDRINUSE`).
     pub fn is_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
@@ -65,7 +65,7 @@ impl FromStr for ListenAddr {
     }
 }
 
-/// IPv6 only in brackets, as in a URL, so that the port's colon is never in doubt.
+/// Parses an IP address. IPv6 is accepted in brackets only, as in a URL, so that the colon of the port is clear.
 fn parse_ip(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(v6) => v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -103,21 +103,23 @@ impl From<SocketAddr> for ListenAddr {
 }
 
 impl ListenAddr {
-    /// Opens the port. `:PORT` is one IPv6 socket that takes IPv4 too, or, where the machine has
-    /// no IPv6, an IPv4 socket.
-    ///
-    /// Must be called inside a Tokio runtime.
+    /// Opens the port. For `:PORT` this is one IPv6 socket that accepts IPv4 too, or, where the machine has no IPv6,
+    /// an IPv4 socket.
     ///
     /// # Errors
     ///
-    /// When the address is in use, not this machine's, or not permitted.
+    /// If the address is in use, does not belong to this machine, or is not permitted.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
     pub fn bind(self) -> Result<TcpListener, BindError> {
         let opened =
             match self.ip {
                 Some(ip) => open(SocketAddr::new(ip, self.port)),
                 None => open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port)).or_else(
                     |error| match error.kind() {
-                        // A port in use is in use for IPv4 as well: that error is the one to show.
+                        // IPv4 would fail in the same way, or hide that the port is in use for IPv6.
                         io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
                         _ => open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port)),
                     },
@@ -127,16 +129,17 @@ impl ListenAddr {
     }
 }
 
+/// Opens a listening socket.
 fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     if addr.is_ipv6() && addr.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit this, which saves a system call for each connection.
+    // Accepted sockets inherit this option, which saves a system call for each connection.
     socket.set_tcp_nodelay(true)?;
-    // As do they these: what the kernel holds for a client who does not read, or who is not read, counts
-    // as this process's memory in a container, and would be megabytes.
+    // They inherit these, too. What the kernel holds for a client that does not read, or that is not read, counts
+    // as memory of the container, and would be megabytes by default.
     socket.set_recv_buffer_size(KERNEL_BUFFER)?;
     socket.set_send_buffer_size(KERNEL_BUFFER)?;
     socket.bind(&addr.into())?;
@@ -152,7 +155,7 @@ mod tests {
     use super::{ListenAddr, OptionalListenAddr};
 
     #[test]
-    fn addresses_are_taken_as_go_writes_them() {
+    fn addresses_are_parsed_as_go_programs_write_them() {
         for (text, shown) in [
             (":8080", ":8080"),
             ("0.0.0.0:0", "0.0.0.0:0"),
@@ -180,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text: String) {
+        fn an_address_that_is_parsed_is_displayed_as_one_that_parses_alike(text: String) {
             if let Ok(addr) = text.parse::<ListenAddr>() {
                 prop_assert_eq!(addr.to_string().parse::<ListenAddr>().expect("its own words"), addr);
             }

@@ -1,7 +1,7 @@
-//! Diagnostics: one line an event on stderr, so that stdout stays the program's own output.
+//! Log events: one line for each on stderr, so that stdout is left to the program's own output.
 //!
-//! They go through an [`Output`], so that a stderr which is stuck, full or gone loses lines, and nothing
-//! else. What is written last needs [`flush`] before the process ends; [`fatal`] does that by itself.
+//! They go through an [`Output`]: if stderr blocks, is full or is closed, lines are lost, and nothing else happens.
+//! The last events need [`flush`] before the process ends; [`fatal`] flushes by itself.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -14,22 +14,22 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::{Lines, Output};
 
-/// Our own crates. Those of others warn of what any client can provoke, once for each packet.
+/// The crates of this workspace. Other crates warn of what any client can provoke, once for each packet.
 const OURS: [&str; 4] = ["runtime", "echo_server", "caller", "local_cluster"];
 
-/// Started when it is first written to.
+/// The output to stderr, which starts when it is first used.
 static STDERR: OnceLock<Output> = OnceLock::new();
 
-/// Starts writing events at `level` and above to stderr; those of other people's crates from error on.
+/// Starts to write events of `level` and above to stderr; of crates outside of this workspace, errors only.
 ///
-/// Only the first call in a process has an effect; a later one is ignored.
+/// Only the first call in a process has an effect.
 pub fn init(level: LevelFilter) {
     let lines = stderr().lines();
     let targets = Targets::new()
         .with_targets(OURS.map(|target| (target, level)))
         .with_default(level.min(LevelFilter::ERROR));
     let _ = tracing_subscriber::fmt()
-        // What cannot be written is counted by the output; saying so on stderr itself would panic there.
+        // The output counts what cannot be written. The default, to say so on stderr, would panic.
         .log_internal_errors(false)
         .with_writer(move || Writer(lines.clone()))
         .with_max_level(level)
@@ -39,15 +39,15 @@ pub fn init(level: LevelFilter) {
         .try_init();
 }
 
-/// Waits for the events so far to be written; not for ever, should stderr be stuck.
+/// Waits until the events so far are written, or until stderr has accepted nothing for a second.
 pub fn flush() {
     if let Some(stderr) = STDERR.get() {
         stderr.flush();
     }
 }
 
-/// Writes a line to stderr, as it is and whatever the log's level, and flushes: for the error that ends
-/// the process. (`eprintln!` panics where stderr is gone, and waits for ever where it is stuck.)
+/// Writes a line to stderr, without a time and at any log level, and flushes: for the error that ends the process.
+/// (`eprintln!` panics if stderr is closed, and blocks for ever if nobody reads it.)
 pub fn fatal(message: impl Display) {
     let stderr = stderr();
     stderr.lines().append(|line| {
@@ -57,11 +57,12 @@ pub fn fatal(message: impl Display) {
     stderr.flush();
 }
 
+/// The output to stderr.
 fn stderr() -> &'static Output {
     STDERR.get_or_init(Output::stderr)
 }
 
-/// Takes an event at a time.
+/// Passes each event, which the subscriber writes in one call, to the output.
 struct Writer(Lines);
 
 impl Write for Writer {

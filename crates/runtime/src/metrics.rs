@@ -1,5 +1,5 @@
-//! `GET /metrics` -- everything in a registry, as OpenMetrics to those who ask for it, and otherwise in
-//! the Prometheus text format, which every scraper reads.
+//! Metrics in the formats of `GET /metrics`: OpenMetrics for a client that asks for it, and otherwise the Prometheus
+//! text format, which every scraper reads.
 
 use std::fmt;
 
@@ -12,10 +12,11 @@ use prometheus_client::registry::Registry;
 
 use crate::tcp_counters::TcpCounters;
 
+/// Media type of OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// One of the kernel's TCP counters as a metric: read when somebody asks for it, and counted from the start of the
-/// process. Where the kernel does not tell, there is no such metric.
+/// One of the kernel's TCP counters as a metric, which is read at each scrape and counts from the start of the
+/// process. Where the kernel does not have the counter, the metric is left out.
 #[derive(Debug)]
 struct TcpCounter {
     name: &'static str,
@@ -24,7 +25,7 @@ struct TcpCounter {
     at_start: Option<TcpCounters>,
 }
 
-/// Adds one of the kernel's TCP counters to a registry, and counts from now on.
+/// Adds one of the kernel's TCP counters to a registry; `pick` chooses it. It counts from now on.
 pub fn register_tcp_counter(
     registry: &mut Registry,
     name: &'static str,
@@ -53,15 +54,17 @@ impl Collector for TcpCounter {
     }
 }
 
-/// How metrics are written.
+/// A format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
+    /// The format OpenMetrics, version 1.0.0.
     OpenMetrics,
+    /// The Prometheus text format, version 0.0.4.
     Prometheus,
 }
 
 impl Format {
-    /// The form that a request's Accept header asks for.
+    /// The format that the `Accept` header of a request asks for.
     pub(crate) fn asked_for(accept: Option<&HeaderValue>) -> Self {
         match wants_open_metrics(accept) {
             true => Self::OpenMetrics,
@@ -69,6 +72,7 @@ impl Format {
         }
     }
 
+    /// The value of `Content-Type`.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -77,10 +81,10 @@ impl Format {
     }
 }
 
-/// Writes all metrics.
+/// The metrics of a registry as text.
 pub(crate) fn render(registry: &Registry, format: Format) -> String {
     let mut text = String::new();
-    // Writing to a String does not fail, and no metric of ours does.
+    // Writing to a String does not fail, and neither does encoding our metrics.
     let _ = text::encode(&mut text, registry);
     match format {
         Format::OpenMetrics => text,
@@ -88,7 +92,8 @@ pub(crate) fn render(registry: &Registry, format: Format) -> String {
     }
 }
 
-/// Whether OpenMetrics is named, and not as second choice (RFC 9110, section 12.5.1).
+/// Whether an `Accept` header names OpenMetrics, and gives it at least the weight of plain text (RFC 9110, section
+/// 12.5.1).
 fn wants_open_metrics(accept: Option<&HeaderValue>) -> bool {
     let accept = accept.and_then(|accept| accept.to_str().ok());
     let weight = |wanted: &str| {
@@ -106,14 +111,14 @@ fn wants_open_metrics(accept: Option<&HeaderValue>) -> bool {
     open_metrics > 0.0 && open_metrics >= weight("text/plain")
 }
 
-/// The older format has no `UNIT` and no `EOF`, names counters with their `_total` in `TYPE` and
-/// `HELP` too, and knows no `info`.
+/// Converts OpenMetrics to the Prometheus text format, which has no `UNIT`, `EOF` and `info`, and has the `_total`
+/// of counters in `TYPE` and `HELP`, too.
 fn to_prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = None;
     for line in open_metrics.lines() {
         if line.starts_with("# HELP ") {
-            // How the name ends depends on the type, which comes next.
+            // The suffix of the name depends on the type, which is on the next line.
             help = Some(line);
         } else if let Some(typed) = line.strip_prefix("# TYPE ") {
             let (name, kind) = typed.split_once(' ').unwrap_or((typed, "untyped"));
@@ -133,7 +138,7 @@ fn to_prometheus(open_metrics: &str) -> String {
     text
 }
 
-/// Adds `build_info`, whose label is the program's version.
+/// Adds the metric `build_info`, whose label `version` is the program's version.
 pub fn register_build_info(registry: &mut Registry, version: &'static str) {
     registry.register(
         "build",
@@ -153,20 +158,20 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_is_for_those_who_name_it() {
+    fn openmetrics_is_chosen_only_where_the_accept_header_names_it() {
         assert!(!wants_open_metrics(None));
         assert!(!wants("*/*"));
         assert!(!wants("text/html, application/xhtml+xml, */*;q=0.8"));
         assert!(!wants("text/plain;version=0.0.4;q=1,*/*;q=0.1"));
         assert!(wants("application/openmetrics-text"));
-        // Prometheus 2.42, as it was seen to ask.
+        // As Prometheus 2.42 was observed to send it.
         assert!(wants(
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
         ));
     }
 
     #[test]
-    fn the_weights_decide() {
+    fn the_higher_weight_decides() {
         assert!(!wants("application/openmetrics-text;q=0"));
         assert!(!wants(
             "application/openmetrics-text;q=0.5, text/plain;q=0.9"

@@ -1,12 +1,12 @@
-//! Output that cannot hang: lines for stdout or stderr, which one thread of their own writes.
+//! Output to stdout or stderr that never blocks the program: lines go into a queue of bounded size, which a thread
+//! writes.
 //!
-//! Lines are put into a queue of bounded size, so that a reader who is slow, stuck or gone, and a disk
-//! that is full, never delay or end the program. What cannot be written is lost, and counted. The thread
-//! never gives up: where there is room again, the lines that come then are written.
+//! So a reader that is slow, blocked or gone, and a full disk, neither delay nor end the program. Lines that cannot
+//! be written are dropped and counted. The thread goes on: as soon as there is room again, new lines are written.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,79 +16,84 @@ use tokio::time::timeout_at;
 use tracing::warn;
 
 use crate::repeated::Repeated;
+use crate::unpoisoned::unpoisoned;
 
-/// Most bytes that wait to be written, but for the block that exceeds it: some thousand lines.
+/// Limit on the bytes that wait to be written, some thousand lines. The block that exceeds it is still taken.
 const MAX_WAITING: usize = 256 * 1024;
 
-/// Room that is kept for lines when they have been written; most batches fit.
-const KEPT_ROOM: usize = 64 * 1024;
+/// Capacity, in bytes, of the buffer that is kept after its lines have been written; most batches fit into it.
+const KEPT_CAPACITY: usize = 64 * 1024;
 
-/// Bytes written at a time. A pipe takes as many at once, or none (PIPE_BUF), so that a reader who is
-/// slow shows progress, and can be told from one who is stuck.
+/// Bytes written at a time. A pipe accepts so many at once or none (`PIPE_BUF`), so that there is progress with a
+/// slow reader, and none with a blocked one.
 const PIECE: usize = 4096;
 
-/// After the first line, how long to wait for more, so that a busy program writes many at a time.
+/// How long to wait for more lines after the first one, so that a busy program writes many at a time.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How long a full output is left alone, where it is set not to block.
-const RETRY: Duration = Duration::from_millis(10);
+/// Pause before a write is retried, on a non-blocking output that is full.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// An output that has taken nothing for this long is stuck: nobody waits for it any more.
-const STUCK: Duration = Duration::from_secs(1);
+/// An output that has accepted nothing for this long counts as stuck, and is not waited for.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// The owning end of an output. Dropping it ends the output as well, but waits for nothing.
+/// An output and its thread. On drop it accepts no more lines, but does not wait until those it has are written;
+/// [`Output::finish`] does.
 #[derive(Debug)]
 pub struct Output(Arc<Queue>);
 
-/// Takes lines for an [`Output`].
+/// A handle that appends lines to an [`Output`].
 #[derive(Clone, Debug)]
 pub struct Lines {
     queue: Arc<Queue>,
-    /// What each line begins with.
+    /// Text that is put in front of each line.
     prefix: Option<Arc<str>>,
 }
 
+/// What an output, its thread and its handles share.
 #[derive(Debug)]
 struct Queue {
+    /// Name of the output in log events, such as `stdout`.
     name: &'static str,
     state: Mutex<State>,
-    /// Lines have come where there were none, or the last has.
-    came: Condvar,
-    /// Everything has been written.
+    /// Notified when the first line is appended to an empty queue, and when the queue is closed.
+    appended: Condvar,
+    /// Notified when everything has been written.
     written: Condvar,
-    /// The writer has taken over what was waiting.
+    /// Notified when the thread has taken the waiting lines, so that there is room.
     taken: Notify,
-    /// Lines that were not written.
+    /// Number of lines that were not written.
     dropped: Counter,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Lines that the thread has not taken yet.
     waiting: Vec<u8>,
-    /// Lines are being written.
+    /// Whether the thread is writing lines.
     writing: bool,
-    /// When the output last took something, or was first asked to.
+    /// When the output last accepted bytes, or was given the first bytes after a pause.
     progress: Instant,
-    /// Lines dropped since the writer last looked.
+    /// Number of lines dropped since the thread last read this.
     dropped: u64,
-    /// No more lines are taken.
+    /// Whether no more lines are accepted.
     closed: bool,
-    /// The thread has ended.
+    /// Whether the thread has ended.
     ended: bool,
 }
 
 impl Output {
-    /// Starts to write to stdout.
+    /// Starts a thread that writes to stdout.
     pub fn stdout() -> Self {
         Self::start("stdout", io::stdout())
     }
 
-    /// Starts to write to stderr.
+    /// Starts a thread that writes to stderr.
     pub fn stderr() -> Self {
         Self::start("stderr", io::stderr())
     }
 
-    /// Starts to write to a file; `name` is that of the thread.
+    /// Starts a thread that writes to a file. `name` is the name of the thread, and of the output in log events.
     pub fn start(name: &'static str, out: impl AsFd + Send + 'static) -> Self {
         let queue = Arc::new(Queue {
             name,
@@ -100,7 +105,7 @@ impl Output {
                 closed: false,
                 ended: false,
             }),
-            came: Condvar::new(),
+            appended: Condvar::new(),
             written: Condvar::new(),
             taken: Notify::new(),
             dropped: Counter::default(),
@@ -108,14 +113,14 @@ impl Output {
         let writer = Arc::clone(&queue);
         let thread = thread::Builder::new().name(name.into());
         if thread.spawn(move || writer.write_out(&out)).is_err() {
-            // A process that may have no more threads goes on without, and counts the lines.
+            // Where no thread can be started, all lines are dropped and counted.
             let mut state = queue.lock();
             (state.closed, state.ended) = (true, true);
         }
         Self(queue)
     }
 
-    /// An end that takes lines. All of an output's ends share its queue.
+    /// A handle that appends lines. All handles of an output share its queue.
     pub fn lines(&self) -> Lines {
         Lines {
             queue: Arc::clone(&self.0),
@@ -123,8 +128,7 @@ impl Output {
         }
     }
 
-    /// Waits until what was appended has been written, as long as some of it is now and then: a reader
-    /// who has taken nothing for a second is not waited for.
+    /// Blocks until all lines have been written, or until the output has accepted nothing for a second.
     pub fn flush(&self) {
         let state = self.0.lock();
         let _ = self.0.wait_while(state, |state| {
@@ -132,7 +136,7 @@ impl Output {
         });
     }
 
-    /// Flushes, and takes no more lines: from now on, each is counted as dropped.
+    /// Flushes, and accepts no more lines: from now on, each of them is counted as dropped.
     pub fn finish(self) {
         self.close();
         if !self.0.wait_while(self.0.lock(), |state| !state.ended) {
@@ -145,7 +149,7 @@ impl Output {
 
     fn close(&self) {
         self.0.lock().closed = true;
-        self.0.came.notify_one();
+        self.0.appended.notify_one();
     }
 }
 
@@ -156,9 +160,10 @@ impl Drop for Output {
 }
 
 impl Lines {
-    /// Appends what `write` appends to the buffer that it is given: whole lines. They stay together.
+    /// Appends the lines that `write` appends to the buffer it is given. They must be complete, each with its
+    /// newline, and are written one after another without lines of other handles in between.
     ///
-    /// Never blocks. Where too much is waiting already, the lines are dropped, and counted.
+    /// Never blocks. If 256 KiB wait to be written already, the lines are dropped and counted.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.queue.lock();
         let before = state.waiting.len();
@@ -182,23 +187,23 @@ impl Lines {
                 state.progress = Instant::now();
             }
             drop(state);
-            self.queue.came.notify_one();
+            self.queue.appended.notify_one();
         }
     }
 
-    /// Waits until there is room, so that a program which waits here before it appends runs at the pace
-    /// of its reader and loses nothing. A reader who takes nothing for a second is not waited for until
-    /// he reads again: then lines are lost, and the program goes on.
+    /// Waits until there is room in the queue. A program that waits here before it appends loses no lines to a slow
+    /// reader, because it goes on at the reader's pace. Once the output has accepted nothing for a second, this
+    /// returns at once until it accepts something again: then lines are dropped, and the program goes on.
     pub async fn room(&self) {
         loop {
-            // Before the look, so that what happens right after it is not missed.
+            // Created before the check, so that no notification after the check is missed.
             let taken = self.queue.taken.notified();
             let stuck_at = {
                 let state = self.queue.lock();
                 if state.waiting.len() <= MAX_WAITING || state.closed {
                     return;
                 }
-                state.progress + STUCK
+                state.progress + STUCK_AFTER
             };
             if stuck_at <= Instant::now() {
                 return;
@@ -207,12 +212,12 @@ impl Lines {
         }
     }
 
-    /// Counts the lines that were lost.
+    /// The number of lines that were dropped or could not be written.
     pub fn dropped(&self) -> Counter {
         self.queue.dropped.clone()
     }
 
-    /// The same, with something before each line: for programs that share an output.
+    /// Puts `prefix` in front of each line: for programs that share an output.
     pub fn prefixed(self, prefix: impl Into<String>) -> Self {
         Self {
             queue: self.queue,
@@ -222,24 +227,23 @@ impl Lines {
 }
 
 impl Queue {
-    /// A thread that panicked while it held the lock has left at worst half a line.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 
-    /// Waits while the condition holds and the output is not stuck. `false`: it is stuck.
+    /// Waits while the condition holds. Returns `false` if it still holds and the output is stuck.
     fn wait_while<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         mut condition: impl FnMut(&mut State) -> bool,
     ) -> bool {
         while condition(&mut state) {
-            let left = (state.progress + STUCK).saturating_duration_since(Instant::now());
+            let left = (state.progress + STUCK_AFTER).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
             let waited = self.written.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = unpoisoned(waited).0;
         }
         true
     }
@@ -247,44 +251,40 @@ impl Queue {
     /// Writes lines until the queue is closed and empty.
     fn write_out(&self, out: &impl AsFd) {
         let mut lines = Vec::new();
-        // The output is broken; and what it took last was no whole line.
+        // Whether the last write failed, and whether the bytes written last end within a line.
         let (mut broken, mut cut) = (false, false);
-        // Of the lines dropped, those that nothing was said of yet.
-        let mut unsaid = 0;
-        let repeated = <(Repeated, Repeated)>::default();
+        // Number of dropped lines that no event has reported yet.
+        let mut unreported = 0;
+        let (drops, errors) = <(Repeated, Repeated)>::default();
         loop {
-            let mut state = self
-                .came
-                .wait_while(self.lock(), |state| {
-                    state.waiting.is_empty() && !state.closed
-                })
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut state = unpoisoned(self.appended.wait_while(self.lock(), |state| {
+                state.waiting.is_empty() && !state.closed
+            }));
             if state.waiting.is_empty() {
                 state.ended = true;
                 self.written.notify_all();
                 return;
             }
-            state = self
-                .came
-                .wait_timeout_while(state, GATHER, |state| !state.closed)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let gathered = self
+                .appended
+                .wait_timeout_while(state, GATHER, |state| !state.closed);
+            state = unpoisoned(gathered).0;
             std::mem::swap(&mut lines, &mut state.waiting);
             let dropped = std::mem::take(&mut state.dropped);
             state.writing = true;
             drop(state);
             self.taken.notify_waiters();
 
-            unsaid += dropped;
-            if unsaid > 0 && repeated.0.next().is_some() {
+            unreported += dropped;
+            if unreported > 0 && drops.next().is_some() {
                 warn!(
                     output = self.name,
-                    lines = unsaid,
+                    lines = unreported,
                     "output lines dropped: it was stuck"
                 );
-                unsaid = 0;
+                unreported = 0;
             }
-            // Half a line must not become one with the next.
+            // Ends the incomplete line, so that it does not become one with the next.
             let mut newline: &[u8] = if cut { b"\n" } else { b"" };
             let mut rest = lines.as_slice();
             let written = self
@@ -297,13 +297,13 @@ impl Queue {
             self.dropped.inc_by(count_lines(rest));
             if let Err(error) = &written
                 && !broken
-                && repeated.1.next().is_some()
+                && errors.next().is_some()
             {
                 warn!(output = self.name, %error, "cannot write output");
             }
             broken = written.is_err();
             lines.clear();
-            lines.shrink_to(KEPT_ROOM);
+            lines.shrink_to(KEPT_CAPACITY);
 
             let mut state = self.lock();
             state.writing = false;
@@ -314,8 +314,8 @@ impl Queue {
         }
     }
 
-    /// `Write::write_all`, for an output that another process may have set not to block. After an error
-    /// `bytes` are those that were not written.
+    /// As `Write::write_all`, also for an output that another process has made non-blocking. After an error, `bytes`
+    /// holds what was not written.
     fn write_all(&self, out: &impl AsFd, bytes: &mut &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let piece = &bytes[..bytes.len().min(PIECE)];
@@ -328,7 +328,7 @@ impl Queue {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
                 Err(error) => return Err(error),
             }
         }
@@ -336,6 +336,7 @@ impl Queue {
     }
 }
 
+/// The number of newlines.
 fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
@@ -357,7 +358,7 @@ mod tests {
         lines.append(|buffer| buffer.extend_from_slice(text.as_bytes()));
     }
 
-    /// Appends a long line until the queue takes no more, and gives how many were taken.
+    /// Appends a line of 1,000 bytes until the queue accepts no more. Returns how many it has accepted.
     fn fill(lines: &Lines) -> u64 {
         let line = format!("{}\n", "x".repeat(999));
         let mut appended = 0;
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_stays_whole_and_every_line_gets_its_prefix() {
+    fn lines_appended_together_stay_together_and_each_gets_its_prefix() {
         let (output, reader) = to_a_pipe();
         thread::scope(|scope| {
             for name in ["a", "b", "c"] {
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_reader_costs_lines_which_are_counted_and_no_time() {
+    fn lines_are_dropped_and_counted_while_the_reader_is_blocked() {
         let (output, mut reader) = to_a_pipe();
         let lines = output.lines();
         let taken = fill(&lines);
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn finish_gives_up_on_a_reader_who_takes_nothing() {
+    fn finish_returns_although_the_reader_is_blocked() {
         let (output, reader) = to_a_pipe();
         fill(&output.lines());
         output.finish();
@@ -418,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn finish_waits_for_a_reader_who_is_slow() {
+    fn finish_waits_for_a_slow_reader() {
         let (output, mut reader) = to_a_pipe();
         let taken = fill(&output.lines());
         let reading = thread::spawn(move || {
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_loses_lines_and_counts_them() {
+    fn lines_are_counted_as_dropped_on_a_full_disk() {
         let full = File::options().write(true).open("/dev/full");
         let output = Output::start("a full disk", full.expect("Linux has one"));
         let lines = output.lines();
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_has_gone_loses_lines_and_counts_them() {
+    fn lines_are_counted_as_dropped_when_the_reader_is_gone() {
         let (output, reader) = to_a_pipe();
         drop(reader);
         let lines = output.lines();
@@ -460,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_may_not_block_loses_nothing() {
+    fn a_non_blocking_output_loses_no_line() {
         let (reader, writer) = UnixStream::pair().expect("a pair");
         writer.set_nonblocking(true).expect("it is open");
         let output = Output::start("a socket", writer);
@@ -473,7 +474,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_room_loses_nothing_to_a_slow_reader() {
+    async fn no_line_is_lost_to_a_slow_reader_after_waiting_for_room() {
         let (output, mut reader) = to_a_pipe();
         let reading = thread::spawn(move || {
             let (mut n, mut piece) = (0, vec![0; 64 * 1024]);
@@ -497,7 +498,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_room_waits_for_a_stuck_reader_only_once() {
+    async fn waiting_for_room_waits_only_once_for_a_blocked_reader() {
         let (output, _reader) = to_a_pipe();
         let lines = output.lines();
         let line = format!("{}\n", "x".repeat(999));

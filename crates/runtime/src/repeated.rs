@@ -1,26 +1,31 @@
-//! Events that come again and again, so that logs can be no weapon.
+//! Rate limiting of log events, so that clients cannot flood the log.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Time between two lines that say the same.
+use crate::unpoisoned::unpoisoned;
+
+/// Shortest time between two log lines for the same event.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// An event that clients, or a fault that lasts, can bring about again and again: it is logged once in
-/// a while, with the number of those that were not.
+/// An event that clients, or a lasting fault, can cause again and again. It is logged at most once in ten seconds,
+/// with the number of events that were not logged.
 #[derive(Debug, Default)]
-pub(crate) struct Repeated(Mutex<(Option<Instant>, u64)>);
+pub(crate) struct Repeated(
+    /// When the event was last logged, and how many there were since.
+    Mutex<(Option<Instant>, u64)>,
+);
 
 impl Repeated {
-    /// Counts the event. `Some`, if it is to be logged: how many were not, since the last that was.
+    /// Counts the event. Returns `Some` if it is to be logged, with the number of events since the last one that was.
     pub(crate) fn next(&self) -> Option<u64> {
-        let (last, silent) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, not_logged) = &mut *unpoisoned(self.0.lock());
         let now = Instant::now();
         if last.is_some_and(|last| now - last < PAUSE) {
-            *silent += 1;
+            *not_logged += 1;
             return None;
         }
         *last = Some(now);
-        Some(std::mem::take(silent))
+        Some(std::mem::take(not_logged))
     }
 }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks the program to finish, the second ends it at once.
+//! SIGTERM and SIGINT: the first signal starts a graceful shutdown, the second one ends the process at once.
 
 use std::future::Future;
 use std::io;
@@ -10,28 +10,31 @@ use signal_hook::flag;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-/// By shell convention a process that a signal ended exits with this plus the signal's number.
+/// By the convention of shells, the exit code of a process that a signal has ended is this plus its number.
 const SIGNAL_EXIT_BASE: i32 = 128;
 
-/// Installs the handlers at once, and returns a future that completes on the first signal.
+/// Installs the signal handlers, and returns a future that completes on the first SIGTERM or SIGINT.
 ///
-/// A second signal, whenever it comes after the first, ends the process with 128 plus the signal's
-/// number (143 for SIGTERM, 130 for SIGINT). The handler itself does that, so that it does not matter
-/// what the program is busy with; nothing is flushed or said.
+/// A second signal ends the process with the exit code 128 plus its number: 143 for SIGTERM, 130 for SIGINT. The
+/// signal handler does that, whatever the program is doing; nothing is flushed or logged.
 ///
-/// Must be called inside a Tokio runtime, and before a port is opened: as PID 1 in a container a
-/// process without a handler ignores SIGTERM.
+/// To be called before a port is opened: a process with PID 1, as in a container, ignores SIGTERM while it has no
+/// handler.
 ///
 /// # Errors
 ///
-/// When the operating system refuses a handler.
+/// If the operating system refuses a handler.
+///
+/// # Panics
+///
+/// Outside of a Tokio runtime.
 pub fn shutdown_requested() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    // Before the flag can be set, so that a signal which sets it is heard here as well.
+    // Before the flag can be set, so that the signal that sets it is received here as well.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let requested = Arc::new(AtomicBool::new(false));
     for number in [SIGTERM, SIGINT] {
-        // In this order: the signal that sets the flag must not find it set.
+        // In this order, because the handlers run in it: the signal that sets the flag must not find it set.
         flag::register_conditional_shutdown(
             number,
             SIGNAL_EXIT_BASE + number,

@@ -1,29 +1,24 @@
-//! TCP counters of this process's network namespace, as Linux keeps them in `/proc/self/net/netstat` and
-//! `/proc/self/net/snmp`. In a pod that is the pod, with all of its containers; with `hostNetwork` it is
-//! the node. No right is needed to read them.
+//! The TCP counters of this process's network namespace, which Linux has in `/proc/self/net/netstat` and
+//! `/proc/self/net/snmp`. In a pod the namespace is that of all its containers; with `hostNetwork`, of the node. No
+//! privilege is needed to read them.
 
 use std::fs;
 
-/// A reading of the counters, or the difference of two. A counter that the kernel does not have is `None`.
+/// The counters at one time, or the difference between two times. A counter that the kernel does not have is
+/// `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpCounters {
     /// SYN and SYN-ACK segments that were sent again (`TCPSynRetrans`).
     pub syn_retransmits: Option<u64>,
     /// Segments that were sent again, those included (`RetransSegs`).
     pub retransmits: Option<u64>,
-    /// Retransmission timers that ran out (`TCPTimeouts`).
-    pub timeouts: Option<u64>,
-    /// Attempts to connect that found an accept queue full (`ListenOverflows`). A client that tries
-    /// again counts again.
+    /// Connection attempts that found an accept queue full (`ListenOverflows`). Each retry of a client counts.
     pub listen_overflows: Option<u64>,
-    /// Attempts to connect that a listening socket dropped for any reason, a full accept queue included
-    /// (`ListenDrops`).
-    pub listen_drops: Option<u64>,
 }
 
 impl TcpCounters {
-    /// Reads the counters. `None` where the system has none of them: it is not Linux, `/proc` is not
-    /// mounted, or a sandbox leaves them out.
+    /// Reads the counters. `None` if the system has none of them: it is not Linux, `/proc` is not mounted, or a
+    /// sandbox leaves them out.
     pub fn read() -> Option<Self> {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/net/{name}"));
         let netstat = read("netstat").unwrap_or_default();
@@ -32,34 +27,31 @@ impl TcpCounters {
         (counters != Self::default()).then_some(counters)
     }
 
-    /// What has been counted since an earlier reading. A counter that either reading lacks is `None`, and
-    /// one that has gone back, as in another network namespace, is 0.
+    /// The difference to an earlier reading. A counter that either reading lacks is `None`; one that has decreased,
+    /// as in another network namespace, is 0.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let difference = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
         Self {
             syn_retransmits: difference(self.syn_retransmits, earlier.syn_retransmits),
             retransmits: difference(self.retransmits, earlier.retransmits),
-            timeouts: difference(self.timeouts, earlier.timeouts),
             listen_overflows: difference(self.listen_overflows, earlier.listen_overflows),
-            listen_drops: difference(self.listen_drops, earlier.listen_drops),
         }
     }
 
+    /// Parses the text of the two files.
     fn parse(netstat: &str, snmp: &str) -> Self {
         let extended = |name| counter(netstat, "TcpExt:", name);
         Self {
             syn_retransmits: extended("TCPSynRetrans"),
             retransmits: counter(snmp, "Tcp:", "RetransSegs"),
-            timeouts: extended("TCPTimeouts"),
             listen_overflows: extended("ListenOverflows"),
-            listen_drops: extended("ListenDrops"),
         }
     }
 }
 
-/// A counter of a protocol, which has two lines that begin with its name: the counters' names, and then,
-/// in the same order, their values.
+/// The value of a protocol's counter. The text has two lines that begin with the name of the protocol: one with the
+/// names of its counters, and one with their values in the same order.
 fn counter(text: &str, protocol: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -89,87 +81,90 @@ mod tests {
         Udp: InDatagrams\n\
         Udp: 4\n";
 
-    fn counters(numbers: [Option<u64>; 5]) -> TcpCounters {
-        let [
-            syn_retransmits,
-            retransmits,
-            timeouts,
-            listen_overflows,
-            listen_drops,
-        ] = numbers;
+    fn counters(numbers: [Option<u64>; 3]) -> TcpCounters {
+        let [syn_retransmits, retransmits, listen_overflows] = numbers;
         TcpCounters {
             syn_retransmits,
             retransmits,
-            timeouts,
             listen_overflows,
-            listen_drops,
         }
     }
 
     #[test]
-    fn values_are_found_by_their_names() {
-        let expected = counters([Some(2), Some(11), Some(7), Some(3), Some(5)]);
+    fn values_are_found_by_the_names_of_the_counters() {
+        let expected = counters([Some(2), Some(11), Some(3)]);
         assert_eq!(TcpCounters::parse(NETSTAT, SNMP), expected);
     }
 
     #[test]
-    fn one_file_alone_gives_its_own_counters() {
-        let netstat = counters([Some(2), None, Some(7), Some(3), Some(5)]);
+    fn a_missing_file_leaves_out_its_counters_only() {
+        let netstat = counters([Some(2), None, Some(3)]);
         assert_eq!(TcpCounters::parse(NETSTAT, ""), netstat);
-        let snmp = counters([None, Some(11), None, None, None]);
+        let snmp = counters([None, Some(11), None]);
         assert_eq!(TcpCounters::parse("", SNMP), snmp);
         assert_eq!(TcpCounters::parse("", ""), TcpCounters::default());
     }
 
     #[test]
-    fn what_is_missing_or_no_number_is_none() {
-        for (netstat, listen_drops) in [
+    fn a_counter_that_is_missing_or_not_a_number_is_none() {
+        for (netstat, listen_overflows) in [
             // Names without values, as gVisor has them.
-            ("TcpExt: ListenOverflows ListenDrops\n", None),
+            ("TcpExt: ListenDrops ListenOverflows\n", None),
             (
-                "TcpExt: ListenOverflows ListenDrops\nIpExt: InNoRoutes\nIpExt: 0\n",
+                "TcpExt: ListenDrops ListenOverflows\nIpExt: InNoRoutes\nIpExt: 0\n",
                 None,
             ),
-            ("TcpExt: ListenOverflows ListenDrops\nTcpExt:\n", None),
-            ("TcpExt: ListenOverflows ListenDrops\nTcpExt: 1\n", None),
-            ("TcpExt: ListenOverflows ListenDrops\nTcpExt: 1 x\n", None),
-            ("TcpExt: ListenOverflows ListenDrops\nTcpExt: 1 -2\n", None),
+            ("TcpExt: ListenDrops ListenOverflows\nTcpExt:\n", None),
+            ("TcpExt: ListenDrops ListenOverflows\nTcpExt: 1\n", None),
+            ("TcpExt: ListenDrops ListenOverflows\nTcpExt: 1 x\n", None),
+            ("TcpExt: ListenDrops ListenOverflows\nTcpExt: 1 -2\n", None),
             (
-                "TcpExt: ListenOverflows ListenDrops\nTcpExt: 1 18446744073709551616\n",
+                "TcpExt: ListenDrops ListenOverflows\nTcpExt: 1 18446744073709551616\n",
                 None,
             ),
-            ("TcpExt: ListenOverflows\nTcpExt: 1 2\n", None),
-            ("TcpExtra: ListenDrops\nTcpExtra: 2\n", None),
+            ("TcpExt: ListenDrops\nTcpExt: 1 2\n", None),
+            ("TcpExtra: ListenOverflows\nTcpExtra: 2\n", None),
             ("\n \nTcpExt:\nTcpExt: 1\n", None),
-            // All of these say it.
-            ("TcpExt: ListenOverflows ListenDrops\nTcpExt: x 2", Some(2)),
+            // In all of these the counter has a value.
+            ("TcpExt: ListenDrops ListenOverflows\nTcpExt: x 2", Some(2)),
             (
-                "TcpExt: New ListenDrops New\nOther: line\n\nTcpExt: 1 2 3 4 5\n",
+                "TcpExt: New ListenOverflows New\nOther: line\n\nTcpExt: 1 2 3 4 5\n",
                 Some(2),
             ),
-            ("TcpExt:  ListenDrops\r\nTcpExt:\t2\r\n", Some(2)),
+            ("TcpExt:  ListenOverflows\r\nTcpExt:\t2\r\n", Some(2)),
         ] {
             let counters = TcpCounters::parse(netstat, "");
-            assert_eq!(counters.listen_drops, listen_drops, "{netstat:?}");
+            assert_eq!(counters.listen_overflows, listen_overflows, "{netstat:?}");
         }
     }
 
     #[test]
-    fn a_difference_has_what_both_readings_have() {
-        let earlier = counters([Some(1), Some(10), None, Some(3), Some(9)]);
-        let now = counters([Some(2), Some(10), Some(7), None, Some(5)]);
-        let expected = counters([Some(1), Some(0), None, None, Some(0)]);
-        assert_eq!(now.since(&earlier), expected);
+    fn a_difference_has_the_counters_that_both_readings_have() {
+        for (earlier, now, expected) in [
+            (
+                [Some(1), Some(10), None],
+                [Some(2), Some(10), Some(7)],
+                [Some(1), Some(0), None],
+            ),
+            (
+                [None, Some(9), Some(3)],
+                [Some(2), Some(5), None],
+                [None, Some(0), None],
+            ),
+        ] {
+            let difference = counters(now).since(&counters(earlier));
+            assert_eq!(difference, counters(expected));
+        }
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_machine_has_them_all() {
+    fn linux_has_the_counters() {
         let counters = TcpCounters::read().expect("Linux has them");
         assert!(counters.retransmits.is_some(), "{counters:?}");
         assert!(counters.listen_overflows.is_some(), "{counters:?}");
         assert_eq!(
-            counters.since(&counters).listen_drops,
+            counters.since(&counters).listen_overflows,
             Some(0),
             "{counters:?}"
         );

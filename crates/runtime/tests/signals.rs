@@ -1,4 +1,4 @@
-//! The second signal ends a process whatever it is busy with.
+//! The second signal ends a process, whatever the process is doing.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Not a test but what the tests run: a program whose only thread never comes back to Tokio.
+/// Not a test, but the program that the tests run: its only thread never returns to Tokio.
 #[test]
 #[ignore = "it is a program for the other tests"]
 fn blocked_program() {
@@ -22,7 +22,7 @@ fn blocked_program() {
         stdout.write_all(b"\nready\n").expect("somebody reads");
         match std::env::var_os("BLOCKED_IN_A_WRITE") {
             None => thread::sleep(Duration::from_secs(3600)),
-            // Nobody reads on.
+            // The reader stops after the first line, so this blocks.
             Some(_) => loop {
                 let _ = stdout.write_all(&[b'x'; 4096]);
             },
@@ -30,6 +30,7 @@ fn blocked_program() {
     });
 }
 
+/// Starts the program, and waits until its signal handlers are installed.
 fn start(blocked_in_a_write: bool) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "blocked_program", "--ignored", "--nocapture"]);
@@ -43,7 +44,8 @@ fn start(blocked_in_a_write: bool) -> Child {
     child
 }
 
-/// Sends a signal again and again, as a signal that comes before the last was handled is lost.
+/// Sends a signal until the process ends, and returns the exit code. Again and again, because a signal is lost where
+/// the one before has not been handled yet.
 fn end_with(signal: Signal, mut child: Child) -> Option<i32> {
     let mut sent = 0;
     loop {
@@ -59,22 +61,22 @@ fn end_with(signal: Signal, mut child: Child) -> Option<i32> {
 }
 
 #[test]
-fn sigterm_twice_ends_a_program_whose_thread_sleeps() {
+fn a_second_sigterm_ends_a_program_whose_thread_sleeps() {
     assert_eq!(end_with(Signal::TERM, start(false)), Some(143));
 }
 
 #[test]
-fn sigint_twice_ends_a_program_that_is_stuck_in_a_write() {
+fn a_second_sigint_ends_a_program_that_is_blocked_in_a_write() {
     assert_eq!(end_with(Signal::INT, start(true)), Some(130));
 }
 
 #[test]
-fn two_different_signals_end_it_as_well() {
+fn two_different_signals_end_the_program_as_well() {
     let mut child = start(false);
     for signal in [Signal::TERM, Signal::INT] {
         kill_process(Pid::from_child(&child), signal).expect("it is there");
     }
-    // Where both wait, the kernel chooses which comes first.
+    // Where both are pending, the kernel chooses which one is delivered first.
     let code = child.wait().expect("it can be waited for").code();
     assert!(matches!(code, Some(130 | 143)), "{code:?}");
 }

@@ -1,4 +1,4 @@
-//! A cluster for a real `caller` to run in: DNS, the Service and two backends, in this process.
+//! A cluster in this process for a real `caller` to run in: DNS, the Service `backend` and its pods.
 
 use std::fs;
 use std::future::pending;
@@ -13,15 +13,15 @@ use runtime::listen::ListenAddr;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// A running cluster. Dropping it ends it.
+/// A running cluster, which ends on drop.
 pub struct Bed {
-    /// What cluster DNS knows; the Service's name at first.
+    /// The records of cluster DNS; at first, the name of the Service.
     pub records: Records,
-    /// Where cluster DNS listens.
+    /// Address of cluster DNS.
     pub dns: SocketAddr,
-    /// Where the Service listens.
+    /// Address of the Service.
     pub service: SocketAddr,
-    /// The pods behind the Service.
+    /// The addresses of the pods behind the Service.
     pub endpoints: Endpoints,
     files: TempDir,
     _servers: (Dns, Service),
@@ -29,7 +29,7 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Starts a cluster with a pod for each name.
+    /// Starts a cluster whose Service has a pod for each of these names.
     pub fn start(pods: &[&str]) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let records = Records::default();
@@ -58,28 +58,28 @@ impl Bed {
         }
     }
 
-    /// Starts a pod that is behind no Service yet, and gives where it listens.
+    /// Starts a pod that is not behind the Service, and returns its address.
     pub fn pod(&self, name: &str, listen: SocketAddr) -> SocketAddr {
         let _runtime = self.runtime.enter();
         start_pod(name, listen.into())
     }
 
-    /// The file that a pod has as `/etc/resolv.conf`, without a nameserver.
+    /// The path of the pods' `/etc/resolv.conf`, which names no name server.
     pub fn resolv_conf(&self) -> PathBuf {
         self.files.path().join("resolv.conf")
     }
 
-    /// Writes the pods' search list and options anew.
+    /// Replaces the text of the pods' `/etc/resolv.conf`: the search list and options.
     pub fn set_resolv_conf(&self, text: &str) {
         fs::write(self.resolv_conf(), text).expect("it can be written");
     }
 
-    /// The Service's URL by one of its names.
+    /// The URL of the Service under one of its names.
     pub fn url(&self, host: &str) -> String {
         format!("http://{host}:{}/", self.service.port())
     }
 
-    /// A caller that lives in this cluster.
+    /// A command that runs a `caller` in this cluster, with the Service as its target and without an admin port.
     pub fn caller(&self, binary: impl AsRef<Path>) -> Command {
         let mut command = Command::new(binary.as_ref());
         command
@@ -91,6 +91,7 @@ impl Bed {
     }
 }
 
+/// Starts a pod in the current Tokio runtime, and returns its address.
 fn start_pod(name: &str, listen: ListenAddr) -> SocketAddr {
     let server = backend(name, listen, AT_ONCE).expect("a free port");
     let addr = server.local_addr().expect("it is bound");

@@ -1,4 +1,4 @@
-//! A real browser without a window: Chromium, driven by WebDriver (<https://www.w3.org/TR/webdriver2/>).
+//! A real browser without a window: Chromium, controlled by WebDriver (<https://www.w3.org/TR/webdriver2/>).
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,11 +8,52 @@ use std::process::Command;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
-use crate::http::exchange;
+use crate::http::{Reply, exchange};
 use crate::process::Process;
 use crate::{PATIENCE, Tool, tool, wait_until};
 
-/// A browser with one tab. Dropping it ends it.
+/// What is wrong with a page as it is laid out and coloured now.
+const FAULTS: &str = include_str!("page_faults.js");
+
+/// A name that would do harm if a page took it for markup.
+pub const HOSTILE: &str = "<img src=x onerror=console.error('injected')>\u{202e}";
+
+/// How a page shows that name.
+pub const HOSTILE_SHOWN: &str = "<img src=x onerror=console.error('injected')>\\u{202e}";
+
+/// Keys, as the standard numbers them.
+#[allow(missing_docs)]
+pub mod keys {
+    pub const TAB: char = '\u{e004}';
+    pub const ENTER: char = '\u{e007}';
+    pub const ESCAPE: char = '\u{e00c}';
+    pub const END: char = '\u{e010}';
+    pub const HOME: char = '\u{e011}';
+    pub const ARROW_LEFT: char = '\u{e012}';
+    pub const ARROW_UP: char = '\u{e013}';
+    pub const ARROW_RIGHT: char = '\u{e014}';
+    pub const ARROW_DOWN: char = '\u{e015}';
+}
+
+/// The nonce of a page that runs its own script alone, uses its own style alone, and asks its own server alone.
+///
+/// # Panics
+///
+/// If its headers say otherwise.
+pub fn nonce(page: &Reply) -> &str {
+    assert_eq!(page.status(), 200);
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let (_, nonce) = policy.split_once("'nonce-").expect("a nonce");
+    let (nonce, _) = nonce.split_once('\'').expect("it ends");
+    assert_eq!(policy.matches(nonce).count(), 2, "{policy}");
+    assert_eq!(page.body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+    assert!(!page.body.contains("{nonce}"));
+    nonce
+}
+
+/// A browser with one tab, which ends on drop.
 pub struct Browser {
     driver: SocketAddr,
     session: String,
@@ -20,8 +61,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts a browser that can reach this machine alone. `None`: there is none to be had, and a
-    /// line has been printed that says so.
+    /// Starts a browser that can reach no other machine. `None` if Chromium or its driver is missing: the test is
+    /// to be skipped, as [`tool`] has printed.
     pub fn start() -> Option<Self> {
         let (chromium, driver) = (tool("chromium")?, tool("chromedriver")?);
         Some(Self::start_with(&chromium, &driver))
@@ -54,7 +95,7 @@ impl Browser {
         browser
     }
 
-    /// Gives a command to the driver; see the standard for those there are.
+    /// Sends a command to the driver and returns the value of its response. The standard lists the commands.
     fn command(&self, method: &str, path: &str, body: &Value) -> Value {
         let Self {
             driver, session, ..
@@ -78,12 +119,12 @@ impl Browser {
         answer["value"].take()
     }
 
-    /// Opens a page and waits until it is loaded.
+    /// Opens a page, and waits until it is loaded.
     pub fn open(&self, url: &str) {
         self.command("POST", "/url", &json!({ "url": url }));
     }
 
-    /// Makes the window so large, in CSS pixels, and chooses how the page is to look.
+    /// Sets the size of the window in CSS pixels, and the preferred colour scheme.
     pub fn resize(&self, width: u32, height: u32, dark: bool) {
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
@@ -96,19 +137,19 @@ impl Browser {
         );
     }
 
-    /// A command of Chromium's own (<https://chromedevtools.github.io/devtools-protocol/>).
+    /// Sends a command of Chromium's own protocol (<https://chromedevtools.github.io/devtools-protocol/>).
     pub fn devtools(&self, command: &str, params: &Value) -> Value {
         let body = json!({ "cmd": command, "params": params });
         self.command("POST", "/goog/cdp/execute", &body)
     }
 
-    /// Runs the body of a function in the page, and gives what it returns.
+    /// Runs a script, the body of a function, in the page, and returns the value that it returns.
     pub fn run(&self, script: &str) -> Value {
         let body = json!({ "script": script, "args": [] });
         self.command("POST", "/execute/sync", &body)
     }
 
-    /// The text that the element with this id shows; empty if it is hidden.
+    /// The text that the element with this id displays; empty if it is hidden.
     pub fn text(&self, id: &str) -> String {
         let text = self.run(&format!(
             "const e = document.getElementById('{id}'); return e.checkVisibility() ? e.innerText : ''"
@@ -116,7 +157,7 @@ impl Browser {
         text.as_str().expect("text").to_owned()
     }
 
-    /// Waits until the element with this id shows a text with `part` in it, and gives the text.
+    /// Waits until the element with this id displays a text that contains `part`, and returns the text.
     pub fn wait_for_text(&self, id: &str, part: &str) -> String {
         let mut text = String::new();
         wait_until(&format!("{part:?} in {id}"), PATIENCE, || {
@@ -126,8 +167,13 @@ impl Browser {
         text
     }
 
-    /// Presses a key of the keyboard; those that are no letters have code points of their own in the
-    /// standard, from U+E000.
+    /// The title of the page.
+    pub fn title(&self) -> String {
+        let title = self.run("return document.title");
+        title.as_str().expect("text").to_owned()
+    }
+
+    /// Presses and releases a key: a character, or one of [`keys`].
     pub fn press(&self, key: char) {
         let stroke =
             json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
@@ -135,7 +181,7 @@ impl Browser {
         self.command("POST", "/actions", &json!({ "actions": actions }));
     }
 
-    /// What the page has logged since this was last asked, errors among it.
+    /// The messages on the console, errors included, since the last call.
     pub fn console(&self) -> Vec<String> {
         let lines = self.log("browser");
         lines
@@ -144,7 +190,21 @@ impl Browser {
             .collect()
     }
 
-    /// The URLs that pages have asked for since this was last asked.
+    /// The same without those that say that a connection broke off, or that a server, or a page of it, was not there.
+    pub fn errors(&self) -> Vec<String> {
+        let expected = [
+            "ERR_INCOMPLETE_CHUNKED_ENCODING",
+            "ERR_CONNECTION_RESET",
+            "ERR_CONNECTION_REFUSED",
+            "404 (Not Found)",
+        ];
+        let is_expected = |line: &String| expected.iter().any(|error| line.contains(error));
+        let mut lines = self.console();
+        lines.retain(|line| !is_expected(line));
+        lines
+    }
+
+    /// The URLs that pages have requested since the last call.
     pub fn requests(&self) -> Vec<String> {
         let lines = self.log("performance");
         let url = |line: &Value| {
@@ -157,13 +217,34 @@ impl Browser {
         lines.iter().filter_map(url).collect()
     }
 
+    /// The entries of a log of the driver since the last call.
     fn log(&self, kind: &str) -> Vec<Value> {
         let log = self.command("POST", "/se/log", &json!({ "type": kind }));
         log.as_array().expect("a list").clone()
     }
 
-    /// Writes a picture of what is seen, as PNG.
-    pub fn screenshot(&self, file: &Path) {
+    /// Looks at the page in several sizes, by day and by night, for what is wrong with it, and leaves pictures in a
+    /// directory.
+    pub fn look(&self, pictures: &str, name: &str) {
+        for width in [320, 375, 1280] {
+            for dark in [false, true] {
+                self.resize(width, 900, dark);
+                let faults = self.run(FAULTS);
+                let scheme = if dark { "dark" } else { "light" };
+                assert_eq!(faults, Value::Array(Vec::new()), "{name} {width} {scheme}");
+                let height = self.run("return document.documentElement.scrollHeight");
+                let height =
+                    u32::try_from(height.as_u64().expect("a number")).expect("it is small");
+                self.resize(width, height, dark);
+                let picture = format!("{name}-{width}-{scheme}.png");
+                self.screenshot(&Path::new(pictures).join(picture));
+            }
+        }
+        self.resize(1280, 900, false);
+    }
+
+    /// Writes a picture of the visible part of the page, as PNG.
+    fn screenshot(&self, file: &Path) {
         let picture = self.command("GET", "/screenshot", &Value::Null);
         let picture = picture.as_str().expect("base64");
         let picture = BASE64_STANDARD.decode(picture).expect("base64");
@@ -173,7 +254,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Also while a test fails, so without a check: a driver that is killed leaves its browser.
+        // A driver that is killed leaves its browser running. Errors are ignored, because this may happen in a panic.
         let Self {
             driver, session, ..
         } = self;

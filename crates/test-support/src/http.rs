@@ -1,35 +1,35 @@
-//! HTTP/1 byte by byte, so that a test sees what is really on the wire.
+//! HTTP/1 byte by byte, so that a test sees exactly what is sent.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::PATIENCE;
 
-/// A connection to a server.
+/// A connection to a server, on which reads have a timeout of [`PATIENCE`].
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<TcpStream>,
 }
 
-/// An answer.
+/// A response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Such as `HTTP/1.1 200 OK`.
+    /// The first line, such as `HTTP/1.1 200 OK`.
     pub status_line: String,
-    /// Names in lower case, in the order in which they came.
+    /// Names, in lower case, and values, in the order of the response.
     pub headers: Vec<(String, String)>,
-    /// As long as `Content-Length` says, or to the end of the connection.
+    /// The body: as long as `Content-Length` says, or up to the end of the connection.
     pub body: String,
 }
 
 impl Reply {
-    /// The status code.
+    /// The status code, such as 200.
     pub fn status(&self) -> u16 {
         let code = self.status_line.split(' ').nth(1).unwrap_or_default();
         code.parse().expect("a status line has a code")
     }
 
-    /// The value of a header, by its name in lower case.
+    /// The value of the first header with this name, which has to be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers.find_map(|(key, value)| (key == name).then_some(value.as_str()))
@@ -37,7 +37,7 @@ impl Reply {
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects to a server.
     pub fn open(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).unwrap_or_else(|error| panic!("{addr}: {error}"));
         stream
@@ -48,23 +48,23 @@ impl Connection {
         }
     }
 
-    /// This side's address.
+    /// The address of this end of the connection.
     pub fn local_addr(&self) -> SocketAddr {
         self.stream.get_ref().local_addr().expect("it is connected")
     }
 
-    /// Sends bytes as they are. A server that has had enough may have hung up already.
+    /// Sends bytes as they are. Errors are ignored, because the server may have closed the connection already.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.get_mut().write_all(bytes.as_ref());
     }
 
-    /// Says that nothing more will be sent, while still waiting for the answer.
+    /// Shuts down the sending side. The response can still be read.
     pub fn end(&mut self) {
         let ended = self.stream.get_mut().shutdown(Shutdown::Write);
         ended.expect("it is connected");
     }
 
-    /// Reads an answer to anything but HEAD.
+    /// Reads the response to a request whose method is not HEAD.
     pub fn reply(&mut self) -> Reply {
         let mut reply = self.reply_to_head();
         let mut body = Vec::new();
@@ -83,7 +83,7 @@ impl Connection {
         reply
     }
 
-    /// Reads an answer to HEAD, which has no body whatever its headers say.
+    /// Reads the response to a HEAD request, which has no body whatever its headers say.
     pub fn reply_to_head(&mut self) -> Reply {
         let mut line = || {
             let line = self.line();
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// Reads a line, and gives it without the newline that ends it.
+    /// Reads a line, and returns it without its newline.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.stream.read_line(&mut line).expect("a line");
@@ -114,7 +114,7 @@ impl Connection {
         line
     }
 
-    /// Whether the server has closed the connection, having sent nothing more.
+    /// Waits until the server closes the connection. Returns whether it has sent nothing before.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
@@ -124,14 +124,14 @@ impl Connection {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends a request on a new connection, and reads the response.
 pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Reply {
     let mut connection = Connection::open(addr);
     connection.send(request);
     connection.reply()
 }
 
-/// `GET path` on a connection of its own.
+/// Sends a GET request for this path on a new connection, and reads the response.
 pub fn get(addr: SocketAddr, path: &str) -> Reply {
     exchange(
         addr,
@@ -139,8 +139,8 @@ pub fn get(addr: SocketAddr, path: &str) -> Reply {
     )
 }
 
-/// The value of a metric at an admin port, by its name and labels as they are written; the label `target`,
-/// which comes first, may be left out where there is one target.
+/// The value of a metric at an admin port; `None` if there is no such metric. `name` is its name with its labels, as
+/// they are in the text format. The label `target`, which is the first one, may be left out if there is one target.
 pub fn metric(admin: SocketAddr, name: &str) -> Option<f64> {
     let text = get(admin, "/metrics").body;
     let value = text.lines().find_map(|line| {
@@ -150,6 +150,7 @@ pub fn metric(admin: SocketAddr, name: &str) -> Option<f64> {
     value.map(|value| value.parse().expect("a number"))
 }
 
+/// The name of a metric without its label `target`.
 fn without_target(metric: &str) -> String {
     let Some((name, labels)) = metric.split_once("{target=\"") else {
         return metric.to_owned();

@@ -1,5 +1,14 @@
-//! What the tests share. A test fails by panicking, so these functions panic rather than return
-//! errors, and nothing waits for ever.
+//! What the tests of this workspace share:
+//!
+//! - [`process`]: a real process whose output and exit code can be waited for; start here.
+//! - [`http`]: HTTP/1 requests byte by byte, and the value of a metric.
+//! - [`bed`]: a cluster in this process, with DNS, a Service and backends, for a `caller` to run in.
+//! - [`netns`]: network namespaces, in which packets can be dropped, rejected and counted.
+//! - [`pki`]: certificates, and OpenSSL's server; and ports that stay free.
+//! - [`browser`]: Chromium without a window.
+//! - [`tool`]: programs that are not part of this workspace. Where one is missing, the test is skipped.
+//!
+//! A test fails by a panic, so these functions panic instead of returning errors, and none of them waits for ever.
 
 pub mod bed;
 pub mod browser;
@@ -15,22 +24,22 @@ use std::time::{Duration, Instant};
 
 pub use tool::{Tool, tool};
 
-/// How long a test waits for what must happen. Far longer than it takes, so that a busy machine
-/// never fails a test; nothing is measured by it.
+/// Timeout for what has to happen in a test: 30 seconds, which is far longer than anything takes, so that no test
+/// fails because the machine is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long to wait before looking again.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Pause between two checks of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks again and again whether something is so, for what nothing tells of by itself.
+/// Waits until a condition holds, by checking it every 50 ms. `what` names it in the message of the panic.
 ///
 /// # Panics
 ///
-/// When it is not so within `patience`.
-pub fn wait_until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + patience;
-    while !is_so() {
+/// If it does not hold within `timeout`.
+pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + timeout;
+    while !condition() {
         assert!(Instant::now() < deadline, "{what} did not come");
-        thread::sleep(LOOK_AGAIN);
+        thread::sleep(POLL_INTERVAL);
     }
 }

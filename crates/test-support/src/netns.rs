@@ -1,5 +1,5 @@
-//! Network namespaces for tests, so that nothing leaves this machine: one alone, and three in a row, where
-//! what is between a client and a backend can drop packets.
+//! Network namespaces for tests, so that no packet leaves this machine: a single one, and three in a row, in which a
+//! router between a client and a backend can drop packets.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -15,15 +16,16 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::process::{Output, run};
 use crate::tool;
 
-/// The client's addresses.
-pub const CLIENT: [IpAddr; 2] = addresses(1, 2);
-/// The router's addresses on the client's side.
-pub const ROUTER_AT_CLIENT: [IpAddr; 2] = addresses(1, 1);
-/// The router's addresses on the backend's side.
-pub const ROUTER_AT_BACKEND: [IpAddr; 2] = addresses(2, 1);
-/// The backend's addresses.
+/// The addresses of the client, IPv4 and IPv6.
+const CLIENT: [IpAddr; 2] = addresses(1, 2);
+/// The addresses of the router on the side of the client.
+const ROUTER_AT_CLIENT: [IpAddr; 2] = addresses(1, 1);
+/// The addresses of the router on the side of the backend.
+const ROUTER_AT_BACKEND: [IpAddr; 2] = addresses(2, 1);
+/// The addresses of the backend, IPv4 and IPv6.
 pub const BACKEND: [IpAddr; 2] = addresses(2, 2);
 
+/// The addresses of a host in one of the two networks.
 const fn addresses(net: u8, host: u8) -> [IpAddr; 2] {
     [
         IpAddr::V4(Ipv4Addr::new(10, 9, net, host)),
@@ -40,21 +42,23 @@ const fn addresses(net: u8, host: u8) -> [IpAddr; 2] {
     ]
 }
 
-/// A network namespace with loopback and a table of nftables, `inet test`, whose chains `input`, `forward`
-/// and `output` let everything pass. Dropping it removes it; what runs in it has to be dropped before.
+/// A network namespace with loopback and a table of nftables, `inet test`, whose chains `input`, `forward` and
+/// `output` accept everything. It is removed on drop; processes that run in it have to be dropped before.
 #[derive(Debug)]
 pub struct Netns(String);
 
 impl Netns {
-    /// Makes one. `None`: there are not the tools, or not the rights, and a line has been printed that
-    /// says so.
+    /// Makes a namespace whose name begins with `test`. Where tools or privileges are missing, prints a line that
+    /// the test is skipped, and returns `None`.
     ///
     /// # Panics
     ///
-    /// On CI (where the variable `CI` is set), which has to have both.
+    /// If tools or privileges are missing on CI (where the variable `CI` is set).
     pub fn new(test: &str) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let _ = (tool("ip")?, tool("nft")?, tool("sysctl")?);
-        let name = format!("{test}-{}", std::process::id());
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{test}-{}-{number}", std::process::id());
         let made = run(Command::new("ip").args(["netns", "add", &name]));
         if made.code != Some(0) {
             let error = made.stderr.trim_end();
@@ -63,7 +67,7 @@ impl Netns {
                 "CI can make namespaces: {error}"
             );
             let test = thread::current().name().unwrap_or("?").to_owned();
-            // Past the test harness's capture, which would hide it.
+            // Not with `eprintln!`, whose output the test harness hides.
             let _ = writeln!(std::io::stderr(), "skipped {test}: {error}");
             return None;
         }
@@ -79,7 +83,7 @@ impl Netns {
         Some(namespace)
     }
 
-    /// A command that runs inside.
+    /// A command that runs a program in the namespace.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
         command
@@ -88,19 +92,19 @@ impl Netns {
         command
     }
 
-    /// Runs a script of the shell inside, and gives what it has said.
+    /// Runs a shell script in the namespace, and returns its output.
     ///
     /// # Panics
     ///
-    /// When one of its commands fails.
+    /// If one of its commands fails.
     pub fn sh(&self, script: &str) -> Output {
         let output = run(self.command("sh").args(["-euc", script]));
         assert_eq!(output.code, Some(0), "{script}: {}", output.stderr);
         output
     }
 
-    /// Runs a function inside, on a thread of its own. The sockets that it makes stay in the namespace,
-    /// whoever uses them later.
+    /// Runs a function in the namespace, on a thread of its own. The sockets that it makes stay in the namespace,
+    /// whichever thread uses them later.
     pub fn enter<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(Path::new("/run/netns").join(&self.0)).expect("it is there");
         let inside = || {
@@ -112,12 +116,12 @@ impl Netns {
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Adds a rule to a chain, such as `tcp dport 8080 drop`.
+    /// Adds a rule to a chain (`input`, `forward` or `output`), such as `tcp dport 8080 drop`.
     pub fn rule(&self, chain: &str, rule: &str) {
         self.sh(&format!("nft 'add rule inet test {chain} {rule}'"));
     }
 
-    /// Removes all rules.
+    /// Removes all rules from the chains.
     pub fn flush(&self) {
         self.sh("nft flush table inet test");
     }
@@ -129,9 +133,8 @@ impl Drop for Netns {
     }
 }
 
-/// A client and a backend in namespaces of their own, and a router between them. They reach each other over
-/// IPv4 and IPv6, and every packet is on the wire as it is: nothing puts segments together or takes them
-/// apart on the way. Dropping it removes all of it.
+/// A client and a backend in namespaces of their own, and a router between them. They reach each other over IPv4 and
+/// IPv6. Segmentation offloads are off, so that each packet is forwarded as it was sent. All of it is removed on drop.
 ///
 /// ```text
 /// client  10.9.1.2    10.9.1.1   router   10.9.2.1     10.9.2.2  backend
@@ -145,18 +148,18 @@ pub struct Routed {
     backend: Netns,
 }
 
-/// One of the three.
+/// One of the three namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Where calls come from.
+    /// The namespace of the client.
     Client,
-    /// What is between them.
+    /// The namespace of the router between them.
     Router,
-    /// Where calls go to.
+    /// The namespace of the backend.
     Backend,
 }
 
-/// Which way packets go through the router.
+/// The direction of packets through the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the backend.
@@ -166,12 +169,12 @@ pub enum Direction {
 }
 
 impl Routed {
-    /// Makes the three. `None`: there are not the tools, or not the rights, and a line has been printed that
-    /// says so.
+    /// Makes the three namespaces. Where tools or privileges are missing, prints a line that the test is skipped, and
+    /// returns `None`.
     ///
     /// # Panics
     ///
-    /// On CI (where the variable `CI` is set), which has to have both.
+    /// If tools or privileges are missing on CI (where the variable `CI` is set).
     pub fn new(test: &str) -> Option<Self> {
         let _ = tool("ethtool")?;
         let routed = Self {
@@ -185,7 +188,7 @@ impl Routed {
             backend,
         } = &routed;
         for namespace in [client, router, backend] {
-            // Looking for somebody else with the same IPv6 address would keep it unusable for a second.
+            // Duplicate address detection would keep an IPv6 address unusable for a second.
             namespace.sh("sysctl -qw net.ipv6.conf.default.accept_dad=0");
         }
         router.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
@@ -203,35 +206,30 @@ impl Routed {
         }
     }
 
-    /// A command that runs where the client is.
+    /// A command that runs a program in the namespace of the client.
     pub fn client(&self, program: impl AsRef<Path>) -> Command {
         self.client.command(program)
     }
 
-    /// A command that runs in the router.
-    pub fn router(&self, program: impl AsRef<Path>) -> Command {
-        self.router.command(program)
-    }
-
-    /// A command that runs where the backend is.
+    /// A command that runs a program in the namespace of the backend.
     pub fn backend(&self, program: impl AsRef<Path>) -> Command {
         self.backend.command(program)
     }
 
-    /// Adds a rule to a chain: `input`, `forward` or `output`.
+    /// Adds a rule to a chain of a namespace: see [`Netns::rule`].
     pub fn rule(&self, at: Place, chain: &str, rule: &str) {
         self.at(at).rule(chain, rule);
     }
 
-    /// Removes all rules, everywhere.
+    /// Removes all rules in all three namespaces.
     pub fn flush(&self) {
         for namespace in [&self.client, &self.router, &self.backend] {
             namespace.flush();
         }
     }
 
-    /// Lets the router drop IP packets of more than `mtu` bytes in one direction, without a word to the
-    /// sender, as where ICMP is filtered on a path with a smaller MTU than its ends have.
+    /// Makes the router drop IP packets of more than `mtu` bytes in one direction without telling the sender, as on a
+    /// path that has a smaller MTU than its ends, and on which ICMP is filtered.
     pub fn narrow(&self, direction: Direction, mtu: u16) {
         let device = match direction {
             Direction::ToBackend => "backend",
@@ -241,8 +239,8 @@ impl Routed {
         self.router.rule("forward", &rule);
     }
 
-    /// Packets that [`Routed::narrow`], or a rule of the router with a `counter`, has met since the rules
-    /// were last removed.
+    /// The number of packets that matched [`Routed::narrow`], or a rule of the router with a `counter`, since the
+    /// rules were last removed.
     pub fn counted(&self) -> u64 {
         let rules = self.router.sh("nft list table inet test").stdout;
         let counters = rules.split("counter packets ").skip(1);
@@ -253,7 +251,7 @@ impl Routed {
     }
 }
 
-/// Connects the router's new device to the other end's `eth0`.
+/// Connects a new device of the router with `eth0` of another namespace.
 fn connect(router: &Netns, device: &str, at: [IpAddr; 2], end: &Netns, end_at: [IpAddr; 2]) {
     let other = &end.0;
     router.sh(&format!(
@@ -282,10 +280,10 @@ mod tests {
     use super::*;
     use crate::{PATIENCE, wait_until};
 
-    /// More than a packet holds.
+    /// More bytes than fit into one packet.
     const LARGE: [u8; 5000] = [b'x'; 5000];
 
-    /// A connection through the router, both ends of it.
+    /// Both ends of a new connection through the router.
     fn connection(routed: &Routed, to: IpAddr) -> (TcpStream, TcpStream) {
         let listener = routed
             .at(Place::Backend)
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_path_drops_what_is_larger_one_way_and_passes_all_else() {
+    fn a_narrow_path_drops_larger_packets_in_one_direction_only() {
         let Some(routed) = Routed::new("narrow") else {
             return;
         };
@@ -344,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_holds_where_it_is_put_and_the_namespaces_are_gone_at_the_end() {
+    fn a_rule_applies_in_its_namespace_and_the_namespaces_are_removed_on_drop() {
         let Some(routed) = Routed::new("rule") else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Certificates, and OpenSSL's own server that shows them.
+//! Certificates, and OpenSSL's own server that presents them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -10,28 +10,37 @@ use tempfile::TempDir;
 use crate::process::{Process, run};
 use crate::tool;
 
-/// A certificate authority and what it has issued, in files.
+/// A certificate authority and the certificates that it has issued, in files.
 pub struct Pki {
     files: TempDir,
 }
 
-/// What is issued: the file's name, the names in it, when, and for how many days. Beside these there are `ca`,
-/// which issued them, `stranger`, another one, `self`, which signed itself, and `nameless`.
+/// A time of issue that is in the past for certain: faketime counts in seconds, and may be one ahead.
+const NOW: &str = "1 minute ago";
+
+/// The certificates that the authority issues: the name of the file, the names in the certificate, the time of issue
+/// (as faketime reads it) and the validity in days. Besides these there are `ca`, the authority; `stranger`, another
+/// authority; `self`, which is self-signed; and `nameless`, which has no names.
 const ISSUED: [(&str, &str, &str, &str); 5] = [
-    ("good", "DNS:localhost,IP:127.0.0.1", "now", "30"),
+    ("good", "DNS:localhost,IP:127.0.0.1", NOW, "30"),
     ("expired", "DNS:localhost,IP:127.0.0.1", "20 days ago", "10"),
     ("future", "DNS:localhost,IP:127.0.0.1", "+252 hours", "30"),
-    (
-        "other",
-        "DNS:other.example,DNS:another.example",
-        "now",
-        "30",
-    ),
-    ("client", "DNS:client", "now", "30"),
+    ("other", "DNS:other.example,DNS:another.example", NOW, "30"),
+    ("client", "DNS:client", NOW, "30"),
+];
+
+/// Options of `openssl req` that make a new key, without a passphrase.
+const NEW_KEY: [&str; 5] = [
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
 ];
 
 impl Pki {
-    /// `None`: there are not the tools, and a line has said so.
+    /// Makes the authority and its certificates. `None` if openssl or faketime is missing: the test is to be skipped,
+    /// as [`tool`] has printed.
     pub fn new() -> Option<Self> {
         let _ = (tool("openssl")?, tool("faketime")?);
         let pki = Self {
@@ -45,91 +54,48 @@ impl Pki {
             let names = format!("subjectAltName={names}");
             pki.issue(name, &names, issued, days);
         }
-        pki.issue("nameless", "keyUsage=digitalSignature", "now", "30");
+        pki.issue("nameless", "keyUsage=digitalSignature", NOW, "30");
         Some(pki)
     }
 
-    /// A file of it, such as `good.pem`, `good.key`, `ca.pem`.
+    /// The path of a file, such as `good.pem`, `good.key` or `ca.pem`; of the folder, for an empty name.
     pub fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
 
-    fn succeed(&self, program: &str, args: &[&str]) {
-        let output = run(Command::new(program)
-            .args(args)
-            .current_dir(self.files.path()));
-        assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
+    /// Runs a program in the folder of the files; it has to succeed.
+    fn succeed(&self, program: &str, args: &[&[&str]]) {
+        let mut command = Command::new(program);
+        let command = command.args(args.concat()).current_dir(self.files.path());
+        let output = run(command);
+        assert_eq!(output.code, Some(0), "{command:?}: {}", output.stderr);
     }
 
+    /// Makes a key, and a certificate that it signs itself.
     fn self_signed(&self, name: &str, subject: &str, more: &[&str]) {
         let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
-        let args = [
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            &key,
-            "-out",
-            &cert,
-            "-days",
-            "30",
-            "-subj",
-            subject,
-        ];
-        self.succeed("openssl", &[&args, more].concat());
+        let request = ["req", "-x509", "-days", "30", "-subj", subject];
+        let files = ["-keyout", &key, "-out", &cert];
+        self.succeed("openssl", &[&request, &NEW_KEY, &files, more]);
     }
 
+    /// Makes a key, and a certificate that the authority issues.
     fn issue(&self, name: &str, extension: &str, issued: &str, days: &str) {
         let file = |kind: &str| format!("{name}.{kind}");
-        let extensions = format!("{extension}\nbasicConstraints=CA:FALSE\n");
-        std::fs::write(self.file(&file("ext")), extensions).expect("it can be written");
+        let [key, csr, cert, extensions] = ["key", "csr", "pem", "ext"].map(file);
+        let text = format!("{extension}\nbasicConstraints=CA:FALSE\n");
+        std::fs::write(self.file(&extensions), text).expect("it can be written");
         let subject = format!("/CN={name}");
-        self.succeed(
-            "openssl",
-            &[
-                "req",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-keyout",
-                &file("key"),
-                "-out",
-                &file("csr"),
-                "-subj",
-                &subject,
-            ],
-        );
-        self.succeed(
-            "faketime",
-            &[
-                issued,
-                "openssl",
-                "x509",
-                "-req",
-                "-in",
-                &file("csr"),
-                "-CA",
-                "ca.pem",
-                "-CAkey",
-                "ca.key",
-                "-CAcreateserial",
-                "-out",
-                &file("pem"),
-                "-days",
-                days,
-                "-extfile",
-                &file("ext"),
-            ],
-        );
+        let request = ["req", "-subj", &subject];
+        let files = ["-keyout", &key, "-out", &csr];
+        self.succeed("openssl", &[&request, &NEW_KEY, &files]);
+        let sign = [issued, "openssl", "x509", "-req", "-days", days];
+        let authority = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        let files = ["-in", &csr, "-out", &cert, "-extfile", &extensions];
+        self.succeed("faketime", &[&sign, &authority, &files]);
     }
 
-    /// OpenSSL's server at this address, with this certificate and these options. It shows a page.
+    /// Starts OpenSSL's server at this address, with this certificate and these options. It responds with a page.
     pub fn serve(&self, addr: SocketAddr, certificate: &str, options: &[&str]) -> Process {
         let (cert, key) = (format!("{certificate}.pem"), format!("{certificate}.key"));
         let mut command = Command::new("openssl");
@@ -144,8 +110,9 @@ impl Pki {
     }
 }
 
-/// An address that is free, and that stays so: its port is none of those that the kernel gives out by itself, as to
-/// the other tests that run at the same time.
+/// An address of 127.0.0.1 at which nothing listens, for a port that has to be closed or that another program is to
+/// open. It stays free, because its port is below those that the kernel chooses by itself, for example for the
+/// connections of other tests.
 pub fn free_addr() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(53);

@@ -1,6 +1,7 @@
-//! A process whose output can be waited for while it runs.
+//! Processes whose output can be waited for while they run.
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -12,7 +13,7 @@ use crate::PATIENCE;
 
 pub use rustix::process::Signal;
 
-/// A running process. Dropping it kills it.
+/// A running process, which is killed on drop.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -20,30 +21,34 @@ pub struct Process {
     stderr: Arc<Stream>,
 }
 
-/// What a process said, and how it ended.
+/// The output and the exit code of a process that has ended.
 #[derive(Debug)]
 pub struct Output {
-    /// `None`: a signal ended it.
+    /// The exit code; `None` if a signal has ended the process.
     pub code: Option<i32>,
-    /// All of its stdout, unless that was left unread.
+    /// All of its stdout; empty if that was left unread.
     pub stdout: String,
     /// All of its stderr.
     pub stderr: String,
 }
 
+/// One of the output streams of a process, which a thread collects.
 #[derive(Debug, Default)]
 struct Stream {
     state: Mutex<Text>,
+    /// Notified when text is appended, and at the end.
     grew: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Text {
     text: String,
+    /// Whether the stream has ended.
     ended: bool,
 }
 
 impl Stream {
+    /// Starts to read a stream.
     fn collect(mut source: impl Read + Send + 'static) -> Arc<Self> {
         let stream = Arc::<Self>::default();
         let writer = Arc::clone(&stream);
@@ -63,7 +68,7 @@ impl Stream {
         stream
     }
 
-    /// The first whole line for which `find` gives something.
+    /// Waits for a complete line for which `find` returns something.
     fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.state.lock().expect("no reader panics");
@@ -86,6 +91,7 @@ impl Stream {
         }
     }
 
+    /// Waits for the end of the stream, and returns all of it.
     fn all(&self) -> String {
         let state = self.state.lock().expect("no reader panics");
         let (state, _) = self
@@ -97,7 +103,7 @@ impl Stream {
 }
 
 impl Process {
-    /// Starts a process; its output is collected as it comes.
+    /// Starts a process whose output is collected.
     pub fn spawn(command: &mut Command) -> Self {
         let mut process = Self::spawn_unread(command);
         let stdout = process.child.stdout.take().expect("it is piped");
@@ -105,7 +111,7 @@ impl Process {
         process
     }
 
-    /// Starts a process whose stdout nobody reads until [`Process::read_stdout`].
+    /// Starts a process whose stdout is not read until [`Process::read_stdout`] is called.
     pub fn spawn_unread(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -121,25 +127,25 @@ impl Process {
         }
     }
 
-    /// Starts to read a stdout that was left unread.
+    /// Starts to read the stdout of [`Process::spawn_unread`].
     pub fn read_stdout(&mut self) {
         let stdout = self.child.stdout.take().expect("it was left unread");
         self.stdout = Stream::collect(stdout);
     }
 
-    /// Waits for a line of stdout with `what` in it, and gives the line.
+    /// Waits for a line of stdout that contains `what`, and returns the line.
     pub fn wait_for_stdout(&self, what: &str) -> String {
         let find = |line: &str| line.contains(what).then(|| line.to_owned());
         self.stdout.wait_for(what, find)
     }
 
-    /// Waits for a line of stderr with `what` in it, and gives the line.
+    /// Waits for a line of stderr that contains `what`, and returns the line.
     pub fn wait_for_stderr(&self, what: &str) -> String {
         let find = |line: &str| line.contains(what).then(|| line.to_owned());
         self.stderr.wait_for(what, find)
     }
 
-    /// Waits for `key=VALUE` in a line of stderr with `what` in it, and gives the value.
+    /// Waits for a line of stderr that contains `what`, and returns the value of `key=VALUE` in it.
     pub fn wait_for_field(&self, what: &str, key: &str) -> String {
         let line = self.wait_for_stderr(what);
         let mut words = line.split_whitespace();
@@ -149,12 +155,18 @@ impl Process {
             .to_owned()
     }
 
-    /// Its process id.
+    /// Waits until the log on stderr, at the level `info`, tells the address of the admin port, and returns it.
+    pub fn wait_for_admin(&self) -> SocketAddr {
+        let addr = self.wait_for_field("admin is listening", "address");
+        addr.parse().expect("an address")
+    }
+
+    /// The process id, as a number.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its resident memory, in KiB, as Linux tells it.
+    /// The resident memory of the process in KiB, from `/proc`.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("it runs");
@@ -163,23 +175,23 @@ impl Process {
         kib.expect("a size").parse().expect("a number")
     }
 
-    /// What it has written to stdout so far.
+    /// The text of stdout so far.
     pub fn stdout(&self) -> String {
         let state = self.stdout.state.lock().expect("no reader panics");
         state.text.clone()
     }
 
-    /// Its number.
+    /// The process id, for system calls.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("it still runs");
     }
 
-    /// Whether it has ended.
+    /// Whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child
             .try_wait()
@@ -187,7 +199,7 @@ impl Process {
             .is_some()
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends, for at most [`PATIENCE`].
     pub fn finish(mut self) -> Output {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
@@ -216,21 +228,21 @@ impl Drop for Process {
     }
 }
 
-/// Runs a process to its end.
+/// Starts a process, and waits until it ends.
 pub fn run(command: &mut Command) -> Output {
     Process::spawn(command).finish()
 }
 
-/// Starts an echo-server at a free port of 127.0.0.1, and gives where it listens.
-pub fn echo_server(command: &mut Command) -> (Process, std::net::SocketAddr) {
+/// Starts an echo-server at a free port of 127.0.0.1, and returns its address. Its log level has to be `info`.
+pub fn echo_server(command: &mut Command) -> (Process, SocketAddr) {
     let process = Process::spawn(command.env("ECHO_LISTEN", "127.0.0.1:0"));
     let addr = process.wait_for_field("server is listening", "address");
     (process, addr.parse().expect("an address"))
 }
 
-/// Starts a caller, and gives where its admin port listens.
-pub fn caller(command: &mut Command) -> (Process, std::net::SocketAddr) {
+/// Starts a caller, and returns the address of its admin port.
+pub fn caller(command: &mut Command) -> (Process, SocketAddr) {
     let process = Process::spawn(command.env("CALLER_LOG_LEVEL", "info"));
-    let admin = process.wait_for_field("admin is listening", "address");
-    (process, admin.parse().expect("an address"))
+    let admin = process.wait_for_admin();
+    (process, admin)
 }

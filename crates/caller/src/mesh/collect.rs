@@ -13,7 +13,7 @@ use reqwest::{Client, Response};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::matrix::{MAX_NODES, Matrix, Missing};
+use super::matrix::{Matrix, MatrixBuilder, Missing};
 use super::row::{MAX_BYTES, Row};
 use crate::dns::{Host, Lookup, Resolver};
 use crate::target::Target;
@@ -80,7 +80,7 @@ impl Collector {
                 }
             }
         }
-        let matrix = Matrix::new(self.rows(addresses).await);
+        let matrix = self.matrix(addresses).await;
         Collected {
             matrix,
             failed_lookups,
@@ -88,7 +88,7 @@ impl Collector {
     }
 
     /// Fetches the row of each address.
-    async fn rows(&self, addresses: BTreeSet<IpAddr>) -> Vec<(IpAddr, Result<Row, Missing>)> {
+    async fn matrix(&self, addresses: BTreeSet<IpAddr>) -> Matrix {
         let client = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
@@ -99,8 +99,8 @@ impl Collector {
             .build();
         let client = client.expect("a client without TLS needs nothing");
         let deadline = Instant::now() + TOTAL_TIMEOUT;
-        let mut waiting = addresses.into_iter().take(MAX_NODES);
-        let mut rows = Vec::new();
+        let mut matrix = MatrixBuilder::new(addresses);
+        let mut waiting = matrix.addresses().into_iter();
         let mut fetching = JoinSet::new();
         loop {
             while fetching.len() < AT_ONCE
@@ -113,9 +113,9 @@ impl Collector {
                 });
             }
             match fetching.join_next().await {
-                Some(Ok(row)) => rows.push(row),
+                Some(Ok((ip, row))) => matrix.add(ip, row),
                 Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-                None => return rows,
+                None => return matrix.finish(),
             }
         }
     }

@@ -5,9 +5,9 @@
 //! other; what is left of pairs that fail stands alone. A failure younger than a minute does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
-use super::matrix::{Cell, Matrix};
+use super::matrix::{COUNTED_AFTER_S, Cell, Matrix};
 use crate::failure::FailureKind;
 
 /// A node is said not to be reached where so large a share of those that called it failed: one that still holds a
@@ -136,7 +136,26 @@ pub struct How {
     /// The kinds of failure, the most frequent first.
     pub kinds: Vec<FailureKind>,
     /// The largest packet that passes, in bytes, where all of them fail because larger ones are lost.
-    pub mtu: Option<NonZeroU32>,
+    pub mtu: Option<NonZeroU16>,
+}
+
+impl How {
+    /// Whether large packets are lost, and smaller ones pass.
+    pub fn is_of_size(&self) -> bool {
+        self.kinds == [FailureKind::PathMtu]
+    }
+}
+
+impl Fault {
+    /// Whether it is a fault of a whole node or group, and of large packets alone.
+    fn is_of_size(&self) -> bool {
+        match self {
+            Self::Group { how, .. }
+            | Self::NotReached { how, .. }
+            | Self::ReachesNobody { how, .. } => how.is_of_size(),
+            _ => false,
+        }
+    }
 }
 
 /// What a matrix comes to.
@@ -159,7 +178,7 @@ pub fn conclude(matrix: &Matrix) -> Conclusion {
     let (mut failing_briefly, mut asked) = (0, 0);
     for cell in (0..n).flat_map(|from| matrix.row(from)) {
         match cell {
-            Cell::Ok { ms, .. } => all_ms.push(*ms),
+            Cell::Ok { ms, .. } => all_ms.push(ms),
             Cell::Failing { .. } if !cell.is_fault() => failing_briefly += 1,
             Cell::Failing { .. } => {}
             Cell::Unknown | Cell::Itself | Cell::Left => continue,
@@ -237,7 +256,7 @@ impl<'a> Finder<'a> {
     fn new(matrix: &'a Matrix) -> Self {
         let n = matrix.nodes.len();
         let inward = (0..n).map(|to| Tally::of(matrix.column(to).enumerate()));
-        let outward = (0..n).map(|from| Tally::of(matrix.row(from).iter().copied().enumerate()));
+        let outward = (0..n).map(|from| Tally::of(matrix.row(from).enumerate()));
         let outward: Vec<Tally> = outward.collect();
         let failing = |(from, tally): (usize, &Tally)| {
             let to = tally.failing.clone().into_iter();
@@ -265,6 +284,8 @@ impl<'a> Finder<'a> {
             faults.extend(not_reached);
             faults.extend(reaches_nobody);
             faults.extend(self.finds_nobody());
+            // A node that small packets reach is better off than one that nothing reaches.
+            faults.sort_by_key(Fault::is_of_size);
             faults.extend(partly);
             faults.extend(self.pairs());
         }
@@ -417,7 +438,8 @@ impl<'a> Finder<'a> {
                 true if outward.known() == 0 => OwnView::Unknown,
                 true => OwnView::Reaches,
             };
-            if own == OwnView::Missing {
+            // One that is reached by small packets has another fault: its row is too large.
+            if own == OwnView::Missing && !how.is_of_size() {
                 silent.push(node);
                 continue;
             }
@@ -484,7 +506,7 @@ impl<'a> Finder<'a> {
             .enumerate()
             .filter_map(|(number, node)| {
                 let (kind, since_s) = node.row.as_ref().ok()?.lookup?;
-                (since_s >= u64::from(super::matrix::COUNTED_AFTER_S)).then_some((number, kind))
+                (since_s >= u64::from(COUNTED_AFTER_S)).then_some((number, kind))
             });
         let (first, kind) = failing.next()?;
         let nodes = [first].into_iter().chain(failing.map(|(number, _)| number));
@@ -573,16 +595,31 @@ impl<'a> Finder<'a> {
                 said.extend(nodes);
             }
         }
-        // A node that fails for less than a minute may be about to leave, and its row with it.
-        let is_leaving = |node: usize| {
-            let fails = |cell: Cell| matches!(cell, Cell::Failing { .. } | Cell::Left);
-            self.inward[node].known() == 0 && self.matrix.column(node).any(fails)
-        };
-        let is_missing = |&node: &usize| {
-            !self.matrix.has_row(node) && !said.contains(&node) && !is_leaving(node)
-        };
-        let nodes: Vec<usize> = (0..self.n).filter(is_missing).collect();
+        let (leaving, mut nodes): (Vec<usize>, Vec<usize>) = (0..self.n)
+            .filter(|node| !self.matrix.has_row(*node) && !said.contains(node))
+            .partition(|&node| self.is_leaving(node));
+        // A mesh is not well where hardly a row is known.
+        if 2 * leaving.len() >= self.n {
+            nodes.extend(leaving);
+            nodes.sort_unstable();
+        }
         (!nodes.is_empty()).then_some(Fault::RowsMissing { nodes })
+    }
+
+    /// Whether a node may be about to leave, and its row with it: calls of it fail for less than a minute, and none has
+    /// succeeded since.
+    fn is_leaving(&self, node: usize) -> bool {
+        let mut began_s = None;
+        for cell in self.matrix.column(node) {
+            match cell {
+                Cell::Left => return true,
+                Cell::Failing { since_s, .. } => began_s = began_s.max(Some(since_s)),
+                _ => {}
+            }
+        }
+        let is_reached = |cell| matches!(cell, Cell::Ok { asked_s, .. } if Some(asked_s) < began_s);
+        began_s.is_some_and(|began_s| began_s < COUNTED_AFTER_S)
+            && !self.matrix.column(node).any(is_reached)
     }
 
     fn slow(&self, median_ms: Option<f32>, faults: &[Fault]) -> Vec<Fault> {
@@ -592,8 +629,9 @@ impl<'a> Finder<'a> {
         let bound = (usual_ms * SLOW_TIMES).max(usual_ms + SLOW_MORE_MS);
         // The quickest calls but a few have to be slow, and not only the median.
         let slow = |cells: &mut dyn Iterator<Item = Cell>| {
+            // A caller that has just started has much to do.
             let ms = |cell| match cell {
-                Cell::Ok { ms, .. } => Some(ms),
+                Cell::Ok { ms, since_s, .. } if since_s >= COUNTED_AFTER_S => Some(ms),
                 _ => None,
             };
             let mut ms: Vec<f32> = cells.filter_map(ms).collect();
@@ -612,7 +650,7 @@ impl<'a> Finder<'a> {
         };
         let mut found = Vec::new();
         for node in (0..self.n).filter(|&node| !is_said(node)) {
-            let outward = slow(&mut self.matrix.row(node).iter().copied());
+            let outward = slow(&mut self.matrix.row(node));
             let inward = slow(&mut self.matrix.column(node));
             if let Some(ms) = outward.or(inward) {
                 found.push(Fault::Slow {
@@ -636,3 +674,8 @@ fn median(values: &mut [f32]) -> Option<f32> {
     let (_, median, _) = values.select_nth_unstable_by(middle, f32::total_cmp);
     Some(*median)
 }
+
+#[cfg(test)]
+mod row_tests;
+#[cfg(test)]
+mod tests;

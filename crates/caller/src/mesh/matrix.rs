@@ -1,8 +1,8 @@
 //! The rows of all nodes, put together: who reaches whom.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
 use super::row::{LEFT, OK, Row};
 use crate::failure::FailureKind;
@@ -13,14 +13,19 @@ pub const COUNTED_AFTER_S: u32 = 60;
 /// The longest name of a node that is shown, in bytes.
 const MAX_NAME: usize = 253;
 
-/// Most nodes of a matrix: more than a DNS message holds addresses.
-pub const MAX_NODES: usize = 5000;
+/// Most nodes of a matrix, so that it fits into the memory of a caller in a cluster (64 MiB): a pair takes 12 bytes.
+/// A larger mesh has several names, and is looked at name by name.
+pub const MAX_NODES: usize = 1500;
 
 /// Who reaches whom, as far as the rows tell.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// The nodes, sorted by name, and by address where the name is not known.
     pub nodes: Vec<MeshNode>,
+    /// How many more there are, for which there is no space.
+    pub left_out: usize,
+    /// Where a node stands in `cells`, whose rows and columns are sorted by address.
+    order: Vec<usize>,
     /// One for each ordered pair, row by row.
     cells: Vec<Cell>,
 }
@@ -93,6 +98,8 @@ pub enum Cell {
     Ok {
         /// How long it took, in milliseconds.
         ms: f32,
+        /// For how many seconds calls have been succeeding.
+        since_s: u32,
         /// How many seconds ago it was made.
         asked_s: u32,
     },
@@ -101,7 +108,7 @@ pub enum Cell {
         /// Of what.
         kind: FailureKind,
         /// The largest packet that passes, in bytes, where larger ones are lost.
-        mtu: Option<NonZeroU32>,
+        mtu: Option<NonZeroU16>,
         /// For how many seconds calls have been failing.
         since_s: u32,
         /// How many seconds ago the last call was made.
@@ -123,74 +130,122 @@ impl Cell {
     }
 }
 
-impl Matrix {
-    /// Puts rows together, each fetched from the address beside it.
-    pub fn new(rows: Vec<(IpAddr, Result<Row, Missing>)>) -> Self {
-        let mut names = HashMap::<IpAddr, String>::new();
-        for row in rows.iter().filter_map(|(_, row)| row.as_ref().ok()) {
-            for peer in &row.peers {
-                if let Some(name) = peer.1.as_ref().filter(|name| name.len() <= MAX_NAME) {
-                    names.entry(peer.0).or_insert_with(|| name.to_string());
-                }
-            }
-        }
-        let mut rows: Vec<_> = rows
-            .into_iter()
-            .take(MAX_NODES)
-            .map(|(address, row)| {
-                let own = row.as_ref().ok().and_then(|row| row.node.clone());
-                let own = own.filter(|name| name.len() <= MAX_NAME);
-                let heard = || names.get(&address).cloned();
-                (own.or_else(heard), address, row)
-            })
-            .collect();
-        rows.sort_by_cached_key(|(name, address, _)| {
-            let name = name.clone().unwrap_or_default();
-            (name.is_empty(), by_number(&name), *address)
-        });
-        rows.dedup_by_key(|(_, address, _)| *address);
+/// Puts rows together as they come, so that no more than one of them is kept as it came.
+#[derive(Debug)]
+pub struct MatrixBuilder {
+    addresses: Vec<IpAddr>,
+    at: HashMap<IpAddr, usize>,
+    own_names: Vec<Option<String>>,
+    heard_names: Vec<Option<String>>,
+    rows: Vec<Result<RowFacts, Missing>>,
+    cells: Vec<Cell>,
+    left_out: usize,
+}
 
-        let n = rows.len();
-        let at: HashMap<IpAddr, usize> = rows
-            .iter()
-            .enumerate()
-            .map(|(number, (_, address, _))| (*address, number))
-            .collect();
+impl MatrixBuilder {
+    /// Begins with no row of these addresses. Of more than [`MAX_NODES`] the rest is left out.
+    pub fn new(addresses: BTreeSet<IpAddr>) -> Self {
+        let left_out = addresses.len().saturating_sub(MAX_NODES);
+        let addresses: Vec<IpAddr> = addresses.into_iter().take(MAX_NODES).collect();
+        let n = addresses.len();
         let mut cells = vec![Cell::Unknown; n * n];
-        let mut nodes = Vec::with_capacity(n);
-        for (from, (name, address, row)) in rows.into_iter().enumerate() {
-            if let Ok(row) = &row {
-                fill(&mut cells[from * n..][..n], row, &at);
-            }
-            cells[from * n + from] = Cell::Itself;
-            let row = row.map(|row| RowFacts {
-                lookup: row
-                    .lookup
-                    .and_then(|(kind, since)| Some((kind.parse().ok()?, since))),
-            });
-            nodes.push(MeshNode { address, name, row });
+        for node in 0..n {
+            cells[node * n + node] = Cell::Itself;
         }
-        Self { nodes, cells }
+        let number = |(number, &address): (usize, &IpAddr)| (address, number);
+        Self {
+            at: addresses.iter().enumerate().map(number).collect(),
+            own_names: vec![None; n],
+            heard_names: vec![None; n],
+            rows: vec![Err(Missing::NotAsked); n],
+            addresses,
+            cells,
+            left_out,
+        }
     }
 
+    /// The addresses whose rows are to be fetched.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.addresses.clone()
+    }
+
+    /// Takes in the row that was fetched from an address, or why there is none.
+    pub fn add(&mut self, address: IpAddr, row: Result<Row, Missing>) {
+        let Some(&from) = self.at.get(&address) else {
+            return;
+        };
+        let row = match row {
+            Ok(row) => row,
+            Err(missing) => {
+                self.rows[from] = Err(missing);
+                return;
+            }
+        };
+        for peer in &row.peers {
+            if let (Some(&to), Some(name)) = (self.at.get(&peer.0), &peer.1)
+                && self.heard_names[to].is_none()
+                && name.len() <= MAX_NAME
+            {
+                self.heard_names[to] = Some(name.to_string());
+            }
+        }
+        let n = self.addresses.len();
+        fill(&mut self.cells[from * n..][..n], &row, &self.at);
+        self.cells[from * n + from] = Cell::Itself;
+        self.own_names[from] = row.node.filter(|name| name.len() <= MAX_NAME);
+        let lookup = row.lookup;
+        self.rows[from] = Ok(RowFacts {
+            lookup: lookup.and_then(|(kind, since)| Some((kind.parse().ok()?, since))),
+        });
+    }
+
+    /// The matrix of the rows that were added.
+    pub fn finish(self) -> Matrix {
+        let Self {
+            addresses,
+            at: _,
+            own_names,
+            heard_names,
+            rows,
+            cells,
+            left_out,
+        } = self;
+        let names = own_names.into_iter().zip(heard_names);
+        let names: Vec<_> = names.map(|(own, heard)| own.or(heard)).collect();
+        let mut order: Vec<usize> = (0..addresses.len()).collect();
+        order.sort_by_cached_key(|&node| {
+            let name = names[node].as_deref().unwrap_or_default();
+            (name.is_empty(), by_number(name), addresses[node])
+        });
+        let nodes = order.iter().map(|&node| MeshNode {
+            address: addresses[node],
+            name: names[node].clone(),
+            row: rows[node].clone(),
+        });
+        Matrix {
+            nodes: nodes.collect(),
+            left_out,
+            order,
+            cells,
+        }
+    }
+}
+
+impl Matrix {
     /// What is known of a pair, by the numbers of the nodes.
     pub fn cell(&self, from: usize, to: usize) -> Cell {
-        self.cells[from * self.nodes.len() + to]
+        let n = self.nodes.len();
+        self.cells[self.order[from] * n + self.order[to]]
     }
 
     /// What a node knows of all others.
-    pub fn row(&self, from: usize) -> &[Cell] {
-        let n = self.nodes.len();
-        &self.cells[from * n..][..n]
+    pub fn row(&self, from: usize) -> impl Iterator<Item = Cell> {
+        (0..self.nodes.len()).map(move |to| self.cell(from, to))
     }
 
     /// What all others know of a node.
     pub fn column(&self, to: usize) -> impl Iterator<Item = Cell> {
-        self.cells
-            .iter()
-            .skip(to)
-            .step_by(self.nodes.len())
-            .copied()
+        (0..self.nodes.len()).map(move |from| self.cell(from, to))
     }
 
     /// Whether the node's row is there.
@@ -214,13 +269,16 @@ fn fill(cells: &mut [Cell], row: &Row, at: &HashMap<IpAddr, usize>) {
             _ if asked_s > lately => Cell::Unknown,
             OK => Cell::Ok {
                 ms: peer.3.unwrap_or_default().max(0.0),
+                since_s,
                 asked_s,
             },
             LEFT => Cell::Left,
             kind => match kind.parse() {
                 Ok(kind) => Cell::Failing {
                     kind,
-                    mtu: mtus.get(&peer.0).and_then(|&mtu| NonZeroU32::new(mtu)),
+                    mtu: mtus
+                        .get(&peer.0)
+                        .and_then(|&mtu| NonZeroU16::new(u16::try_from(mtu).unwrap_or(u16::MAX))),
                     since_s,
                     asked_s,
                 },

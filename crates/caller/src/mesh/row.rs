@@ -113,8 +113,7 @@ impl Row {
                 row.peers.extend(peer_row(ip, &peer, ago));
             }
         }
-        row.peers
-            .sort_by(|a, b| (a.is_well(), a.0).cmp(&(b.is_well(), b.0)));
+        row.peers.sort_by_key(|peer| (peer.is_well(), peer.0));
         row
     }
 

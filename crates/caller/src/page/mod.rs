@@ -36,6 +36,8 @@ pub(crate) struct Page {
     started: SystemTime,
     /// What is known of each target.
     stats: Vec<Arc<Stats>>,
+    /// Whether there is a page of the mesh as well.
+    has_mesh: bool,
     /// Tells that a round of one of them has ended.
     changed: Arc<watch::Sender<()>>,
 }
@@ -46,6 +48,7 @@ impl Page {
         name: Option<String>,
         interval: Duration,
         stats: Vec<Arc<Stats>>,
+        has_mesh: bool,
         changed: Arc<watch::Sender<()>>,
     ) -> Self {
         Self {
@@ -54,6 +57,7 @@ impl Page {
             instance: format!("{:016x}", rand::random::<u64>()),
             started: SystemTime::now(),
             stats,
+            has_mesh,
             changed,
         }
     }

@@ -1,7 +1,7 @@
 //! What `/status.json` and `/events` say, as a JSON object:
 //!
 //! ```json
-//! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","interval_ms":10000.0,
+//! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","mesh":false,"interval_ms":10000.0,
 //!  "started":"2025-12-10T16:00:00.000Z","time":"2025-12-10T16:20:03.120Z",
 //!  "state":"failing","state_since":"2025-12-10T16:19:50.000Z","cause_since":"2025-12-10T16:20:00.000Z",
 //!  "recent":{"calls":10,"failed":2,"failures":[
@@ -19,12 +19,13 @@
 //! `state_since`, and the last failure in that time. `cause_since` is when the last round's kind of
 //! failure came up, within a row of failures.
 //!
-//! `ok` is whether the last round succeeded, and `since` is since when it has been so. `last` is a call of
-//! that round as [`crate::views::json`] writes it, one that failed if there is one; `next` is the command
-//! to run next, if it failed; `summary` is that of the whole run. What there is nothing to say about is
-//! null. `failures` are the last 20, the newest last, and `calls` the last 360, numbered from
-//! `first_call`. `pod` is who answered: the pod, or its address where it does not say. An event has the
-//! calls since the one before; its id is `instance:number`, the number being that of the next call.
+//! `mesh` is whether `/mesh` is there. `ok` is whether the last round succeeded, and `since` is since when
+//! it has been so. `last` is a call of that round as [`crate::views::json`] writes it, one that failed if
+//! there is one; `next` is the command to run next, if it failed; `summary` is that of the whole run. What
+//! there is nothing to say about is null. `failures` are the last 20, the newest last, and `calls` the last
+//! 360, numbered from `first_call`. `pod` is who answered: the pod, or its address where it does not say.
+//! An event has the calls since the one before; its id is `instance:number`, the number being that of the
+//! next call.
 //!
 //! Of one of several targets there is `target` as well, its name or its URL; and of one whose calls are to
 //! fail, `expectation`. Where something else than a success is expected, `state`, `ok`, `last_success` and
@@ -58,6 +59,7 @@ struct Status<'a, L, S> {
     instance: &'a str,
     version: &'static str,
     name: Option<&'a str>,
+    mesh: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,6 +186,7 @@ impl Page {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
             name: self.name.as_deref(),
+            mesh: self.has_mesh,
             target: is_of_several.then(|| totals.target().label()),
             expectation: (expectation != Expectation::Ok).then(|| expectation.to_string()),
             interval_ms: json::millis(self.interval),

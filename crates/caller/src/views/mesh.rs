@@ -66,14 +66,29 @@ pub fn text(report: &MeshReport) -> String {
     for also in sentences.take(MAX_ALSO_TEXT) {
         let _ = writeln!(text, "also    {also}");
     }
-    if rest > MAX_ALSO_TEXT {
-        let _ = writeln!(text, "also    {} more faults", rest - MAX_ALSO_TEXT);
+    match rest.saturating_sub(MAX_ALSO_TEXT) {
+        0 => {}
+        1 => text += "also    1 more fault\n",
+        more => {
+            let _ = writeln!(text, "also    {more} more faults");
+        }
     }
-    if report.conclusion.failing_briefly > 0 {
+    let brief = match report.conclusion.failing_briefly {
+        0 => None,
+        1 => Some("1 pair fails".to_owned()),
+        pairs => Some(format!("{pairs} pairs fail")),
+    };
+    if let Some(brief) = brief {
         let _ = writeln!(
             text,
-            "note    {} pairs fail for less than a minute, which does not count yet",
-            report.conclusion.failing_briefly
+            "note    {brief} for less than a minute, which does not count yet"
+        );
+    }
+    if matrix.left_out > 0 {
+        let _ = writeln!(
+            text,
+            "note    {} more nodes are left out: ask for one name at a time",
+            matrix.left_out
         );
     }
     if report.state() != MeshState::NoRows {
@@ -114,9 +129,9 @@ fn table(matrix: &Matrix) -> String {
             let _ = writeln!(text, "  row missing ({})", missing.label());
             continue;
         }
-        for (cell, width) in matrix.row(from).iter().zip(&widths) {
-            let sign = sign(cell);
-            if let Some(meaning) = meaning(cell)
+        for (cell, width) in matrix.row(from).zip(&widths) {
+            let sign = sign(&cell);
+            if let Some(meaning) = meaning(&cell)
                 && !signs.contains(&meaning)
             {
                 signs.push(meaning);
@@ -166,7 +181,7 @@ fn list(matrix: &Matrix) -> String {
     let mut nodes: Vec<_> = (0..matrix.nodes.len())
         .map(|node| {
             let inward = failing(matrix.column(node));
-            let outward = failing(matrix.row(node).iter().copied());
+            let outward = failing(matrix.row(node));
             (inward, outward, node)
         })
         .filter(|((inward, _), (outward, _), node)| inward + outward > 0 || !matrix.has_row(*node))
@@ -206,6 +221,7 @@ struct MeshView<'a> {
     also: Vec<String>,
     more: usize,
     failing_briefly: usize,
+    left_out: usize,
     nodes: Vec<NodeView<'a>>,
     failures: Vec<&'static str>,
     buckets_ms: [f32; BUCKETS_MS.len()],
@@ -240,7 +256,7 @@ pub fn to_json(report: &MeshReport, targets: &[String], name: Option<&str>) -> S
     let also: Vec<String> = sentences.by_ref().take(MAX_ALSO_JSON).collect();
     let n = matrix.nodes.len();
     let failures = failures(matrix);
-    let ms = |cell: &Cell| match cell {
+    let ms = |cell: Cell| match cell {
         Cell::Ok { ms, .. } => Some((ms * 1e3).round() / 1e3),
         _ => None,
     };
@@ -256,16 +272,14 @@ pub fn to_json(report: &MeshReport, targets: &[String], name: Option<&str>) -> S
         also,
         more: sentences.len(),
         failing_briefly: report.conclusion.failing_briefly,
+        left_out: matrix.left_out,
         nodes: matrix.nodes.iter().map(node).collect(),
         buckets_ms: BUCKETS_MS,
         cells: rows
             .clone()
-            .map(|row| Some(row?.iter().map(|cell| character(cell, &failures)).collect()))
+            .map(|row| Some(row?.map(|cell| character(&cell, &failures)).collect()))
             .collect(),
-        ms: (n <= MAX_DRAWN).then(|| {
-            rows.map(|row| Some(row?.iter().map(ms).collect()))
-                .collect()
-        }),
+        ms: (n <= MAX_DRAWN).then(|| rows.map(|row| Some(row?.map(ms).collect())).collect()),
         pairs: pairs(matrix),
         failures: failures.iter().map(|kind| kind.label()).collect(),
     })
@@ -287,9 +301,9 @@ fn failures(matrix: &Matrix) -> Vec<FailureKind> {
     let mut kinds = Vec::new();
     for cell in (0..matrix.nodes.len()).flat_map(|from| matrix.row(from)) {
         if let Cell::Failing { kind, .. } = cell
-            && !kinds.contains(kind)
+            && !kinds.contains(&kind)
         {
-            kinds.push(*kind);
+            kinds.push(kind);
         }
     }
     kinds

@@ -1,5 +1,5 @@
-//! How a line of the access log is written. Every answer pays for it, so that the text is put together
-//! by hand: `format!` takes three times as long as all of this.
+//! The lines of the access log. Every response has one, so the text format is written without `format!`, which takes
+//! three times as long.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use serde::Serialize;
 
 use crate::append::{append_address, append_display, append_number};
 
-/// Most bytes of a path, a user agent, a request id: a line is not to be as long as a client likes.
+/// Limit on the bytes of a path, a user agent and a request id, so that a client cannot make a line any longer.
 const MAX_FIELD: usize = 1024;
 
-/// An answer, as the log tells of it.
+/// What a line says about a request and its response.
 pub(crate) struct Entry<'a> {
     pub(crate) head: &'a Parts,
     pub(crate) request_id: Option<&'a HeaderValue>,
@@ -26,7 +26,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) bytes: usize,
 }
 
-/// <https://github.com/hashicorp/http-echo>'s line, with the parts that a client chooses escaped.
+/// Appends a line in the format of <https://github.com/hashicorp/http-echo>, with the parts that a client chooses
+/// escaped.
 pub(super) fn append_text(line: &mut Vec<u8>, entry: &Entry<'_>) {
     let head = entry.head;
     append_now(line);
@@ -51,7 +52,7 @@ pub(super) fn append_text(line: &mut Vec<u8>, entry: &Entry<'_>) {
     line.push(b'\n');
 }
 
-/// As Go writes a duration, and Rust's `Debug` as well: `11.547µs`, `1.5ms`, `2s`.
+/// Appends a duration as Go and Rust's `Debug` write it: `11.547µs`, `1.5ms`, `2s`.
 fn append_duration(line: &mut Vec<u8>, duration: Duration) {
     let nanos = duration.subsec_nanos();
     let (unit, in_unit, digits) = match nanos {
@@ -92,6 +93,7 @@ struct JsonLine<'a> {
     duration_us: f64,
 }
 
+/// Appends a line with a JSON object.
 pub(super) fn append_json(line: &mut Vec<u8>, entry: &Entry<'_>) {
     let head = entry.head;
     let text = |bytes: &[u8]| String::from_utf8_lossy(cut(bytes)).into_owned();
@@ -112,7 +114,7 @@ pub(super) fn append_json(line: &mut Vec<u8>, entry: &Entry<'_>) {
     append_display(line, format_args!("{}\n", EscapedJson(&json)));
 }
 
-/// HTTP/2 and absolute-form requests name the host in the target, others in a header.
+/// The host of a request: HTTP/2 and absolute targets have it in the target, other requests in a header.
 fn host(head: &Parts) -> &[u8] {
     match head.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
@@ -120,11 +122,12 @@ fn host(head: &Parts) -> &[u8] {
     }
 }
 
+/// The value of a header, empty if it is missing.
 fn header(head: &Parts, name: http::HeaderName) -> &[u8] {
     head.headers.get(name).map_or(b"", HeaderValue::as_bytes)
 }
 
-/// As much of a field as is logged.
+/// The part of a field that is logged.
 fn cut(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(MAX_FIELD)]
 }
@@ -137,10 +140,10 @@ fn protocol(head: &Parts) -> &'static str {
     }
 }
 
-/// The time as Go's package `log` writes it, in UTC: `2026/11/22 12:22:53`.
+/// Appends the time as Go's package `log` writes it, in UTC: `2026/11/22 12:22:53`.
 fn append_now(line: &mut Vec<u8>) {
     thread_local! {
-        /// The current second, and how it is written: most lines share it.
+        /// The current second and its text, which most lines share.
         static NOW: Cell<(u64, [u8; 19])> = const { Cell::new((u64::MAX, [b' '; 19])) };
     }
     let now = SystemTime::now();
@@ -170,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_duration_is_written_as_rust_writes_it(nanos in 0_u64..3_000_000_000, scale in 0_u32..4) {
+        fn a_duration_is_written_as_its_debug_format(nanos in 0_u64..3_000_000_000, scale in 0_u32..4) {
             let duration = Duration::from_nanos(nanos / 1000_u64.pow(scale));
             let mut line = Vec::new();
             append_duration(&mut line, duration);

@@ -1,10 +1,10 @@
-//! The access log: a line on stdout for each answer, in http-echo's own form or as JSON.
+//! The access log: a line on stdout for each response, in http-echo's own format or as JSON.
 //!
 //! ```text
 //! 2026/11/22 12:22:53 backend:8080 127.0.0.1:42176 "GET /any/path HTTP/1.1" 200 28 "t/1" 11.547µs
 //! ```
 //!
-//! A reader of stdout who is slow, or stuck, never delays an answer: see [`runtime::output`].
+//! A slow or blocked reader of stdout never delays a response: see [`runtime::output`].
 
 mod line;
 
@@ -16,19 +16,19 @@ use runtime::output::{self, Output};
 
 pub(crate) use self::line::Entry;
 
-/// The form of a line.
+/// The format of the access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// http-echo's own.
+    /// Lines in http-echo's own format.
     #[default]
     Text,
-    /// A JSON object.
+    /// A JSON object for each line.
     Json,
-    /// No lines.
+    /// There is no access log.
     Off,
 }
 
-/// The text is not a form of the access log.
+/// The text is not a format of the access log.
 #[derive(Debug, thiserror::Error)]
 #[error("expected text, json or off")]
 pub struct ParseFormatError;
@@ -46,15 +46,15 @@ impl FromStr for Format {
     }
 }
 
-/// The log's writing end: started once, finished once.
+/// The access log of a server.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     format: Format,
-    /// `None`: there is no log.
+    /// The output to stdout; `None` if there is no access log.
     output: Option<Output>,
 }
 
-/// Takes the lines.
+/// A handle that writes lines to an [`AccessLog`].
 #[derive(Clone, Debug)]
 pub(crate) struct Lines {
     format: Format,
@@ -62,11 +62,13 @@ pub(crate) struct Lines {
 }
 
 impl AccessLog {
+    /// Starts to write to stdout, unless the format is [`Format::Off`].
     pub(crate) fn start(format: Format) -> Self {
         let output = (format != Format::Off).then(Output::stdout);
         Self { format, output }
     }
 
+    /// A handle that writes lines.
     pub(crate) fn lines(&self) -> Lines {
         Lines {
             format: self.format,
@@ -74,6 +76,7 @@ impl AccessLog {
         }
     }
 
+    /// Adds the number of lost lines to a registry.
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
         let dropped = match &self.output {
             Some(output) => output.lines().dropped(),
@@ -86,7 +89,7 @@ impl AccessLog {
         );
     }
 
-    /// Waits for the lines to be written, but not for ever: nobody may be reading.
+    /// Waits until all lines are written, or until stdout has accepted nothing for a second.
     pub(crate) fn finish(self) {
         if let Some(output) = self.output {
             output.finish();
@@ -95,6 +98,7 @@ impl AccessLog {
 }
 
 impl Lines {
+    /// Writes the line of a response. Never blocks.
     pub(crate) fn write(&self, entry: &Entry<'_>) {
         let Some(lines) = &self.lines else { return };
         lines.append(|buffer| match self.format {

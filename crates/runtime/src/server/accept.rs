@@ -1,4 +1,4 @@
-//! Accepts connections, as many as may be open, and makes room where there are more.
+//! The accept loop: accepts connections up to the limit, and closes others to make room for more.
 
 use std::future::Future;
 use std::io;
@@ -13,30 +13,30 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::activity::Activity;
-use super::client::{Client, Open, Shared};
+use super::client::{Client, OpenGuard, Shared};
 use super::connection;
 use super::lifecycle::Phase;
 use crate::repeated::Repeated;
 
-/// First and longest pause after a failed accept, such as one for want of file descriptors.
+/// First and longest pause after `accept(2)` has failed, for example for lack of file descriptors.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// How long to wait for a connection to end, before another one that is to end is looked for.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long to wait for an evicted connection to end before another one is evicted.
+const EVICTION_WAIT: Duration = Duration::from_millis(10);
 
-/// A server that accepts.
+/// An open port, and the connections that it has accepted.
 pub(super) struct Acceptor {
     listener: TcpListener,
-    /// Accepted, but there is no room for it yet.
+    /// A connection that is accepted and for which there is no room yet.
     waiting: Option<(TcpStream, SocketAddr)>,
     failures: Repeated,
     connections: Connections,
 }
 
-/// The connections of a server.
+/// The open connections of a server, and the limit on their number.
 pub(super) struct Connections {
     shared: Arc<Shared>,
-    /// One for each connection that may be open.
+    /// A permit for each connection that may be open.
     permits: Arc<Semaphore>,
 }
 
@@ -54,10 +54,12 @@ impl Acceptor {
         }
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
-        self.connections.enter(phase);
+    /// Tells all connections that the server is in this phase.
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.connections.set_phase(phase);
     }
 
+    /// Accepts connections until `stop` completes.
     pub(super) async fn accept_until(&mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         loop {
@@ -69,19 +71,20 @@ impl Acceptor {
         }
     }
 
-    /// Accepts and starts one connection. Nothing is lost where this is not waited for to the end.
+    /// Accepts and starts one connection. The future may be dropped at any point: a connection that has been
+    /// accepted stays in `waiting`.
     async fn accept(&mut self) {
         let mut pause = ACCEPT_BACKOFF.0;
         while self.waiting.is_none() {
             match self.listener.accept().await {
                 Ok(accepted) => self.waiting = Some(accepted),
-                // The client has gone before we came to it: no reason to wait.
+                // The client has closed the connection before it was accepted: no reason to pause.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     if let Some(more) = self.failures.next() {
                         warn!(%error, more, "failed to accept");
                     }
-                    // There may be a descriptor to be had.
+                    // Closing a connection frees a descriptor.
                     self.connections.make_room("failed to accept");
                     sleep(pause).await;
                     pause = ACCEPT_BACKOFF.1.min(pause * 2);
@@ -94,8 +97,8 @@ impl Acceptor {
         }
     }
 
-    /// Closes the port, but not on those who have connected already and wait in the kernel's queue:
-    /// closing would reset them. Tokio may not have heard of them yet, so the kernel itself is asked.
+    /// Closes the port, after accepting the connections that wait in the kernel's queue: closing would reset
+    /// them. Tokio may not know of them yet, so the kernel itself is asked.
     pub(super) fn close(self) -> Connections {
         let Self {
             listener,
@@ -119,46 +122,47 @@ impl Acceptor {
                 }
             }
         }
-        connections.enter(Phase::Draining);
+        connections.set_phase(Phase::Draining);
         connections
     }
 }
 
 impl Connections {
-    pub(super) fn enter(&self, phase: Phase) {
+    /// Tells all connections that the server is in this phase.
+    pub(super) fn set_phase(&self, phase: Phase) {
         self.shared.phase.send_replace(phase);
     }
 
-    /// Waits for room, and makes some.
+    /// Waits until one more connection may be open, and evicts others for it.
     async fn permit(&self) -> OwnedSemaphorePermit {
         loop {
             let permits = Arc::clone(&self.permits);
             if let Ok(permit) = permits.try_acquire_owned() {
                 return permit;
             }
-            // Those who have just been accepted may have said what they want.
+            // Lets connections that have just been accepted read their first request.
             yield_now().await;
             self.make_room("too many connections");
             let ended = Arc::clone(&self.permits).acquire_owned();
-            if let Ok(Ok(permit)) = timeout(LOOK_AGAIN, ended).await {
+            if let Ok(Ok(permit)) = timeout(EVICTION_WAIT, ended).await {
                 return permit;
             }
         }
     }
 
     fn make_room(&self, why: &'static str) {
-        let evicted = self.shared.crowd.evict();
+        let evicted = self.shared.table.evict();
         self.shared.evicted(evicted.into(), why);
     }
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let shared = &self.shared;
         if *shared.phase.borrow() != Phase::Serving {
-            // How long the cluster keeps sending to a pod that is leaving is worth knowing.
+            // Shows how long the cluster goes on sending to a pod that is shutting down.
             shared.metrics.while_draining.inc();
         }
         let activity = Arc::new(Activity::new());
-        shared.crowd.add(Arc::clone(&activity), |place| {
+        shared.table.add(Arc::clone(&activity), |slot| {
             let client = Arc::new(Client {
                 shared: Arc::clone(shared),
                 // An IPv4 client of a socket for both families shows as ::ffff:a.b.c.d.
@@ -166,7 +170,7 @@ impl Connections {
                 activity,
             });
             let phase = shared.phase.subscribe();
-            let open = Open::new(shared, place, permit);
+            let open = OpenGuard::new(shared, slot, permit);
             // Spawned as it is: a block around it would double its memory.
             tokio::spawn(connection::serve(stream, client, phase, open)).abort_handle()
         });
@@ -179,10 +183,12 @@ impl Connections {
         let _ = self.permits.acquire_many(all).await;
     }
 
+    /// How many connections are open.
     pub(super) fn open(&self) -> usize {
         self.shared.limits.max_connections - self.permits.available_permits()
     }
 
+    /// How many connections were accepted after the request to stop.
     pub(super) fn while_draining(&self) -> u64 {
         self.shared.metrics.while_draining.get()
     }

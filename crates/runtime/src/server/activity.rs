@@ -1,5 +1,5 @@
-//! What a connection is doing, so that one timer can tell who has kept the other waiting too long, and
-//! the accept loop who has done so for longest.
+//! The state of a connection, from which its one timer tells whether a timeout has passed, and the accept loop
+//! which connection has kept the server waiting longest.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -7,180 +7,194 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::limits::{LARGE, Limits, QUIET};
+use super::limits::{Limits, PARK_AFTER, PARK_AT_ONCE_FROM};
 
-/// Times are kept as milliseconds from here, as there is no atomic `Instant`.
+/// Start of the clock: times are kept as milliseconds since this moment, because there is no atomic `Instant`.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// What a connection is doing. HTTP/2 answers on other tasks, hence the atomics; none of them guards
-/// other data.
+/// The state of a connection. Its fields are atomics because requests of an HTTP/2 connection are served by other
+/// tasks; none of them guards other data.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// When the wait began that goes on now, in milliseconds from [`START`].
+    /// Start of the current wait, in milliseconds since [`START`].
     waiting_since: AtomicU64,
-    /// Bytes have come since the last answer: it is a head that is waited for, not a request.
+    /// Bytes have been read since the last response, so the server waits for the rest of a head and not for a
+    /// request.
     head_begun: AtomicBool,
-    /// The same, and they have been read, but the head is not complete.
+    /// As `head_begun`, and all bytes that were available have been read, so the head is not complete.
     head_awaited: AtomicBool,
-    /// Requests whose bodies are waited for.
+    /// Number of requests whose bodies the server waits for.
     bodies: AtomicU32,
-    /// Requests whose answers we owe.
-    owed: AtomicU32,
-    /// The answer may go on for ever, so that every byte of it that the client takes is activity.
+    /// Number of complete requests whose responses are not ready yet.
+    responses_due: AtomicU32,
+    /// The response is streamed and may never end, so each byte of it that the client reads is activity.
     streaming: AtomicBool,
-    /// The client does not take what is written.
+    /// The socket takes no more bytes, because the client does not read those before.
     blocked: AtomicBool,
-    /// The client has said all that it will say, and its last answer is all there.
+    /// The client sends no other request, and the response to its last one is complete.
     last: AtomicBool,
-    /// The last answer came before the end of the request, of which there may be more on the way.
+    /// The last response was made before the end of its request, so more of that may be on the way.
     cut_short: AtomicBool,
-    /// At least one request has been answered.
+    /// At least one request has had its response.
     served: AtomicBool,
-    /// Bytes read since the connection last came to rest.
+    /// Bytes read since the connection was last idle.
     read: AtomicUsize,
-    /// What it counts as among those in the middle of a request.
+    /// Weight of the connection among those in the middle of a request; 0 if it is not.
     weight: AtomicUsize,
-    /// Bytes kept of heads and of values in answers.
+    /// Bytes kept of request heads and of header values in responses.
     kept: AtomicUsize,
 }
 
+/// Milliseconds from [`START`] to `at`.
 fn millis(at: Instant) -> u64 {
     let millis = at.saturating_duration_since(*START).as_millis();
     u64::try_from(millis).unwrap_or(u64::MAX)
 }
 
 impl Activity {
+    /// A new connection, on which the server waits for the first byte from now on.
     pub(super) fn new() -> Self {
         let new = Self::default();
-        new.wait_from(Instant::now());
+        new.restart_wait(Instant::now());
         new
     }
 
-    fn wait_from(&self, now: Instant) {
+    /// Begins a new wait, and with it a new timeout.
+    fn restart_wait(&self, now: Instant) {
         self.waiting_since.store(millis(now), Relaxed);
     }
 
-    pub(super) fn bytes_came(&self, n: usize) {
+    /// Bytes were read. Between requests they are the beginning of a head.
+    pub(super) fn on_bytes_read(&self, n: usize) {
         self.read.store(self.read.load(Relaxed) + n, Relaxed);
         if !self.in_flight() {
             self.head_begun.store(true, Relaxed);
         }
     }
 
-    /// All that has come has been looked at. Reading the clock here, and not when bytes come, spares
-    /// it for heads that come in one piece.
+    /// All available bytes have been read and parsed. The clock is read here and not when bytes are read, which
+    /// saves it for heads that come in one piece.
     pub(super) fn on_read_pending(&self) {
         if self.head_begun.load(Relaxed) && !self.head_awaited.swap(true, Relaxed) {
-            self.wait_from(Instant::now());
+            self.restart_wait(Instant::now());
         }
     }
 
-    /// The kernel has taken bytes of an answer.
+    /// The socket has taken bytes of a response.
     pub(super) fn bytes_written(&self) {
         if self.streaming.load(Relaxed) || self.blocked.load(Relaxed) {
             self.blocked.store(false, Relaxed);
-            self.wait_from(Instant::now());
+            self.restart_wait(Instant::now());
         }
     }
 
-    /// The kernel takes no more bytes of an answer, as the client has not taken those before.
+    /// The socket takes no more bytes of a response, because the client has not read those before.
     pub(super) fn on_write_pending(&self) {
         if !self.blocked.swap(true, Relaxed) {
-            self.wait_from(Instant::now());
+            self.restart_wait(Instant::now());
         }
     }
 
+    /// Whether the client does not read what is sent.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Relaxed)
     }
 
-    /// A head is complete; its body is waited for, until the guard is dropped.
-    pub(super) fn await_body(&self) -> Guard<'_> {
-        self.no_head();
+    /// A head is complete, and the server waits for its body until the guard is dropped.
+    pub(super) fn await_body(&self) -> WaitGuard<'_> {
+        self.head_complete();
         self.bodies.fetch_add(1, Relaxed);
-        self.wait_from(Instant::now());
-        Guard(self, &self.bodies)
+        self.restart_wait(Instant::now());
+        WaitGuard(self, &self.bodies)
     }
 
-    /// A request is complete; its answer is owed, until the guard is dropped.
-    pub(super) fn owe_answer(&self) -> Guard<'_> {
-        self.no_head();
-        self.owed.fetch_add(1, Relaxed);
-        Guard(self, &self.owed)
+    /// A request is complete, and its response is being made until the guard is dropped.
+    pub(super) fn begin_response(&self) -> WaitGuard<'_> {
+        self.head_complete();
+        self.responses_due.fetch_add(1, Relaxed);
+        WaitGuard(self, &self.responses_due)
     }
 
-    /// A request has been answered `now`.
-    pub(super) fn answered(&self, now: Instant, streaming: bool, last: bool, cut_short: bool) {
-        self.no_head();
+    /// The response to a request was made at `now`. `streaming`: its body may never end. `last`: the client sends no
+    /// other request. `cut_short`: the request has not ended.
+    pub(super) fn on_response(&self, now: Instant, streaming: bool, last: bool, cut_short: bool) {
+        self.head_complete();
         self.streaming.store(streaming, Relaxed);
         self.last.store(last && !streaming, Relaxed);
         if cut_short {
             self.cut_short.store(true, Relaxed);
         }
         self.served.store(true, Relaxed);
-        self.wait_from(now);
+        self.restart_wait(now);
     }
 
-    /// The bytes that came were no head of a request, or a whole one; of the next there may be some.
-    pub(super) fn no_head(&self) {
+    /// What has been read so far is a complete head, or belongs to no request.
+    pub(super) fn head_complete(&self) {
         self.head_begun.store(false, Relaxed);
         self.head_awaited.store(false, Relaxed);
     }
 
+    /// Whether the client sends no other request, and the response to its last one is complete.
     pub(super) fn is_last(&self) -> bool {
         self.last.load(Relaxed)
     }
 
+    /// Whether the last response was made before the end of its request.
     pub(super) fn is_cut_short(&self) -> bool {
         self.cut_short.load(Relaxed)
     }
 
+    /// Whether at least one request has had its response.
     pub(super) fn has_served(&self) -> bool {
         self.served.load(Relaxed)
     }
 
+    /// Whether a request is being received or served.
     fn in_flight(&self) -> bool {
-        self.bodies.load(Relaxed) > 0 || self.owed.load(Relaxed) > 0
+        self.bodies.load(Relaxed) > 0 || self.responses_due.load(Relaxed) > 0
     }
 
+    /// Whether no request has begun that has not had its response.
     pub(super) fn is_idle(&self) -> bool {
         !self.in_flight() && !self.head_begun.load(Relaxed)
     }
 
-    /// The client is in the middle of a request, or has not taken its answer.
-    pub(super) fn is_pending(&self) -> bool {
+    /// Whether the client is in the middle of a request, or does not read its response.
+    pub(super) fn is_mid_request(&self) -> bool {
         self.head_begun.load(Relaxed) || self.bodies.load(Relaxed) > 0 || self.blocked.load(Relaxed)
     }
 
-    /// Since when the client is waited for. `None` while we owe an answer.
-    pub(super) fn waits_since(&self) -> Option<u64> {
-        (self.owed.load(Relaxed) == 0).then(|| self.waiting_since.load(Relaxed))
+    /// Start of the wait for the client, in milliseconds. `None` while the client waits for a response.
+    pub(super) fn waiting_since_millis(&self) -> Option<u64> {
+        (self.responses_due.load(Relaxed) == 0).then(|| self.waiting_since.load(Relaxed))
     }
 
+    /// Whether the client has read the last response and has not begun another request.
     fn is_between_requests(&self) -> bool {
         self.is_idle() && !self.streaming.load(Relaxed) && !self.blocked.load(Relaxed)
     }
 
-    /// It has come to rest between two requests, and has read much for the last.
-    pub(super) fn rests_after_much(&self) -> bool {
+    /// Whether the connection is between two requests, the last of which was large. Begins to count bytes anew.
+    pub(super) fn is_idle_after_large_request(&self) -> bool {
         let read = self.read.load(Relaxed);
         self.read.store(0, Relaxed);
-        read >= LARGE && self.is_between_requests()
+        read >= PARK_AT_ONCE_FROM && self.is_between_requests()
     }
 
-    /// It has been between two requests for some time.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.is_between_requests() && self.waits_for(QUIET / 2)
+    /// Whether the connection has been between two requests long enough to be parked.
+    pub(super) fn should_park(&self) -> bool {
+        self.is_between_requests() && self.has_waited(PARK_AFTER / 2)
     }
 
-    /// The wait that goes on now has taken so long.
-    pub(super) fn waits_for(&self, time: Duration) -> bool {
+    /// Whether the current wait has taken at least this long.
+    pub(super) fn has_waited(&self, time: Duration) -> bool {
         let since = Duration::from_millis(self.waiting_since.load(Relaxed));
         START.elapsed().saturating_sub(since) >= time
     }
 
-    /// When what is waited for now is late. `None` while we are the one who is waited for.
-    fn due(&self, limits: &Limits) -> Option<Instant> {
+    /// When the timeout of the current wait passes. `None` while the client waits for the server, or has a timeout
+    /// of its own, for the body of its request.
+    fn deadline(&self, limits: &Limits) -> Option<Instant> {
         if self.in_flight() {
             return None;
         }
@@ -194,26 +208,32 @@ impl Activity {
         START.checked_add(since)?.checked_add(timeout)
     }
 
-    pub(super) fn is_late(&self, limits: &Limits) -> bool {
-        self.due(limits).is_some_and(|due| due <= Instant::now())
+    /// Whether the timeout of the current wait has passed.
+    pub(super) fn is_overdue(&self, limits: &Limits) -> bool {
+        self.deadline(limits)
+            .is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// When to look again: after `pause`, or earlier where something is due.
-    pub(super) fn check_at(&self, limits: &Limits, pause: Duration) -> Instant {
-        let soonest = Instant::now() + pause;
-        self.due(limits).map_or(soonest, |due| due.min(soonest))
+    /// When to check again: after `pause`, or earlier where a timeout passes before.
+    pub(super) fn next_check(&self, limits: &Limits, pause: Duration) -> Instant {
+        let after_pause = Instant::now() + pause;
+        self.deadline(limits)
+            .map_or(after_pause, |deadline| deadline.min(after_pause))
     }
 
+    /// Weight of the connection among those in the middle of a request; 0 if it is not.
     pub(super) fn weight(&self) -> usize {
         self.weight.load(Relaxed)
     }
 
+    /// Sets the weight; 0 at the end of the request.
     pub(super) fn set_weight(&self, weight: usize) {
         self.weight.store(weight, Relaxed);
     }
 
-    /// Counts bytes that are kept for the client, unless there would be more than `max`.
-    pub(super) fn keep(&self, n: usize, max: usize) -> bool {
+    /// Counts bytes that are kept for the client. Returns `false`, and counts nothing, if there would be more than
+    /// `max`.
+    pub(super) fn try_keep(&self, n: usize, max: usize) -> bool {
         let kept = self.kept.fetch_add(n, Relaxed) + n;
         if kept > max {
             self.kept.fetch_sub(n, Relaxed);
@@ -221,17 +241,18 @@ impl Activity {
         kept <= max
     }
 
-    pub(super) fn let_go(&self, n: usize) {
+    /// Takes bytes that [`Activity::try_keep`] counted off the count.
+    pub(super) fn release(&self, n: usize) {
         self.kept.fetch_sub(n, Relaxed);
     }
 }
 
-/// A request that is waited for, until dropped.
-pub(super) struct Guard<'a>(&'a Activity, &'a AtomicU32);
+/// Counts a request in one of the counters of an [`Activity`] until dropped, which begins a new wait.
+pub(super) struct WaitGuard<'a>(&'a Activity, &'a AtomicU32);
 
-impl Drop for Guard<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.1.fetch_sub(1, Relaxed);
-        self.0.wait_from(Instant::now());
+        self.0.restart_wait(Instant::now());
     }
 }

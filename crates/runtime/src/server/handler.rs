@@ -1,4 +1,4 @@
-//! What a server asks its owner: to answer requests.
+//! The interface between a server and the program that serves its requests.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,29 +10,30 @@ use http::request::Parts;
 
 use crate::body::Body;
 
-/// Answers requests. Their bodies have been read and discarded before.
+/// Responds to requests. Request bodies have been read and discarded before.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request.
+    /// Responds to one request.
     ///
-    /// Of the head of a request that had a body, only this is there: the method, the version, the
-    /// target, cut where it is longer than 2 KiB, and the fields Host, Accept, User-Agent and
-    /// X-Request-Id. The rest is not kept while the body comes.
+    /// Of a request that had a body, `head` has these parts only: the method, the version, the target, cut where
+    /// it is longer than 2 KiB, and the fields Host, Accept, User-Agent and X-Request-Id. The rest is not kept
+    /// while the body is received.
     fn answer(&self, head: &Parts, arrival: Arrival) -> Reply;
 }
 
-/// Where a request came from, and when.
+/// From where and when a request arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// The client.
+    /// The address of the client, an IPv4 one as IPv4 also on a socket for both families.
     pub peer: SocketAddr,
-    /// When the head was complete.
+    /// When the head of the request was complete.
     pub at: Instant,
 }
 
-/// An answer, now or later.
+/// A response, or a future of one.
 pub enum Reply {
-    /// As nearly all are.
+    /// A response that is ready, as nearly all are.
     Now(Response<Body>),
-    /// One that has to be waited for. [`keep_head`](super::keep_head) copies what it may need of the head.
+    /// A response that has to be waited for. The future cannot borrow the head of its request;
+    /// [`keep_head`](super::keep_head) makes a small copy of it.
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }

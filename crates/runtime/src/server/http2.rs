@@ -1,4 +1,4 @@
-//! HTTP/2 with prior knowledge.
+//! Connections that speak HTTP/2 with prior knowledge (RFC 9113, section 3.3).
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::limits::{HTTP2_WEIGHT, MAX_HEADER_LIST, MAX_STREAMS, WINDOW};
 use super::service::Service;
 use super::socket::Socket;
 
-/// Serves a connection whose first bytes said that it is HTTP/2.
+/// Serves a connection that has begun with the preface of HTTP/2, until it ends.
 pub(super) async fn serve(socket: Socket, client: Arc<Client>, phase: &mut watch::Receiver<Phase>) {
     let _pending = client.admit(HTTP2_WEIGHT).await;
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -24,10 +24,12 @@ pub(super) async fn serve(socket: Socket, client: Arc<Client>, phase: &mut watch
         .max_header_list_size(MAX_HEADER_LIST)
         .serve_connection(TokioIo::new(socket), Service(Arc::clone(&client)));
     let mut connection = pin!(connection);
-    let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
+    let graceful_shutdown = |connection: Pin<&mut http2::Connection<_, _, _>>| {
         connection.graceful_shutdown();
     };
-    if let Driven::Ended(ended) = drive(connection.as_mut(), leave, &client, phase, true).await {
+    if let Driven::Ended(ended) =
+        drive(connection.as_mut(), graceful_shutdown, &client, phase, true).await
+    {
         log_end(&client, ended);
     }
 }

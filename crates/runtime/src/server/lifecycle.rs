@@ -1,14 +1,14 @@
-//! Where a server is in its life.
+//! The phases of a server.
 
-/// The order is the order of time.
+/// A phase of a server, from start to end. They are ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// Accepting and answering.
+    /// Connections are accepted, and requests answered.
     Serving,
-    /// Accepting and answering, while asking clients to leave.
+    /// As in [`Phase::Serving`], while clients are asked to go elsewhere.
     LameDuck,
-    /// Not accepting; finishing what is under way.
+    /// The port is closed, and requests in progress are finished.
     Draining,
-    /// Closing what is left.
+    /// The connections that are left are closed.
     Cut,
 }

@@ -1,97 +1,98 @@
-//! What a connection may take of time and memory, and how the memory adds up.
+//! Limits on the time and memory that a connection can use, and how the memory adds up.
 //!
-//! Most connections are idle, and an idle one is a socket and some 1.5 KB ("parked"). One that has just
-//! been answered keeps its buffers for [`QUIET`], some 10 KB. What a client can make larger is bounded
-//! for each, and only so many clients may be in the middle of a request at once: [`Limits::max_pending`],
-//! a quarter of all.
+//! Most connections are idle. An idle connection is parked: it uses a socket and about 1.5 KB. For [`PARK_AFTER`]
+//! after a response it keeps its buffers, about 10 KB. What a client can make larger is bounded for each
+//! connection, and so is the number of connections that can be in the middle of a request at once:
+//! [`Limits::max_pending`], a quarter of all.
 //!
-//! | an HTTP/1 connection in the middle of a request | at most |
+//! | memory of an HTTP/1 connection in the middle of a request | at most |
 //! |---|---|
 //! | the head being read, in a buffer that doubles ([`MAX_HEAD`]) | 32 KB |
 //! | its fields as a map, 100 of them | 21 KB |
-//! | or, while its body is discarded: what is kept of the head, and trailers | 24 + 32 KB |
-//! | or, while answers are not taken: answers in a buffer that doubles, and unread requests | 48 + 32 KB |
+//! | or, while its body is discarded: the kept part of the head, and trailers | 24 + 32 KB |
+//! | or, while the client does not read: responses in a buffer that doubles, and unread requests | 48 + 32 KB |
 //! | bytes in the kernel, each way ([`crate::listen`]) | 32 + 32 KB |
 //!
 //! An HTTP/2 connection counts as ten of these (`HTTP2_WEIGHT`) from its preface on:
 //!
-//! | an HTTP/2 connection | at most |
+//! | memory of an HTTP/2 connection | at most |
 //! |---|---|
 //! | frames being read and written | 48 KB |
 //! | a header block that is not complete: 16 KB of fields as a map | 84 KB |
-//! | 32 requests, each with what is kept of its head | 32 × 4 KB |
-//! | of all of them, larger values in heads that are kept and in answers ([`MAX_KEPT`]) | 32 KB, and 64 KB encoded |
-//! | a table of fields: each of 97 entries keeps the frame that it came in | 97 × 8 to 16 KB |
+//! | 32 requests, each with the kept part of its head | 32 × 4 KB |
+//! | in all of them, larger values in kept heads and in responses ([`MAX_KEPT`]) | 32 KB, and 64 KB encoded |
+//! | the table of header compression: each of 97 entries keeps the frame that it came in | 97 × 8 to 16 KB |
 //! | bytes in the kernel, each way | 32 + 32 KB |
 //!
 //! With 1,024 connections that is 1,024 × 10 KB, and 256 × 144 KB or 25 × 1.9 MB: less than 60 MB.
-//! The worst that was found to be sent took 18 to 50 MB.
+//! The worst traffic that was found took 18 to 50 MB.
 
 use std::time::Duration;
 
-/// Most bytes of an HTTP/1 request's head, and of unread pipelined requests. A service mesh adds to
-/// heads; 16 KB, with 8 KB in one field, are seen.
+/// Limit on the bytes of an HTTP/1 request's head, and of unread pipelined requests. A service mesh adds headers:
+/// heads of 16 KB, with 8 KB in one field, have been seen.
 pub(super) const MAX_HEAD: usize = 24 * 1024;
 
-/// An HTTP/1 connection that has been quiet for this long is parked.
-pub(super) const QUIET: Duration = Duration::from_millis(10);
+/// An HTTP/1 connection is parked when it has been idle for this long.
+pub(super) const PARK_AFTER: Duration = Duration::from_millis(10);
 
-/// So is one that has read this much for its last request, at once: its buffer has grown.
-pub(super) const LARGE: usize = 8 * 1024;
+/// An HTTP/1 connection whose last request had at least this many bytes is parked at once, because its buffer has
+/// grown.
+pub(super) const PARK_AT_ONCE_FROM: usize = 8 * 1024;
 
-/// HTTP/2: requests at once for each connection.
+/// HTTP/2: limit on concurrent requests of a connection.
 #[cfg(feature = "http2")]
 pub(super) const MAX_STREAMS: u32 = 32;
 
-/// HTTP/2: bytes of one head, with 32 more for each field.
+/// HTTP/2: limit on the bytes of a request head, counted with 32 more for each field (RFC 9113, section 6.5.2).
 #[cfg(feature = "http2")]
 pub(super) const MAX_HEADER_LIST: u32 = 16 * 1024;
 
-/// HTTP/2: bytes of bodies in transit, for each connection and each stream. They are discarded as they
-/// come.
+/// HTTP/2: bytes of request bodies in transit, for each connection and each stream. They are discarded on arrival.
 #[cfg(feature = "http2")]
 pub(super) const WINDOW: u32 = 64 * 1024;
 
-/// HTTP/2: bytes of the heads that a connection keeps while it waits for their bodies, and of those
-/// values that come back in answers.
+/// HTTP/2: limit on the bytes that a connection keeps of request heads while it waits for their bodies, and of
+/// large header values in responses that are not sent yet.
 pub(super) const MAX_KEPT: usize = 32 * 1024;
 
 /// How many HTTP/1 connections in the middle of a request an HTTP/2 connection counts as.
 #[cfg(feature = "http2")]
 pub(super) const HTTP2_WEIGHT: usize = 10;
 
-/// Of the connections of a port, this share may be in the middle of a request; but so many always.
+/// One in so many connections of a port can be in the middle of a request.
 const PENDING_SHARE: usize = 4;
+
+/// So many connections can be in the middle of a request however low the limit on connections is.
 const MIN_PENDING: usize = 16;
 
-/// Limits for each client, and for all of them.
+/// Limits on each client of a [`Server`](super::Server), and on all of them together.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest time for the first byte of a connection to arrive; from the first byte of a request to
-    /// the end of its head, and again from there to the end of its body; and without taking any of an
-    /// answer.
+    /// Timeout for the first byte of a connection; from the first byte of a request to the end of its head; from
+    /// there to the end of its body (408 Request Timeout); and for a client that does not read its response.
     pub header_timeout: Duration,
-    /// Longest time between two requests.
+    /// Timeout between two requests of a connection.
     pub idle_timeout: Duration,
-    /// Connections open at once. Another one replaces the one that has kept us waiting longest.
+    /// Limit on open connections. One more replaces the connection that has kept the server waiting longest.
     pub max_connections: usize,
-    /// Longest request body, in bytes.
+    /// Limit on the bytes of a request body (413 Content Too Large).
     pub max_body: u64,
 }
 
 impl Limits {
-    /// How many connections may be in the middle of a request, waiting for their clients. Another one
-    /// replaces the one that has waited longest. A request that comes in one piece never counts.
+    /// Limit on connections in the middle of a request, by weight. One more replaces the one that has kept the
+    /// server waiting longest. A request that comes in one piece never counts.
     pub(super) fn max_pending(&self) -> usize {
         (self.max_connections / PENDING_SHARE).max(MIN_PENDING)
     }
 }
 
-/// Graceful-shutdown timing.
+/// Graceful-shutdown timing of a [`Server`](super::Server): how long each step takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
-    /// Time to go on accepting after the request to stop.
+    /// How long the server goes on accepting connections after the request to stop.
     pub delay: Duration,
-    /// Time for requests under way after that.
+    /// How long requests in progress may take after that.
     pub timeout: Duration,
 }

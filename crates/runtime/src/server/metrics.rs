@@ -1,4 +1,4 @@
-//! What a server counts.
+//! The metrics of a server.
 
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Seconds. An answer takes microseconds unless something is wrong, and then it takes long.
+/// Upper bounds in seconds. A response takes microseconds, unless something is wrong.
 const DURATION_BUCKETS: [f64; 12] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
+/// The counters of a server; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct ServerMetrics {
     requests: Family<Code, Counter>,
@@ -43,6 +44,7 @@ impl Default for ServerMetrics {
 }
 
 impl ServerMetrics {
+    /// Adds the metrics to a registry.
     pub(super) fn register(&self, registry: &mut Registry) {
         let Self {
             requests,
@@ -77,17 +79,18 @@ impl ServerMetrics {
         );
     }
 
-    pub(super) fn answered(&self, code: u16, took: Duration) {
+    /// Counts a response with this status, and the time from the head of its request to the response.
+    pub(super) fn responded(&self, code: u16, took: Duration) {
         self.requests.get_or_create(&Code { code }).inc();
         self.duration.observe(took.as_secs_f64());
     }
 
-    /// Counts a request whose head could not be read, so that it has no duration.
+    /// Counts the response to a request whose head could not be parsed, which has no duration.
     pub(super) fn refused(&self, code: u16) {
         self.requests.get_or_create(&Code { code }).inc();
     }
 
-    /// Counts a connection, as open until the guard is dropped.
+    /// Counts a connection, which is open until the guard is dropped.
     pub(super) fn connection(&self) -> OpenConnection {
         self.connections.inc();
         self.open.inc();
@@ -95,7 +98,7 @@ impl ServerMetrics {
     }
 }
 
-/// An open connection, until dropped.
+/// Counts a connection as open until dropped.
 pub(super) struct OpenConnection(Gauge);
 
 impl Drop for OpenConnection {

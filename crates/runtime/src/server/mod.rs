@@ -1,19 +1,21 @@
 //! An HTTP server for one port: HTTP/1.0, HTTP/1.1 and HTTP/2 with prior knowledge (h2c).
 //!
-//! It accepts until asked to stop, and then leaves in three steps, so that a cluster which keeps
-//! sending for a while (endpoint removal is not instantaneous) never sees a failure:
+//! [`Server::run`] accepts connections until it is asked to stop, and then shuts down in three steps, so that a
+//! cluster which goes on sending for a while (endpoints are not removed in an instant) never sees a failure:
 //!
-//! 1. Lame duck, for [`Drain::delay`]: still accepting and answering, but asking clients
-//!    to go elsewhere (`Connection: close`; GOAWAY once an HTTP/2 connection has no open stream).
-//! 2. Draining, for at most [`Drain::timeout`]: the port is closed, idle connections
-//!    are closed, requests under way are finished.
-//! 3. Cut: what is left is closed.
+//! 1. Lame duck, for [`Drain::delay`]: the server still accepts connections and answers requests, but asks
+//!    clients to go elsewhere (`Connection: close`; GOAWAY once an HTTP/2 connection has no open stream).
+//! 2. Draining, for at most [`Drain::timeout`]: the port is closed, idle connections are closed, and requests in
+//!    progress are finished.
+//! 3. Cut: the connections that are left are closed.
+//!
+//! [`Limits`] bound what a client can use of time and memory. Where a limit is reached, the connection that has
+//! kept the server waiting longest is closed to make room, so that a full port still answers.
 
 mod accept;
 mod activity;
 mod client;
 mod connection;
-mod crowd;
 mod handler;
 #[cfg(feature = "http2")]
 mod http2;
@@ -23,6 +25,7 @@ mod metrics;
 mod request;
 mod service;
 mod socket;
+mod table;
 
 use std::future::Future;
 use std::io;
@@ -37,21 +40,21 @@ use tracing::{info, warn};
 
 use self::accept::Acceptor;
 use self::client::Shared;
-use self::crowd::Crowd;
 pub use self::handler::{Arrival, Handler, Reply};
 use self::lifecycle::Phase;
 pub use self::limits::{Drain, Limits};
 use self::metrics::ServerMetrics;
 pub use self::request::keep_head;
+use self::table::ConnectionTable;
 
-/// A server on an open port. Dropping it closes the port.
+/// A server on an open port, ready to [run](Server::run). Dropping it closes the port.
 pub struct Server {
     listener: TcpListener,
     drain: Drain,
     shared: Shared,
 }
 
-/// The socket that listens.
+/// The socket on which the server listens.
 impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
@@ -59,7 +62,7 @@ impl AsFd for Server {
 }
 
 impl Server {
-    /// Makes a server of an open port, for HTTP/1 alone; [`Server::run`] starts it.
+    /// Makes a server of an open port. It speaks HTTP/1 only, and accepts nothing before [`Server::run`].
     pub fn new(listener: TcpListener, handler: impl Handler, limits: Limits, drain: Drain) -> Self {
         Self {
             listener,
@@ -71,34 +74,35 @@ impl Server {
                 http2: false,
                 phase: watch::Sender::new(Phase::Serving),
                 metrics: ServerMetrics::default(),
-                crowd: Crowd::new(&limits),
+                table: ConnectionTable::new(&limits),
                 evictions: Default::default(),
             },
         }
     }
 
-    /// Speaks HTTP/2 as well, with those who begin with it (h2c with prior knowledge).
+    /// Enables HTTP/2 for clients that start with its preface (h2c with prior knowledge, RFC 9113, section 3.3).
     #[cfg(feature = "http2")]
     pub fn with_http2(mut self) -> Self {
         self.shared.http2 = true;
         self
     }
 
-    /// Adds what it counts to a registry: requests, their durations, connections.
+    /// Adds the server's metrics to a registry: requests by status, their duration in seconds, and connections.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.shared.metrics.register(registry);
     }
 
-    /// The address that is really listened on.
+    /// The address that the server listens on, with the port that the kernel chose where port 0 was asked for.
     ///
     /// # Errors
     ///
-    /// When the operating system cannot tell.
+    /// The error of `getsockname(2)`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown` completes, then drains.
+    /// Serves until `shutdown` completes, then drains as described in the [module's documentation](self), and
+    /// returns when no connection is open or the drain timeout has passed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self {
             listener,
@@ -108,7 +112,7 @@ impl Server {
         let mut acceptor = Acceptor::new(listener, shared);
         acceptor.accept_until(shutdown).await;
 
-        acceptor.enter(Phase::LameDuck);
+        acceptor.set_phase(Phase::LameDuck);
         info!(delay = ?drain.delay, "lame duck: still accepting, asking clients to leave");
         acceptor.accept_until(sleep(drain.delay)).await;
 
@@ -117,7 +121,7 @@ impl Server {
         if ended.is_err() {
             let open = connections.open();
             warn!(connections = open, timeout = ?drain.timeout, "drain timeout: cutting connections");
-            connections.enter(Phase::Cut);
+            connections.set_phase(Phase::Cut);
         }
         info!(
             connections_while_draining = connections.while_draining(),
@@ -140,7 +144,7 @@ mod tests {
     use super::*;
     use crate::body::Body;
 
-    /// Answers with single bytes that come more often than a connection may be idle.
+    /// Streams a response of single bytes, each sooner than the idle timeout.
     struct Trickling;
 
     impl Handler for Trickling {
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_may_go_on_for_longer_than_a_connection_may_be_idle() {
+    async fn a_streamed_response_may_take_longer_than_the_idle_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
@@ -177,11 +181,11 @@ mod tests {
         let mut client = TcpStream::connect(addr).await.expect("it listens");
         let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).await.expect("it reads");
-        let mut answer = String::new();
-        // Until the server has had enough of a connection on which nothing is left to say.
-        let all = client.read_to_string(&mut answer).await;
-        all.expect("an answer");
-        assert_eq!(answer.matches("1\r\n.\r\n").count(), 25, "{answer}");
-        assert!(answer.ends_with("0\r\n\r\n"), "{answer}");
+        let mut response = String::new();
+        // Until the server closes the connection, which is idle after the response.
+        let all = client.read_to_string(&mut response).await;
+        all.expect("a response");
+        assert_eq!(response.matches("1\r\n.\r\n").count(), 25, "{response}");
+        assert!(response.ends_with("0\r\n\r\n"), "{response}");
     }
 }

@@ -1,4 +1,4 @@
-//! The head of a request: what is refused of it, and what is kept while its body comes.
+//! The head of a request: which heads are refused, and which parts are kept while the body is received.
 
 use std::net::Ipv6Addr;
 
@@ -8,7 +8,7 @@ use http::header::{
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 
-/// Fields that are kept while a body comes. See [`super::Handler::answer`].
+/// Fields that are kept while a body is received. See [`super::Handler::answer`].
 const KEPT: [HeaderName; 4] = [
     HOST,
     ACCEPT,
@@ -16,19 +16,22 @@ const KEPT: [HeaderName; 4] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Longest target that is kept whole, and how much is kept of a longer one's path.
+/// Longest target, in bytes, that is kept as it is.
 const MAX_TARGET: usize = 2048;
+
+/// Bytes that are kept of the path of a longer target.
 const CUT_PATH: usize = 1024;
 
-/// Longest host and port: a name in DNS has at most 253 bytes.
+/// Longest host and port, in bytes: a DNS name has at most 253.
 const MAX_HOST: usize = 260;
 
-/// Refuses what RFC 9112 says must be, and hyper lets pass. The error is for the client.
+/// Refuses heads that hyper accepts although RFC 9112 requires a server to refuse them. The error is the body of
+/// the response.
 pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_host(host.as_bytes()) => {}
-        // Section 3.2; in HTTP/2 it is the target that has it.
+        // Section 3.2. In HTTP/2 the target has the host.
         (None, None) if head.version != Version::HTTP_11 => {}
         _ => return Err("400 Bad Request: exactly one valid Host header is required\n"),
     }
@@ -38,8 +41,8 @@ pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Refuses what [`check`] cannot see: how a body is sent (section 6.1). Hyper has seen to it that the last
-/// coding is `chunked`.
+/// Refuses transfer codings other than `chunked` alone (RFC 9112, section 6.1). Hyper has checked that the last
+/// one is `chunked`.
 pub(super) fn check_body(head: &Parts) -> Result<(), &'static str> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -49,8 +52,8 @@ pub(super) fn check_body(head: &Parts) -> Result<(), &'static str> {
     }
 }
 
-/// The four forms of a target (section 3.2): a path, an absolute URL, an authority for CONNECT alone, and
-/// `*` for OPTIONS alone.
+/// Whether the target has one of the four forms of RFC 9112, section 3.2: a path; an absolute URL; an authority,
+/// for CONNECT only; `*`, for OPTIONS only.
 fn is_target(head: &Parts) -> bool {
     let Parts { method, uri, .. } = head;
     match (uri.scheme(), uri.authority()) {
@@ -66,7 +69,7 @@ fn is_target(head: &Parts) -> bool {
     }
 }
 
-/// `uri-host [ ":" port ]` (RFC 3986, section 3.2.2). Nothing at all is valid, too.
+/// Whether the text is `uri-host [ ":" port ]` (RFC 3986, section 3.2.2). An empty host is valid.
 fn is_host(host: &[u8]) -> bool {
     if host.len() > MAX_HOST {
         return false;
@@ -92,8 +95,8 @@ fn is_host(host: &[u8]) -> bool {
     is_port(port)
 }
 
-/// Unreserved, sub-delims, and `%`. A table, as every request has a host: searching in a list, and looking
-/// for transfer codings in every head, took 3 % of the instructions of a request.
+/// The characters of a name: unreserved, sub-delims, and `%`. This is a table because every request has a host:
+/// searching in a list, and for transfer codings in every head, took 3 % of the instructions of a request.
 const NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let bytes = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%";
@@ -105,6 +108,7 @@ const NAME_BYTES: [bool; 256] = {
     table
 };
 
+/// Whether the text is empty, or a colon and digits.
 fn is_port(port: &[u8]) -> bool {
     match port.split_first() {
         None => true,
@@ -113,10 +117,9 @@ fn is_port(port: &[u8]) -> bool {
     }
 }
 
-/// Copies what is kept of a head while its body comes, or its answer is not ready: see [`Handler`]. A
-/// copy, as the parts of a head share one buffer, which the smallest of them keeps alive.
-///
-/// [`Handler`]: super::Handler::answer
+/// Copies the parts of a head that are kept while its body is received or its response is not ready;
+/// [`Handler::answer`](super::Handler::answer) says which. A copy, because the parts of a head share one buffer,
+/// which the smallest of them keeps alive.
 pub fn keep_head(head: &Parts) -> Parts {
     let (mut kept, ()) = Request::new(()).into_parts();
     kept.method = head.method.clone();
@@ -132,13 +135,14 @@ pub fn keep_head(head: &Parts) -> Parts {
     kept
 }
 
-/// How many bytes [`keep_head`] would copy, more or less.
+/// About how many bytes [`keep_head`] would copy.
 pub(super) fn size_to_keep(head: &Parts) -> usize {
     let fields = KEPT.into_iter();
     let fields = fields.filter_map(|name| head.headers.get(name));
     MAX_TARGET.min(head.uri.path().len()) + fields.map(HeaderValue::len).sum::<usize>()
 }
 
+/// The target, cut to the beginning of its path where it is long.
 fn keep_target(target: &Uri) -> Uri {
     let mut text = target.to_string();
     if text.len() > MAX_TARGET {
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_or_addresses_with_or_without_a_port() {
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
         for host in [
             "",
             "b",
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_of_a_target_is_for_its_method() {
+    fn each_form_of_a_target_is_accepted_for_its_methods_only() {
         let host = &[("host", "b")];
         for (method, target) in [
             ("GET", "/"),
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_head_little_is_kept() {
+    fn keep_head_keeps_four_fields_and_cuts_a_long_target() {
         let long = "x".repeat(5000);
         let fields = [("host", "b"), ("x-other", &long), ("user-agent", "t/1")];
         let kept = keep_head(&head("POST", &format!("/{long}?{long}"), &fields));

@@ -1,4 +1,4 @@
-//! Answers the requests of a connection: hyper's side of [`Handler`](super::Handler).
+//! Serves the requests of a connection: passes them from hyper to the [`Handler`](super::Handler).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,17 +21,18 @@ use super::limits::MAX_KEPT;
 use super::request;
 use crate::body::Body;
 
-/// Of the values in an answer for HTTP/2, the larger ones are counted while they wait to be sent.
+/// Header values of more than this many bytes, in responses over HTTP/2, are counted while they wait to be sent.
 const LARGE_VALUE: usize = 1024;
 
+/// The service that hyper calls for each request of a connection.
 pub(super) struct Service(pub(super) Arc<Client>);
 
 impl hyper::service::Service<Request<Incoming>> for Service {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let Self(client) = self;
         let (head, body) = request.into_parts();
         let origin = Origin {
@@ -45,27 +46,31 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let is_complete = body.is_end_stream() || head.method == Method::CONNECT;
         if let Err(reason) = request::check(&head) {
             let refusal = origin.refusal(StatusCode::BAD_REQUEST, reason);
-            return Answer::Now(Some(client.finish(refusal, origin, !is_complete)));
+            return ResponseFuture::Now(Some(client.finish(refusal, origin, !is_complete)));
         }
         if !is_complete {
             if let Err(reason) = request::check_body(&head) {
                 let refusal = origin.refusal(StatusCode::BAD_REQUEST, reason);
-                return Answer::Now(Some(client.finish(refusal, origin, true)));
+                return ResponseFuture::Now(Some(client.finish(refusal, origin, true)));
             }
             let Some(kept) = Kept::new(client, request::size_to_keep(&head)) else {
                 let refusal = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
-                return Answer::Now(Some(client.finish(refusal, origin, true)));
+                return ResponseFuture::Now(Some(client.finish(refusal, origin, true)));
             };
             let head = request::keep_head(&head);
             let client = Arc::clone(client);
-            return Answer::Later(Box::pin(client.answer_after_body(head, kept, body, origin)));
+            return ResponseFuture::Later(Box::pin(
+                client.respond_after_body(head, kept, body, origin),
+            ));
         }
         match client.shared.handler.answer(&head, origin.arrival) {
-            Reply::Now(response) => Answer::Now(Some(client.finish(response, origin, false))),
+            Reply::Now(response) => {
+                ResponseFuture::Now(Some(client.finish(response, origin, false)))
+            }
             Reply::Later(response) => {
                 let client = Arc::clone(client);
-                Answer::Later(Box::pin(async move {
-                    let owed = client.activity.owe_answer();
+                ResponseFuture::Later(Box::pin(async move {
+                    let owed = client.activity.begin_response();
                     let response = response.await;
                     drop(owed);
                     client.finish(response, origin, false)
@@ -75,14 +80,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// An answer on its way. Connections keep room for one, so it is small: what has to be waited for is in
-/// a box.
-pub(super) enum Answer {
+/// A response, or a future of one. Connections keep room for it, so it is small: a future is in a box.
+pub(super) enum ResponseFuture {
     Now(Option<Response<Body>>),
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
-impl Future for Answer {
+impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -96,17 +100,17 @@ impl Future for Answer {
     }
 }
 
-/// What an answer has to know of its request.
+/// What making a response needs to know of its request.
 #[derive(Clone, Copy)]
 struct Origin {
     version: Version,
-    /// The client has said that it sends no other, and has sent all of this one.
+    /// The client has said that it sends no other request, and has sent all of this one.
     is_last: bool,
     arrival: Arrival,
 }
 
 impl Origin {
-    /// An answer to a request that is not to be answered; an HTTP/1 client has to connect anew.
+    /// A response that refuses the request. It closes the connection of an HTTP/1 client.
     fn refusal(self, status: StatusCode, reason: &'static str) -> Response<Body> {
         let mut response = Response::new(reason.into());
         *response.status_mut() = status;
@@ -118,7 +122,8 @@ impl Origin {
 }
 
 impl Client {
-    async fn answer_after_body(
+    /// Receives and discards the body of a request, and then responds.
+    async fn respond_after_body(
         self: Arc<Self>,
         head: Parts,
         kept: Kept,
@@ -132,7 +137,7 @@ impl Client {
         };
         let (status, reason) = match discarded {
             Ok(Discarded::All) => {
-                let _owed = self.activity.owe_answer();
+                let _owed = self.activity.begin_response();
                 let response = match self.shared.handler.answer(&head, origin.arrival) {
                     Reply::Now(response) => response,
                     Reply::Later(response) => response.await,
@@ -156,7 +161,7 @@ impl Client {
         self.finish(origin.refusal(status, reason), origin, true)
     }
 
-    /// Counts an answer and makes it ready to be sent. `cut_short`: the request had not ended.
+    /// Counts a response and makes it ready to be sent. `cut_short` says that its request has not ended yet.
     fn finish(
         self: &Arc<Self>,
         mut response: Response<Body>,
@@ -170,20 +175,21 @@ impl Client {
         let took = now.into_std() - origin.arrival.at;
         self.shared
             .metrics
-            .answered(response.status().as_u16(), took);
+            .responded(response.status().as_u16(), took);
         if origin.version <= Version::HTTP_11 && *self.shared.phase.borrow() != Phase::Serving {
             close(&mut response);
         }
         let streaming = matches!(response.body(), Body::Stream(_));
         let is_last = origin.is_last && !cut_short;
-        self.activity.answered(now, streaming, is_last, cut_short);
+        self.activity
+            .on_response(now, streaming, is_last, cut_short);
         response
     }
 
-    /// The client decides when an answer is sent, and with X-Request-Id how large it is: what waits is
-    /// counted. `None`: it would be too much, or the client takes no answers. (What h2 has encoded for him
-    /// has no bound but this: its buffer counts as full only where it happens to be, and large fields
-    /// make it grow past that.)
+    /// Counts the large header values of a response until they have been sent, because the client decides when
+    /// that is, and with X-Request-Id how large they are. Returns `None` if there would be too much, or if the
+    /// client reads no responses. (Nothing else bounds what h2 has encoded: large fields make its buffer grow
+    /// past the size at which it counts as full.)
     fn count_large_values(self: &Arc<Self>, response: &mut Response<Body>) -> Option<()> {
         for value in response.headers_mut().values_mut() {
             if value.len() > LARGE_VALUE {
@@ -206,21 +212,22 @@ const TOO_MUCH_KEPT: (StatusCode, &str) = (
     "431 Request Header Fields Too Large: with those of other requests that are not complete\n",
 );
 
-/// Bytes that are kept for a client, until dropped.
+/// Counts bytes that are kept for a client until dropped.
 struct Kept {
     client: Arc<Client>,
     bytes: usize,
 }
 
-/// A value in an answer that has not been sent.
+/// A header value of a response that has not been sent yet.
 struct KeptValue {
     value: Box<[u8]>,
     _kept: Kept,
 }
 
 impl Kept {
+    /// Returns `None` if the client would have more than [`MAX_KEPT`] bytes.
     fn new(client: &Arc<Client>, bytes: usize) -> Option<Self> {
-        client.activity.keep(bytes, MAX_KEPT).then(|| Self {
+        client.activity.try_keep(bytes, MAX_KEPT).then(|| Self {
             client: Arc::clone(client),
             bytes,
         })
@@ -229,7 +236,7 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.client.activity.let_go(self.bytes);
+        self.client.activity.release(self.bytes);
     }
 }
 
@@ -239,28 +246,34 @@ impl AsRef<[u8]> for KeptValue {
     }
 }
 
-/// Whether the client says that this is its last request. Clients may say so in more elaborate ways,
-/// which hyper understands; then all that is lost is a packet.
+/// Whether the client says that this is its last request, in the usual form. Hyper understands the other forms;
+/// where one is missed here, the connection ends with one packet more.
 fn says_close(head: &Parts) -> bool {
     let connection = head.headers.get(CONNECTION);
     connection.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
+/// Asks an HTTP/1 client to close the connection.
 fn close(response: &mut Response<Body>) {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
+/// How receiving a body has ended.
 enum Discarded {
+    /// All of it has been received.
     All,
+    /// It is longer than the limit.
     TooLarge,
+    /// It breaks the rules of HTTP, or the connection has ended.
     Broken,
 }
 
+/// Receives a body of at most `max` bytes and discards it.
 async fn discard(mut body: Incoming, max: u64) -> Discarded {
     let mut left = max;
-    // A declared length is refused before any of it is asked for.
+    // A declared length over the limit is refused before the client is asked to send any of the body.
     if body.size_hint().lower() > max {
         return Discarded::TooLarge;
     }

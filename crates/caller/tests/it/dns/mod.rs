@@ -1,0 +1,7 @@
+//! Lookups by the `caller` binary, answered by name servers that these tests start.
+
+mod dnsmasq;
+mod hostile;
+mod scripted;
+mod wire;
+mod wording;

@@ -1,0 +1,117 @@
+//! `once` and `diagnose` without a target, in a pod whose process 1 is a `caller`: they use its target. Each test has
+//! a process namespace of its own.
+
+use std::process::Command;
+
+use test_support::bed::Bed;
+use test_support::process::{Output, Process, run};
+use test_support::{PATIENCE, tool, wait_until};
+
+use crate::CALLER;
+
+/// A process namespace with a program as process 1, which is removed on drop.
+struct Pod {
+    _unshare: Process,
+    /// The process id of process 1 outside of the namespace.
+    id: String,
+}
+
+impl Pod {
+    /// `None` if tools or privileges are missing: the test is to be skipped.
+    fn start(program: &mut Command) -> Option<Self> {
+        let (unshare, _) = (tool("unshare")?, tool("nsenter")?);
+        let mut command = Command::new(unshare);
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+        let may = run(Command::new(command.get_program()).args(["--pid", "--fork", "true"]));
+        if may.code != Some(0) {
+            assert!(std::env::var_os("CI").is_none(), "CI may: {}", may.stderr);
+            return None;
+        }
+        command.arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            command.env(name, value.expect("it is set"));
+        }
+        let unshare = Process::spawn(&mut command);
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let child = || std::fs::read_to_string(&children).expect("it runs");
+        // Before that, the child is a copy of unshare.
+        let is_started = || {
+            let cmdline = std::fs::read_to_string(format!("/proc/{}/cmdline", child().trim()));
+            cmdline.is_ok_and(|cmdline| {
+                !cmdline.starts_with("unshare") && !cmdline.contains("/unshare")
+            })
+        };
+        wait_until("process 1", PATIENCE, || {
+            !child().is_empty() && is_started()
+        });
+        Some(Self {
+            id: child().trim().to_owned(),
+            _unshare: unshare,
+        })
+    }
+
+    /// Runs a caller in the namespace, as `kubectl exec` does, with the environment of a caller in `bed`.
+    fn exec(&self, bed: &Bed, args: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.id, "--pid", "--mount", CALLER]);
+        for (name, value) in bed.caller(CALLER).get_envs() {
+            command.env(name, value.expect("it is set"));
+        }
+        run(command.args(args))
+    }
+}
+
+#[test]
+fn the_default_target_is_that_of_process_1_and_is_printed() {
+    let bed = Bed::start(&["backend-1"]);
+    let other = bed.pod(
+        "backend-headless-1",
+        (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+    );
+    let url = format!("http://{other}/headless");
+    let mut loops = bed.caller(CALLER);
+    let Some(pod) = Pod::start(loops.args(["--interval=1h", "--expect-status=404", &url])) else {
+        return;
+    };
+    let said =
+        format!("caller: calling what process 1 of this pod calls, with its options: {url}\n");
+    let diagnosis = pod.exec(&bed, &["diagnose"]);
+    assert_eq!(diagnosis.stderr, said);
+    let target = format!("      target       {url}\n");
+    assert!(
+        diagnosis.stdout.starts_with(&target),
+        "{}",
+        diagnosis.stdout
+    );
+    // Its options are used as well: it expects 404, and not 200.
+    assert_eq!(diagnosis.code, Some(22), "{}", diagnosis.stdout);
+
+    let once = pod.exec(&bed, &["once", "--format=wide"]);
+    assert!(
+        once.stdout.contains("pod=backend-headless-1 "),
+        "{}",
+        once.stdout
+    );
+    let own = pod.exec(&bed, &["once", "--expect-status=200"]);
+    assert_eq!(own.code, Some(0), "{}", own.stdout);
+
+    let given = pod.exec(&bed, &["diagnose", &bed.url("backend")]);
+    assert_eq!((given.code, given.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_process_1_that_is_not_a_caller_is_ignored() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut pause = Command::new("sleep");
+    let Some(pod) = Pod::start(pause.arg("600")) else {
+        return;
+    };
+    let diagnosis = pod.exec(&bed, &["diagnose"]);
+    assert_eq!((diagnosis.code, diagnosis.stderr.as_str()), (Some(0), ""));
+    let target = format!("      target       {}\n", bed.url("backend"));
+    assert!(
+        diagnosis.stdout.starts_with(&target),
+        "{}",
+        diagnosis.stdout
+    );
+}

@@ -1,0 +1,18 @@
+//! The `echo-server` binary, over real sockets.
+//!
+//! All of it is one test binary, because a binary is another link of everything that the tests stand on. The tests
+//! run at the same time, as threads of one process, so none of them may change what belongs to the process: the
+//! environment, the current directory, limits. A test that has to is a binary of its own beside this one.
+
+mod access_log;
+mod command_line;
+mod fault_injection;
+mod hostile;
+mod metrics;
+mod output;
+mod responses;
+mod rfc9112;
+mod shutdown;
+
+/// The binary that is tested.
+const ECHO_SERVER: &str = env!("CARGO_BIN_EXE_echo-server");

@@ -1,0 +1,187 @@
+//! The table of a port's open connections, and which of them to close to make room for another: the one that has
+//! kept the server waiting longest. So a full port still answers, and idle connections never keep a probe out.
+
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::task::AbortHandle;
+
+use super::activity::Activity;
+use super::limits::Limits;
+use crate::unpoisoned::unpoisoned;
+
+/// A scan of the table finds one connection in so many to evict; the next evictions need no scan of their own.
+const SCAN_SHARE: usize = 64;
+
+/// A connection that the server has waited for no longer than this is not evicted for a new one: its request is
+/// probably on the way. A port at its limit accepts at most `max_connections` connections in this time.
+const MIN_WAIT: Duration = Duration::from_millis(10);
+
+/// The open connections of a port.
+#[derive(Debug)]
+pub(super) struct ConnectionTable {
+    entries: Mutex<Entries>,
+    /// Sum of the weights of the connections in the middle of a request.
+    pending: AtomicUsize,
+    /// Limit on the sum in `pending`.
+    max_pending: usize,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    all: Slab<Entry>,
+    /// Candidates for eviction among all connections.
+    longest: Longest,
+    /// Candidates for eviction among those in the middle of a request.
+    longest_pending: Longest,
+}
+
+/// One connection: what it is doing, and the task to abort when it is evicted.
+#[derive(Debug)]
+struct Entry {
+    activity: Arc<Activity>,
+    task: AbortHandle,
+}
+
+/// Start of a wait in milliseconds, and key of the connection; sorted, with the longest wait last.
+type Longest = Vec<(u64, usize)>;
+
+/// A connection's slot in the table.
+pub(super) struct Slot {
+    activity: Arc<Activity>,
+    key: usize,
+}
+
+/// A connection counts as in the middle of a request until this is dropped.
+pub(super) struct Pending<'a> {
+    table: &'a ConnectionTable,
+    activity: &'a Activity,
+}
+
+impl ConnectionTable {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            entries: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            max_pending: limits.max_pending(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        unpoisoned(self.entries.lock())
+    }
+
+    /// Adds a connection, whose task `spawn` starts with its slot.
+    pub(super) fn add(&self, activity: Arc<Activity>, spawn: impl FnOnce(Slot) -> AbortHandle) {
+        let mut entries = self.lock();
+        let entry = entries.all.vacant_entry();
+        let slot = Slot {
+            activity: Arc::clone(&activity),
+            key: entry.key(),
+        };
+        let task = spawn(slot);
+        entry.insert(Entry { activity, task });
+    }
+
+    /// Removes a connection that has ended, unless it was evicted.
+    pub(super) fn remove(&self, slot: &Slot) {
+        let mut entries = self.lock();
+        let entry = entries.all.get(slot.key);
+        // Another connection may have the key of one that was evicted.
+        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.activity, &slot.activity)) {
+            entries.all.remove(slot.key);
+        }
+    }
+
+    /// Closes the connection that has kept the server waiting longest. Returns `false` where none has for longer
+    /// than [`MIN_WAIT`].
+    pub(super) fn evict(&self) -> bool {
+        let Entries { all, longest, .. } = &mut *self.lock();
+        evict(all, longest, |activity| activity.has_waited(MIN_WAIT)).is_some()
+    }
+
+    /// Whether more connections are in the middle of a request than may be: some are evicted and have not ended
+    /// yet.
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.pending.load(Relaxed) > self.max_pending
+    }
+
+    /// Counts a connection as in the middle of a request. Where there are too many of them, evicts those that have
+    /// kept the server waiting longest, and returns how many it has evicted.
+    pub(super) fn begin_pending<'a>(
+        &'a self,
+        activity: &'a Activity,
+        weight: usize,
+    ) -> (Pending<'a>, u64) {
+        let pending = self.pending.fetch_add(weight, Relaxed) + weight;
+        let over = pending.saturating_sub(self.max_pending).min(weight);
+        let (mut freed, mut evicted) = (0, 0);
+        while freed < over {
+            let Entries {
+                all,
+                longest_pending,
+                ..
+            } = &mut *self.lock();
+            let Some(victim) = evict(all, longest_pending, |activity| activity.weight() > 0) else {
+                break;
+            };
+            freed += victim.weight();
+            evicted += 1;
+        }
+        activity.set_weight(weight);
+        (
+            Pending {
+                table: self,
+                activity,
+            },
+            evicted,
+        )
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.table
+            .pending
+            .fetch_sub(self.activity.weight(), Relaxed);
+        self.activity.set_weight(0);
+    }
+}
+
+/// Removes the eligible connection that has kept the server waiting longest, and aborts its task.
+fn evict(
+    all: &mut Slab<Entry>,
+    longest: &mut Longest,
+    eligible: impl Fn(&Activity) -> bool,
+) -> Option<Arc<Activity>> {
+    let waiting_since = |entry: &Entry| {
+        let activity = &*entry.activity;
+        activity
+            .waiting_since_millis()
+            .filter(|_| eligible(activity))
+    };
+    loop {
+        while let Some((since, key)) = longest.pop() {
+            // No other connection has waited longer, unless this one has sent something since the scan.
+            if all.get(key).and_then(&waiting_since) == Some(since) {
+                let Entry { activity, task } = all.remove(key);
+                task.abort();
+                return Some(activity);
+            }
+        }
+        longest.extend(
+            all.iter()
+                .filter_map(|(key, entry)| Some((waiting_since(entry)?, key))),
+        );
+        if longest.is_empty() {
+            return None;
+        }
+        let found = 1 + longest.len() / SCAN_SHARE;
+        longest.select_nth_unstable(found - 1);
+        longest.truncate(found);
+        longest.sort_unstable_by_key(|&wait| Reverse(wait));
+    }
+}
