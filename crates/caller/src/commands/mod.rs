@@ -1,4 +1,4 @@
-//! What the program does: a file for the loop, and one for each subcommand.
+//! The commands of the program: a file for the loop (`run`), and one for each subcommand.
 
 pub mod diagnose;
 pub mod mesh;
