@@ -8,8 +8,8 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::Name;
 use tokio::time::Instant;
 
-use super::response::is_refusal;
 use super::query::{Family, Query, QueryOutcome, Transport};
+use super::response::is_refusal;
 use super::{ResolvConf, tcp, udp};
 
 /// Divisor of the timeout of the second query, once a server has left one of two simultaneous queries
@@ -246,7 +246,12 @@ impl<'a> Session<'a> {
     /// As glibc's `send_dg`: if one family's query was answered and the other one's timed out, the latter
     /// is sent again. Not if that cannot change the outcome: there are addresses already, or the name does
     /// not exist.
-    async fn retry_one_family(&mut self, replies: &mut Vec<Reply>, name: &Name, server: SocketAddr) {
+    async fn retry_one_family(
+        &mut self,
+        replies: &mut Vec<Reply>,
+        name: &Name,
+        server: SocketAddr,
+    ) {
         let has = |replies: &[Reply], wanted: &QueryOutcome| {
             replies.iter().any(|reply| reply.query.outcome == *wanted)
         };

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::response::{Response, PendingQuery, Match};
 use super::query::{Query, QueryOutcome, Transport, encode};
+use super::response::{Match, PendingQuery, Response};
 use super::session::{Reply, Round};
 
 /// Sends a query for each family and waits for all responses, until `until` at the latest.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::response::{PendingQuery, Match};
 use super::query::{Family, Query, QueryOutcome, Transport, encode};
+use super::response::{Match, PendingQuery};
 use super::session::{Reply, Round};
 
 /// Largest datagram in bytes. A server may send more than the query allows, and that is read, too.
