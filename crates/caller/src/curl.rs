@@ -117,7 +117,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// Runs curl with these arguments, the first of which is the name of the program.
-pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => return refuse(&error),

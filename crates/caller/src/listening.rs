@@ -12,7 +12,7 @@ const LISTEN: &str = "0A";
 /// # Errors
 ///
 /// When the table cannot be read, as on another system than Linux.
-pub fn sockets() -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn sockets() -> io::Result<Vec<SocketAddr>> {
     let v4 = std::fs::read_to_string("/proc/self/net/tcp")?;
     // Without IPv6 there is no such table.
     let v6 = std::fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::expectation::{Expectation, ParseExpectationError};
 use crate::target::{ParseTargetError, Scheme, Target};
 
 /// Most targets of one caller. The limit bounds memory and the number of values of the metric label `target`.
-pub const MAX_TARGETS: usize = 100;
+pub(crate) const MAX_TARGETS: usize = 100;
 
 /// Longest name of a target, in bytes.
 const MAX_NAME: usize = 100;
@@ -40,7 +40,7 @@ pub struct Check {
 
 impl Check {
     /// Whether the target or its control needs TLS.
-    pub fn uses_tls(&self) -> bool {
+    pub(crate) fn uses_tls(&self) -> bool {
         let called = [Some(&self.target), self.control.as_ref()];
         let mut called = called.into_iter().flatten();
         called.any(|target| target.scheme == Scheme::Https)
@@ -49,7 +49,7 @@ impl Check {
 
 /// Why a file of targets cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TargetsError {
+pub(crate) enum TargetsError {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
@@ -71,7 +71,7 @@ pub enum TargetsError {
 
 /// Why a line of a file of targets is not valid.
 #[derive(Debug, thiserror::Error)]
-pub enum LineError {
+pub(crate) enum LineError {
     /// The first field is not an expectation.
     #[error("{text:?} is not an expectation: {source}")]
     Expectation {
@@ -113,7 +113,7 @@ pub enum LineError {
 
 /// Why several targets cannot be called by one caller.
 #[derive(Debug, thiserror::Error)]
-pub enum TogetherError {
+pub(crate) enum TogetherError {
     /// There are too many targets.
     #[error("{0} targets are too many: at most {MAX_TARGETS}")]
     TooMany(usize),
@@ -127,7 +127,7 @@ pub enum TogetherError {
 /// # Errors
 ///
 /// When there are too many, or two have the same label.
-pub fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
+pub(crate) fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
     if checks.len() > MAX_TARGETS {
         return Err(TogetherError::TooMany(checks.len()));
     }
@@ -146,7 +146,7 @@ pub fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
 /// # Errors
 ///
 /// When the file cannot be read, has no target, or has a line that is not valid; the error names the line.
-pub fn read(path: &Path) -> Result<Vec<Check>, TargetsError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Check>, TargetsError> {
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
     file.take(MAX_FILE + 1).read_to_string(&mut text)?;

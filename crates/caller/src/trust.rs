@@ -30,7 +30,7 @@ const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
 /// The files of the TLS settings, all in PEM.
 #[derive(Clone, Debug, Default)]
-pub struct TrustFiles {
+pub(crate) struct TrustFiles {
     /// CA certificates to trust, in place of the default ones.
     pub cacert: Option<PathBuf>,
     /// Client certificate, with its chain.
@@ -56,7 +56,7 @@ pub struct Trust {
 
 /// Why the TLS settings cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError {
+pub(crate) enum TrustError {
     /// A file cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
@@ -95,7 +95,7 @@ impl Trust {
     ///
     /// When a file cannot be read, or does not contain what it should; the error names it. When certificates
     /// to trust are needed, and there are none.
-    pub fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
+    pub(crate) fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let anchors = match &files.cacert {
             Some(path) => certificates(path)?,

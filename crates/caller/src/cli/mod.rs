@@ -47,7 +47,7 @@ use crate::target::Target;
     disable_help_subcommand = true,
     verbatim_doc_comment
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<CommandArgs>,
     #[command(flatten)]
@@ -58,7 +58,7 @@ pub struct Cli {
 
 /// The command to execute, with its configuration.
 #[derive(Clone, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Call each target again and again.
     Run(run::Config),
     /// Call each target once.
@@ -75,7 +75,7 @@ pub enum Command {
 
 impl Command {
     /// The targets of a subcommand; none for the loop.
-    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
         let (probes, collected): (&[_], &[_]) = match self {
             Self::Once(once::Config { probes, .. })
             | Self::Diagnose(diagnose::Config { probes, .. }) => (probes, &[]),
@@ -90,7 +90,7 @@ impl Command {
 impl Cli {
     /// Parses these arguments and this process's environment. Prints the help, the version or an error and
     /// exits, if that is what they come to.
-    pub fn from_args(args: Vec<OsString>) -> Self {
+    pub(crate) fn from_args(args: Vec<OsString>) -> Self {
         let command = Self::command();
         let mut matches = environment::matches(command.clone(), &args);
         let mut follows = false;
@@ -129,12 +129,12 @@ impl Cli {
     }
 
     /// Whether target and options are those of process 1, because no target was given.
-    pub fn follows_process_1(&self) -> bool {
+    pub(crate) fn follows_process_1(&self) -> bool {
         self.follows_process_1
     }
 
     /// The least severe diagnostics to write to stderr.
-    pub fn log_level(&self) -> LevelFilter {
+    pub(crate) fn log_level(&self) -> LevelFilter {
         self.run.log_level
     }
 
@@ -144,7 +144,7 @@ impl Cli {
     ///
     /// When the flags and targets do not fit together, or a certificate or key cannot be used; the error names
     /// it.
-    pub fn into_command(self) -> Result<Command, String> {
+    pub(crate) fn into_command(self) -> Result<Command, String> {
         Ok(match self.command {
             None => Command::Run(self.run.into_config()?),
             Some(CommandArgs::Once(OnceArgs {

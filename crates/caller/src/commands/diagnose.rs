@@ -25,7 +25,7 @@ const CALLS_TIME: Duration = Duration::from_secs(3);
 
 /// Configuration of `caller diagnose`.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// The calls to make, for each target.
     pub probes: Vec<ProbeConfig>,
     /// Whether to test the network path as well, with connections of its own.
@@ -39,7 +39,7 @@ pub struct Config {
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let Config { probes, path, json } = config;
     let mut code = 0;
     for (number, probe) in probes.into_iter().enumerate() {
@@ -103,7 +103,7 @@ fn of_interest(reports: &[Report]) -> Option<&Report> {
 /// # Errors
 ///
 /// When they cannot be read from `/proc`, or stdout cannot be written to.
-pub fn listening() -> anyhow::Result<ExitCode> {
+pub(crate) fn listening() -> anyhow::Result<ExitCode> {
     let sockets = listening::sockets().context("cannot tell what this pod listens at")?;
     print(&Listening(&sockets).to_string())?;
     Ok(ExitCode::SUCCESS)

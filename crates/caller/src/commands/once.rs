@@ -16,7 +16,7 @@ use crate::views::OnceFormat;
 
 /// Configuration of `caller once`.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// The calls to make, one for each target.
     pub probes: Vec<ProbeConfig>,
     /// Output format.
@@ -30,7 +30,7 @@ pub struct Config {
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let Config {
         probes,
         format,

@@ -13,7 +13,7 @@ use crate::views::resolve::{RaceView, Transcript};
 
 /// Configuration of `caller resolve`.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Settings of the resolver.
     pub resolver: Resolver,
     /// Host to look up.
@@ -29,7 +29,7 @@ pub struct Config {
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let Config {
         resolver,
         host,
@@ -68,6 +68,6 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
 /// # Errors
 ///
 /// When it is not a valid host; the error says why.
-pub fn parse_argument(text: &str) -> Result<Host, HostError> {
+pub(crate) fn parse_argument(text: &str) -> Result<Host, HostError> {
     parse_host(host_text(text))
 }

@@ -209,7 +209,7 @@ impl Resolver {
     }
 
     /// The timeout of each query: the shorter of `query_timeout` and that in `resolv.conf`.
-    pub fn timeout(&self, conf: &ResolvConf) -> Duration {
+    pub(super) fn timeout(&self, conf: &ResolvConf) -> Duration {
         conf.timeout
             .unwrap_or(self.query_timeout)
             .min(self.query_timeout)

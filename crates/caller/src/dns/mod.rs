@@ -20,6 +20,7 @@ mod walk;
 
 pub use self::conf::{ConfError, ConfSource, ResolvConf};
 pub use self::lookup::{Families, GaiError, Lookup, LookupFailure, Resolver, Source};
-pub use self::name::{Host, HostError, host_text, parse_host};
+pub use self::name::{Host, HostError};
+pub(crate) use self::name::{host_text, parse_host};
 pub use self::query::{Family, Query, QueryOutcome, Transport};
-pub use self::race::{Race, Tally};
+pub(crate) use self::race::{Race, Tally};

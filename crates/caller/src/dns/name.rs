@@ -62,7 +62,7 @@ pub enum HostError {
 /// # Errors
 ///
 /// When the text is neither a valid host name nor an address; the error says why.
-pub fn parse_host(text: &str) -> Result<Host, HostError> {
+pub(crate) fn parse_host(text: &str) -> Result<Host, HostError> {
     let bracketed = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'));
@@ -119,7 +119,7 @@ fn check(name: &str) -> Result<(), HostError> {
 }
 
 /// The host in a text that a user may have pasted: a URL, `HOST:PORT`, or the host itself.
-pub fn host_text(text: &str) -> &str {
+pub(crate) fn host_text(text: &str) -> &str {
     let text = text.trim();
     let text = text.split_once("://").map_or(text, |(_, rest)| rest);
     let text = text.split(['/', '?', '#']).next().unwrap_or_default();

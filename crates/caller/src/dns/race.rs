@@ -24,7 +24,7 @@ const SLOW: Duration = Duration::from_millis(100);
 
 /// Result of all rounds.
 #[derive(Debug)]
-pub struct Race {
+pub(crate) struct Race {
     /// The absolute name that was queried.
     pub name: Name,
     /// Address of the name server.
@@ -39,7 +39,7 @@ pub struct Race {
 
 /// Counts and response times of queries.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Number of queries sent.
     pub asked: u32,
     /// Number of queries without a response.
@@ -65,7 +65,7 @@ impl Tally {
     }
 
     /// The sum of both.
-    pub fn and(&self, other: &Self) -> Self {
+    pub(crate) fn and(&self, other: &Self) -> Self {
         let mut times = [self.times.as_slice(), &other.times].concat();
         times.sort_unstable();
         Self {
@@ -77,7 +77,7 @@ impl Tally {
     }
 
     /// The time within which this percentage of the responses came; `None` without a response.
-    pub fn percentile(&self, percent: usize) -> Option<Duration> {
+    pub(crate) fn percentile(&self, percent: usize) -> Option<Duration> {
         let last = self.times.len().checked_sub(1)?;
         self.times.get(last * percent / 100).copied()
     }
@@ -87,7 +87,7 @@ impl Resolver {
     /// Queries the first server, `rounds` times from one socket and from two, for the name that had the
     /// addresses in `lookup`, or else the first one that was queried. `None` if no query was sent for
     /// `lookup`.
-    pub async fn race(&self, lookup: &Lookup, rounds: u32) -> Option<Race> {
+    pub(crate) async fn race(&self, lookup: &Lookup, rounds: u32) -> Option<Race> {
         let conf = lookup.conf.as_ref()?;
         let name = lookup
             .answered

@@ -12,7 +12,7 @@ use crate::millis::Millis;
 const MAX_LISTED: usize = 64;
 
 /// The evidence of a failed lookup: the names queried, the servers and their responses.
-pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
+pub(crate) fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
     let Lookup { name, queries, .. } = lookup;
     let outcome = match failure {
         LookupFailure::Conf(error) => return cut(error.to_string()),
@@ -50,7 +50,7 @@ pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
 }
 
 /// The likely cause of a failed lookup: refined by the evidence, or else the usual one of its kind.
-pub fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, str> {
+pub(crate) fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, str> {
     let usual = || super::usual_cause(failure.kind()).into();
     let outcome = match failure {
         LookupFailure::Forbidden { .. } => {
@@ -120,7 +120,7 @@ fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
 }
 
 /// The most useful next command, if it differs from the usual one of the failure's kind.
-pub fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> {
+pub(crate) fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> {
     let config = || "kubectl get configmap -n kube-system coredns -o yaml".to_owned();
     let (query, target) = dangling(lookup).unzip();
     match (failure.kind(), lookup.service_zone(), query) {
@@ -133,7 +133,7 @@ pub fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> 
 }
 
 /// A warning about a lookup that succeeded, with an address that is probably not the one that was meant.
-pub fn note(lookup: &Lookup) -> Option<String> {
+pub(crate) fn note(lookup: &Lookup) -> Option<String> {
     let addresses = lookup.outcome.as_ref().ok()?;
     if let Some(name) = lookup.answered_elsewhere() {
         return Some(cut(format!(
@@ -148,7 +148,7 @@ pub fn note(lookup: &Lookup) -> Option<String> {
 }
 
 /// The lines and options of `resolv.conf` that have no effect, with their line numbers.
-pub fn passed_over(lookup: &Lookup) -> Vec<String> {
+pub(crate) fn passed_over(lookup: &Lookup) -> Vec<String> {
     let Some(conf) = &lookup.conf else {
         return Vec::new();
     };
@@ -159,7 +159,7 @@ pub fn passed_over(lookup: &Lookup) -> Vec<String> {
 }
 
 /// The text of glibc's `gai_strerror` for this error, which other programs in this pod write into their logs.
-pub fn as_glibc_says(error: GaiError) -> &'static str {
+pub(crate) fn as_glibc_says(error: GaiError) -> &'static str {
     match error {
         GaiError::NoName => "Name or service not known",
         GaiError::NoData => "No address associated with hostname",
@@ -168,7 +168,7 @@ pub fn as_glibc_says(error: GaiError) -> &'static str {
 }
 
 /// The likely cause of the responses that were lost in a race, if any were.
-pub fn race_verdict(race: &Race) -> Option<&'static str> {
+pub(crate) fn race_verdict(race: &Race) -> Option<&'static str> {
     let (one, two) = (&race.one_socket, &race.two_sockets);
     match (one.lost, two.lost) {
         (0, 0) => None,
@@ -184,7 +184,7 @@ pub fn race_verdict(race: &Race) -> Option<&'static str> {
 }
 
 /// Where the addresses come from, for a sentence such as "backend is 10.96.3.4, found ...".
-pub fn source(lookup: &Lookup) -> String {
+pub(crate) fn source(lookup: &Lookup) -> String {
     match &lookup.source {
         Source::Hosts(path) => format!("in {}", path.display()),
         Source::Loopback => "this machine by definition".to_owned(),

@@ -1,11 +1,11 @@
 //! All wording of failures: the evidence, what happened, the likely cause, and the next command to run.
 //! Every view takes its sentences from here, so that no two views can disagree.
 
-pub mod dns;
+pub(crate) mod dns;
 mod http;
 pub mod mesh;
 mod next;
-pub mod path;
+pub(crate) mod path;
 pub mod tls;
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use runtime::escape::Escaped;
 
-pub use self::next::{after_lookup, how_to_read, next_command};
+pub(crate) use self::next::{after_lookup, how_to_read, next_command};
 use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
@@ -21,7 +21,7 @@ use crate::report::{Report, Resent};
 use crate::stats::NotSeen;
 
 /// The evidence of a failure: names, addresses, errors, sizes, times.
-pub fn evidence(report: &Report, failure: &Failure) -> String {
+pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
     if let Some((lookup, failure)) = failed_lookup(report) {
         return dns::evidence(lookup, failure);
     }
@@ -68,7 +68,7 @@ pub fn evidence(report: &Report, failure: &Failure) -> String {
 }
 
 /// What happened, in a few words: refined by the evidence, or else those of the failure's kind.
-pub fn what(failure: &Failure) -> &'static str {
+pub(crate) fn what(failure: &Failure) -> &'static str {
     let refined = match failure.stage {
         Stage::Dns | Stage::Connect => None,
         Stage::Tls => tls::what(failure),
@@ -78,7 +78,7 @@ pub fn what(failure: &Failure) -> &'static str {
 }
 
 /// The likely cause: refined by the evidence, or else the usual one of the failure's kind.
-pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
+pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     let refined = match failure.stage {
         // The failure of the control matters, not how the blocked connection failed.
         _ if failure.kind == FailureKind::Unproven => None,
@@ -93,7 +93,7 @@ pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
 }
 
 /// The likely cause if some calls of the same target failed, as this one did, and others succeeded.
-pub fn likely_of_some<'a>(
+pub(crate) fn likely_of_some<'a>(
     failure: &Failure,
     reports: impl Iterator<Item = &'a Report> + Clone,
 ) -> &'static str {
@@ -181,7 +181,7 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
 }
 
 /// Why no complete rollout was observed, as the continuation of "not seen, ".
-pub fn not_replaced(why: &NotSeen) -> String {
+pub(crate) fn not_replaced(why: &NotSeen) -> String {
     let list = |pods: &[String]| Escaped::new(pods.join(", ").as_bytes()).to_string();
     match why {
         NotSeen::NoBaseline => {

@@ -21,7 +21,7 @@ enum Subject {
 }
 
 /// The command that tells most about a call that failed in this way.
-pub fn next_command(report: &Report, kind: FailureKind) -> String {
+pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
     if let Some((lookup, failure)) = super::failed_lookup(report) {
         return after_lookup(lookup, failure);
     }
@@ -46,7 +46,7 @@ pub fn next_command(report: &Report, kind: FailureKind) -> String {
 }
 
 /// The command that tells most about a lookup that failed.
-pub fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
+pub(crate) fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
     let usual = || {
         let host = Host::Name(lookup.name.clone());
         let own_namespace = own_namespace(lookup);
@@ -60,7 +60,7 @@ pub fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
 }
 
 /// How to interpret the output of the next command, if it distinguishes several causes.
-pub fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
+pub(crate) fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
     let is_service = matches!(
         subject(
             &report.target.host,

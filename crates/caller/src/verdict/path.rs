@@ -8,7 +8,7 @@ use crate::failure::{Direction, Hole, Icmp};
 use crate::report::{Hops, Passed, Path, Report, Resent, Source};
 
 /// TCP's retransmissions, such as `1 SYN lost, 3 segments sent again`; `None` if there were none.
-pub fn resent(resent: Resent) -> Option<String> {
+pub(crate) fn resent(resent: Resent) -> Option<String> {
     let Resent {
         syns,
         segments,
@@ -82,7 +82,7 @@ pub(super) fn hole(hole: Hole) -> String {
 }
 
 /// Displays the source address that the backend saw, and whether NAT or a proxy changed it.
-pub struct Seen<'a>(
+pub(crate) struct Seen<'a>(
     /// A call that was answered.
     pub &'a Report,
     /// The source that the response reports.
@@ -116,7 +116,7 @@ impl fmt::Display for Seen<'_> {
 }
 
 /// The packet sizes that passed on a path without a loss, if they were tested.
-pub fn sizes(path: &Path) -> Option<String> {
+pub(crate) fn sizes(path: &Path) -> Option<String> {
     let passed = match path.passed? {
         Passed::BothWays(bytes) => format!("{bytes} bytes passed each way in one request"),
         Passed::Answer(bytes) => format!("an answer of {bytes} bytes passed"),
@@ -128,7 +128,7 @@ pub fn sizes(path: &Path) -> Option<String> {
 }
 
 /// The last hop that answered on a path that drops packets.
-pub fn end(hops: &Hops) -> String {
+pub(crate) fn end(hops: &Hops) -> String {
     match hops.last {
         Some((number, address)) => format!(
             "the last hop that answered is number {number}, {address}; packets are dropped there or beyond, and nothing proves on which side of it"
@@ -141,7 +141,7 @@ pub fn end(hops: &Hops) -> String {
 }
 
 /// How often a backend's accept queue was full.
-pub fn overflows(pod: &str, count: u64) -> String {
+pub(crate) fn overflows(pod: &str, count: u64) -> String {
     let attempts = match count {
         1 => "1 attempt".to_owned(),
         count => format!("{count} attempts"),

@@ -69,7 +69,7 @@ struct Step {
 /// The calls of a target, with a line for each step. After the first failure stand its likely cause and the
 /// next command to run.
 #[derive(Debug)]
-pub struct Diagnosis<'a> {
+pub(crate) struct Diagnosis<'a> {
     /// The target that was called.
     pub target: &'a Target,
     /// The calls, one for each address.
@@ -116,7 +116,7 @@ struct PathView<T> {
 
 impl Diagnosis<'_> {
     /// The diagnosis as text, with or without colours (ECMA-48 SGR); every line ends with a newline.
-    pub fn to_text(&self, colour: bool) -> String {
+    pub(crate) fn to_text(&self, colour: bool) -> String {
         let line = |step: &Step| {
             let mark = step
                 .mark
@@ -128,7 +128,7 @@ impl Diagnosis<'_> {
     }
 
     /// The diagnosis as a JSON object on one line, which ends with a newline.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let calls = || self.reports.iter().chain(self.again);
         let failure = self.kind();
         let expectation = self.expectation();
@@ -175,7 +175,7 @@ impl Diagnosis<'_> {
     }
 
     /// The exit code of the first call that was not as expected.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         let mut codes = self.calls().map(Report::exit_code);
         codes.find(|code| *code != 0).unwrap_or_default()
     }

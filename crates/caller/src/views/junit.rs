@@ -12,7 +12,7 @@ use crate::verdict;
 
 /// Displays one call of each target; every line ends with a newline.
 #[derive(Debug)]
-pub struct Junit<'a>(
+pub(crate) struct Junit<'a>(
     /// A report for each target.
     pub &'a [Report],
 );

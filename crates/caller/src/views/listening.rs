@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 /// Displays listening sockets, one on each line.
 #[derive(Debug)]
-pub struct Listening<'a>(
+pub(crate) struct Listening<'a>(
     /// Local addresses of the sockets.
     pub &'a [SocketAddr],
 );

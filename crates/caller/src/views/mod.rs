@@ -1,16 +1,16 @@
 //! Views of reports: a file for each format. A view depends on the report alone, and not on how the call was
 //! made.
 
-pub mod diagnose;
+pub(crate) mod diagnose;
 pub mod json;
-pub mod junit;
-pub mod listening;
+pub(crate) mod junit;
+pub(crate) mod listening;
 pub mod mesh;
-pub mod resolve;
-pub mod summary;
-pub mod table;
-pub mod tap;
-pub mod text;
+pub(crate) mod resolve;
+pub(crate) mod summary;
+pub(crate) mod table;
+pub(crate) mod tap;
+pub(crate) mod text;
 
 use std::str::FromStr;
 
@@ -50,7 +50,7 @@ impl FromStr for Format {
 
 /// Output format of `once`: the formats of the loop, and those that need all results at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnceFormat {
+pub(crate) enum OnceFormat {
     /// A format of the loop. With several targets, text is a table.
     Lines(Format),
     /// The Test Anything Protocol, version 14.
@@ -76,7 +76,7 @@ impl FromStr for OnceFormat {
 
 impl OnceFormat {
     /// The reports of all targets in this format; every line ends with a newline.
-    pub fn reports(self, reports: &[Report]) -> String {
+    pub(crate) fn reports(self, reports: &[Report]) -> String {
         let is_table = reports.len() > 1;
         let blocks = |format: Format| -> String {
             let blocks = reports.iter().map(|report| format.report(report, is_table));
@@ -121,7 +121,7 @@ fn check(report: &Report) -> String {
 
 impl Format {
     /// A report in this format; every line ends with a newline. `names_target` is for one of several targets.
-    pub fn report(self, report: &Report, names_target: bool) -> String {
+    pub(crate) fn report(self, report: &Report, names_target: bool) -> String {
         let text = match self {
             Self::Text | Self::Wide => text::Block {
                 report,
@@ -146,7 +146,7 @@ impl Format {
 
     /// The summaries of all targets in this format, and their total if there are several; every line ends
     /// with a newline.
-    pub fn summaries(self, summaries: &[Summary]) -> String {
+    pub(crate) fn summaries(self, summaries: &[Summary]) -> String {
         let names_target = summaries.len() > 1;
         let each = summaries.iter().map(|summary| match self {
             Self::Text | Self::Wide => summary::TextSummary(summary).to_string(),

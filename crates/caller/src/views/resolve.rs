@@ -23,7 +23,7 @@ use crate::verdict::{self, dns};
 
 /// Displays a lookup with every query; every line ends with a newline.
 #[derive(Debug)]
-pub struct Transcript<'a> {
+pub(crate) struct Transcript<'a> {
     /// The lookup to display.
     pub lookup: &'a Lookup,
     /// The next command to run, if the lookup failed.
@@ -157,7 +157,7 @@ impl fmt::Display for Cost<'_> {
 
 /// Displays how many responses were lost in many rounds of the same queries.
 #[derive(Debug)]
-pub struct RaceView<'a>(pub &'a Race);
+pub(crate) struct RaceView<'a>(pub &'a Race);
 
 impl fmt::Display for RaceView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ use crate::verdict;
 
 /// Displays a summary as text; every line ends with a newline.
 #[derive(Debug)]
-pub struct TextSummary<'a>(
+pub(crate) struct TextSummary<'a>(
     /// The summary of a target.
     pub &'a Summary,
 );
@@ -77,7 +77,7 @@ impl fmt::Display for TextSummary<'_> {
 
 /// Displays the total over several targets; every line ends with a newline.
 #[derive(Debug)]
-pub struct Total<'a>(
+pub(crate) struct Total<'a>(
     /// The summaries of the targets.
     pub &'a [Summary],
 );
@@ -163,7 +163,7 @@ impl fmt::Display for RolloutLines<'_> {
 
 /// Displays a summary as a JSON object, without a newline.
 #[derive(Debug)]
-pub struct JsonSummary<'a> {
+pub(crate) struct JsonSummary<'a> {
     /// The summary of a target.
     pub summary: &'a Summary,
     /// Whether to name the target, as one of several.

@@ -12,7 +12,7 @@ use crate::verdict;
 
 /// Displays one call of each of several targets; every line ends with a newline.
 #[derive(Debug)]
-pub struct Table<'a>(
+pub(crate) struct Table<'a>(
     /// A report for each target.
     pub &'a [Report],
 );

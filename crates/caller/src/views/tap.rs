@@ -12,7 +12,7 @@ use crate::verdict;
 
 /// Displays one call of each target; every line ends with a newline.
 #[derive(Debug)]
-pub struct Tap<'a>(
+pub(crate) struct Tap<'a>(
     /// A report for each target.
     pub &'a [Report],
 );

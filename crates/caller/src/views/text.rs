@@ -27,7 +27,7 @@ const SHOWN_BODY: usize = 1024;
 
 /// Displays a report; every line ends with a newline.
 #[derive(Clone, Copy, Debug)]
-pub struct Block<'a> {
+pub(crate) struct Block<'a> {
     /// The report to display.
     pub report: &'a Report,
     /// Whether to add a fourth line: the pod, the address, and the duration of each phase.
