@@ -99,8 +99,8 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CALLER_ADMIN_LISTEN", value_name = "LISTEN")]
     pub(super) admin_listen: Option<OptionalListenAddr>,
 
-    /// Accept requests for the live page with this host name, such as that of an ingress; may be repeated.
-    /// IP addresses, localhost, names without a dot and names of Services (.svc) are always accepted
+    /// Accept requests for the live page with this host name, such as that of an ingress; several are separated
+    /// by commas. IP addresses, localhost, names without a dot and names of Services (.svc) are always accepted
     #[arg(
         long,
         env = "CALLER_ADMIN_HOST",
@@ -160,8 +160,9 @@ pub(super) struct OnceArgs {
     pub(super) expect: Expectation,
 }
 
-/// Looks up a name and shows the resolver configuration and every query sent. Without a name, the host of
-/// CALLER_URL is looked up, or else `backend`.
+/// Looks up a name, and shows the resolver configuration and every query sent.
+///
+/// Without a name, the host of CALLER_URL is looked up, or else `backend`.
 ///
 /// The exit code is 0, or 6 if there is no address.
 #[derive(Debug, Parser)]
@@ -185,8 +186,10 @@ pub(super) struct ResolveArgs {
     pub(super) timeout: Duration,
 }
 
-/// Makes a call step by step: resolv.conf, DNS, then TCP, TLS and HTTP for each address, then the network path in
-/// both directions. For the first failure it shows the likely cause and the next command to run.
+/// Makes a call step by step, and shows for the first failure the likely cause and the next command to run.
+///
+/// The steps are resolv.conf and DNS; then TCP, TLS and HTTP for each address; then the network path in both
+/// directions. If the name has one address, it is called several times, since several pods may be behind it.
 ///
 /// The exit code is that of `caller once`.
 #[derive(Debug, Parser)]
@@ -215,9 +218,11 @@ pub(super) struct DiagnoseArgs {
     pub(super) format: ReportFormat,
 }
 
-/// Collects the results of all callers of a mesh, and says in one sentence what is wrong, if anything: a node that
-/// cannot be reached or cannot reach any other, groups or pairs of nodes without a connection, slow or missing
-/// nodes. Then it draws a table of who reaches whom, in milliseconds.
+/// Collects the results of all callers of a mesh, and shows what is wrong and which node reaches which.
+///
+/// It says in one sentence what is wrong, if anything: a node that cannot be reached or cannot reach any other,
+/// groups or pairs of nodes that do not reach each other, slow nodes, nodes without results. Then it draws a table
+/// of which node reaches which, in how many milliseconds.
 ///
 /// A mesh is a caller with --sample on every node, all of them behind one headless name (or several names, such as
 /// one for each zone, because a DNS message holds about 4,000 addresses). Without a target, the target of process 1
@@ -312,7 +317,8 @@ pub(super) struct CallArgs {
     #[arg(long, env = "CALLER_METHOD", default_value = "GET")]
     pub(super) method: Method,
 
-    /// Header to send, besides X-Request-Id, traceparent and User-Agent; may be repeated
+    /// Header to send, besides X-Request-Id, traceparent and User-Agent; may be repeated. CALLER_HEADER has one
+    /// on each line
     #[arg(
         long,
         env = "CALLER_HEADER",
@@ -408,7 +414,8 @@ pub(super) struct ResolverArgs {
     )]
     pub(super) hosts: PathBuf,
 
-    /// Query this name server instead of those in resolv.conf; may be repeated
+    /// Query this name server instead of those in resolv.conf; several are separated by commas. The port is 53
+    /// if none is given
     #[arg(
         long,
         env = "CALLER_NAMESERVER",

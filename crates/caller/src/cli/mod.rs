@@ -31,6 +31,8 @@ use crate::target::Target;
 /// It stops on SIGTERM or SIGINT, or as --count, --duration or --until-replaced say, and prints a summary: calls,
 /// failures by kind, the longest gap without a success, the share of each pod, the duration of each phase.
 ///
+/// A DURATION is written as 500ms, 10s or 1m30s. A flag takes precedence over its environment variable.
+///
 /// Exit code:
 ///   0  it was stopped by SIGTERM or SIGINT; with --count, --duration or --until-replaced, every call was as
 ///      expected
