@@ -224,7 +224,7 @@ pub enum TlsError {
     Alert(String),
     /// The certificate was not accepted, for this reason. The report has the certificate.
     Certificate(String),
-    /// The handshake failed on this side, for this reason.
+    /// What the peer sent was not accepted on this side, for this reason.
     Handshake(String),
 }
 

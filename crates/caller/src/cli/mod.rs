@@ -90,8 +90,8 @@ impl Command {
 }
 
 impl Cli {
-    /// Parses these arguments and this process's environment. Prints the help, the version or an error and
-    /// exits, if that is what they come to.
+    /// Parses these arguments and this process's environment. If they ask for the help or the version, or are not
+    /// valid, it prints that and exits.
     pub(crate) fn from_args(args: Vec<OsString>) -> Self {
         let command = Self::command();
         let mut matches = environment::matches(command.clone(), &args);

@@ -133,7 +133,7 @@ struct Tried {
 enum Ends {
     /// The next name is queried.
     Nothing,
-    /// No other search domain is tried.
+    /// If the name is of the search list, no other search domain is tried.
     Search,
     /// No server can be reached: nothing else is queried if the name is of the search list.
     Unreachable,

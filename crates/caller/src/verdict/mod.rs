@@ -139,8 +139,8 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
     else {
         return None;
     };
-    // An ICMP message whose source is the called address itself does not tell who sent it: kube-proxy, for
-    // example, rejects in the name of a Service's address.
+    // An ICMP message from the called address itself does not show who sent it: that may be the address of a
+    // Service, which no machine has.
     let is_of_another = |icmp: &Icmp| {
         report
             .address

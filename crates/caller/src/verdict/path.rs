@@ -30,7 +30,8 @@ pub(crate) fn resent(resent: Resent) -> Option<String> {
 }
 
 /// The ICMP message that rejected a connection, such as
-/// `ICMP 3/13 (prohibited by an administrator) from 10.9.1.1`. Types and codes: RFC 792, RFC 1812, RFC 4443.
+/// `ICMP 3/13 (prohibited by an administrator) from 10.9.1.1`. Types and codes: RFC 792, RFC 1812,
+/// RFC 4443.
 pub(super) fn icmp(icmp: Icmp) -> String {
     let Icmp { r#type, code, from } = icmp;
     let meaning = match (from, r#type, code) {
