@@ -26,6 +26,7 @@
 //! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
 
 mod cli;
+mod clock;
 pub mod commands;
 mod curl;
 pub mod dns;
