@@ -155,10 +155,16 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, Missing> {
 /// Why a request failed, from the errors beneath reqwest's.
 fn missing(error: &reqwest::Error) -> Missing {
     let mut source = error.source();
-    let mut kind = None;
+    let (mut kind, mut is_http) = (None, true);
     while let Some(cause) = source {
         kind = kind.or(cause.downcast_ref::<io::Error>().map(io::Error::kind));
+        is_http &= !cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse);
         source = cause.source();
+    }
+    if !is_http {
+        return Missing::Malformed;
     }
     match (error.is_connect(), error.is_timeout(), kind) {
         (true, true, _) | (true, _, Some(io::ErrorKind::TimedOut)) => Missing::ConnectTimeout,
