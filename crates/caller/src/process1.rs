@@ -67,24 +67,27 @@ impl Process1 {
         if matches.subcommand().is_some() {
             return None;
         }
-        let mut env = self.env.iter();
-        let is_of_mesh =
-            given(&matches, "sample").is_some() || env.any(|(name, _)| name == "CALLER_SAMPLE");
+        let variable = |name: Option<&OsStr>| {
+            let mut env = self.env.iter();
+            let (_, value) = env.find(|(variable, _)| Some(variable.as_os_str()) == name)?;
+            environment::value(value.to_str()?)
+        };
+        let is_of_mesh = given(&matches, "sample").is_some()
+            || variable(Some(OsStr::new("CALLER_SAMPLE"))).is_some();
         let mut arguments = Arguments {
             is_of_mesh,
             ..Arguments::default()
         };
         for arg in subcommand.get_arguments() {
-            let variable = arg.get_env();
-            let from_env = self
-                .env
-                .iter()
-                .find(|(name, _)| variable == Some(name.as_os_str()));
+            // Where the subcommand has none of its own, as `mesh` for its target, it is that of the loop.
+            let of_loop = command
+                .get_arguments()
+                .find(|same| same.get_id() == arg.get_id());
+            let name = arg.get_env().or_else(|| of_loop?.get_env());
             let values = match given(&matches, arg.get_id().as_str()) {
                 Some(values) => values,
                 None => {
-                    let value = from_env.and_then(|(_, value)| environment::value(value.to_str()?));
-                    let values = value.map(|value| match arg.is_positional() {
+                    let values = variable(name).map(|value| match arg.is_positional() {
                         true => value.split_whitespace().map(OsString::from).collect(),
                         false => vec![value.into()],
                     });
@@ -151,14 +154,18 @@ mod tests {
     use super::{Arguments, Process1};
     use crate::cli::Cli;
 
-    fn arguments(args: &[&str], env: &[(&str, &str)], subcommand: &str) -> Option<Vec<String>> {
-        let process = Process1 {
+    fn process(args: &[&str], env: &[(&str, &str)]) -> Process1 {
+        Process1 {
             args: args.iter().map(Into::into).collect(),
             env: env
                 .iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
-        };
+        }
+    }
+
+    fn arguments(args: &[&str], env: &[(&str, &str)], subcommand: &str) -> Option<Vec<String>> {
+        let process = process(args, env);
         let command = Cli::command();
         let subcommand = command.find_subcommand(subcommand).expect("it is one");
         let Arguments {
@@ -222,6 +229,31 @@ mod tests {
             arguments(&["caller"], &env, "once").expect("a loop"),
             expected
         );
+    }
+
+    #[test]
+    fn a_mesh_is_taken_over_from_a_caller_with_sample() {
+        let env = [
+            ("CALLER_SAMPLE", "10"),
+            ("CALLER_URL", "http://zone-a:1/ http://zone-b:1/"),
+            ("CALLER_ROWS_PORT", "9082"),
+            ("CALLER_FORMAT", "wide"),
+        ];
+        let expected = ["--rows-port=9082", "http://zone-a:1/", "http://zone-b:1/"];
+        assert_eq!(
+            arguments(&["caller"], &env, "mesh").expect("a loop"),
+            expected
+        );
+        let is_of_mesh = |args: &[&str], sample| {
+            let process = process(args, &[("CALLER_SAMPLE", sample)]);
+            let command = Cli::command();
+            let mesh = command.find_subcommand("mesh").expect("it is one");
+            let arguments = process.arguments(&command, mesh);
+            arguments.expect("a loop").is_of_mesh
+        };
+        assert!(is_of_mesh(&["caller"], "10"));
+        assert!(is_of_mesh(&["caller", "--sample=10"], ""));
+        assert!(!is_of_mesh(&["caller"], "\n"));
     }
 
     #[test]

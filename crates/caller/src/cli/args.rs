@@ -233,8 +233,8 @@ pub(super) struct DiagnoseArgs {
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct MeshArgs {
     /// Target that the callers of the mesh call
-    #[arg(env = "CALLER_URL", default_value = "http://mesh:8080/", value_parser = parse_target,
-          value_name = "TARGET")]
+    // Not CALLER_URL, which is the backend where it is set for a frontend.
+    #[arg(default_value = "http://mesh:8080/", value_parser = parse_target, value_name = "TARGET")]
     pub(super) url: Vec<Target>,
 
     #[command(flatten)]
