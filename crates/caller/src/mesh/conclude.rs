@@ -629,9 +629,13 @@ impl<'a> Finder<'a> {
         let bound = (usual_ms * SLOW_TIMES).max(usual_ms + SLOW_MORE_MS);
         // The quickest calls but a few have to be slow, and not only the median.
         let slow = |cells: &mut dyn Iterator<Item = Cell>| {
-            // A caller that has just started has much to do.
+            // A caller that has just started has much to do: the first minute of its calls does not count.
             let ms = |cell| match cell {
-                Cell::Ok { ms, since_s, .. } if since_s >= COUNTED_AFTER_S => Some(ms),
+                Cell::Ok {
+                    ms,
+                    since_s,
+                    asked_s,
+                } if since_s >= asked_s.saturating_add(COUNTED_AFTER_S) => Some(ms),
                 _ => None,
             };
             let mut ms: Vec<f32> = cells.filter_map(ms).collect();
