@@ -5,9 +5,8 @@
 //! successes in a row from pods that are not of the baseline are the proof.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::report::Report;
@@ -47,9 +46,9 @@ pub struct Rollout {
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
     /// Its first answer.
-    pub first: Timestamp,
+    pub first: SystemTime,
     /// Its last answer.
-    pub last: Timestamp,
+    pub last: SystemTime,
     /// The number of the call that it answered last.
     call: u64,
 }
@@ -115,7 +114,7 @@ impl Rollout {
     }
 
     fn answered(&mut self, pod: &str, is_ok: bool) {
-        let now = Timestamp::now();
+        let now = SystemTime::now();
         let call = self.calls;
         let is_old = !self.is_watching || self.old.contains_key(pod);
         self.in_a_row = match is_old || !is_ok {
@@ -181,50 +180,22 @@ impl Rollout {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::StatusCode;
     use tokio::time::advance;
 
     use super::*;
-    use crate::expectation::Expectation;
     use crate::failure::{Cause, Failure, FailureKind, Stage};
-    use crate::report::{Outcome, Response, Timings};
+    use crate::report::{Outcome, Response};
 
     fn report(pod: Option<&str>, is_ok: bool) -> Report {
-        let response = Response {
-            status: StatusCode::OK,
-            pod: pod.map(str::to_owned),
-            peer_address: None,
-            listen_overflows: None,
-            node: None,
-            echoed: 0,
-            location: None,
-            proxy: None,
-            wire: None,
-            body: Vec::new(),
-            body_len: 0,
-        };
+        let mut response = Response::of_status(StatusCode::OK);
+        response.pod = pod.map(str::to_owned);
         let (kind, cause) = (FailureKind::HttpStatus, Cause::Status);
         let failure = Failure::new(Stage::Http, kind, cause, Duration::ZERO);
-        Report {
-            target: Arc::new("backend".parse().expect("a target")),
-            started: Timestamp::UNIX_EPOCH,
-            lookup: None,
-            request_id: String::new(),
-            sampled: None,
-            address: None,
-            local: None,
-            resent: None,
-            timings: Timings::default(),
-            expectation: Expectation::Ok,
-            tls: None,
-            control: None,
-            outcome: match is_ok {
-                true => Outcome::Answered(response),
-                false => Outcome::Failed(failure, Some(response)),
-            },
-        }
+        Report::of_outcome(match is_ok {
+            true => Outcome::Answered(response),
+            false => Outcome::Failed(failure, Some(response)),
+        })
     }
 
     /// Calls every 100 ms, answered by these pods in turn.

@@ -24,12 +24,13 @@
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use runtime::escape::Escaped;
 use serde::Serialize;
 
 use super::json;
+use crate::clock;
 use crate::failure::FailureKind;
 use crate::mesh::matrix::{Cell, Matrix, MeshNode};
 use crate::mesh::report::{MeshReport, MeshState};
@@ -262,7 +263,7 @@ pub fn to_json(report: &MeshReport, targets: &[String], name: Option<&str>) -> S
     let rows = (0..n).map(|from| matrix.has_row(from).then(|| matrix.row(from)));
     json::to_json(&MeshView {
         version: env!("CARGO_PKG_VERSION"),
-        time: json::time(Timestamp::now()),
+        time: clock::rfc3339(SystemTime::now()),
         name,
         targets,
         state: report.state().label(),
