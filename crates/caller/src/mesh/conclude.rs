@@ -135,14 +135,17 @@ pub enum OwnView {
 pub struct How {
     /// The kinds of failure, the most frequent first.
     pub kinds: Vec<FailureKind>,
-    /// The largest packet that passes, in bytes, where all of them fail because larger ones are lost.
+    /// The largest packet that passes, in bytes, where larger ones are lost and that has been measured.
     pub mtu: Option<NonZeroU16>,
 }
 
 impl How {
-    /// Whether large packets are lost, and smaller ones pass.
+    /// Whether large packets are lost, and smaller ones pass. Of a large call on a path that has not been measured no
+    /// more is known than that it was not answered.
     pub fn is_of_size(&self) -> bool {
-        self.kinds == [FailureKind::PathMtu]
+        let is_possible =
+            |kind| matches!(kind, &FailureKind::PathMtu | &FailureKind::ResponseTimeout);
+        self.kinds.contains(&FailureKind::PathMtu) && self.kinds.iter().all(is_possible)
     }
 }
 
@@ -307,7 +310,7 @@ impl<'a> Finder<'a> {
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         How {
             kinds: kinds.into_iter().map(|(kind, _)| kind).collect(),
-            mtu: mtus.into_iter().min().flatten(),
+            mtu: mtus.into_iter().flatten().min(),
         }
     }
 

@@ -132,6 +132,18 @@ fn a_node_that_small_packets_reach_comes_after_one_that_nothing_reaches_and_is_n
 }
 
 #[test]
+fn a_path_that_has_not_been_measured_is_of_the_same_fault_as_those_that_have() {
+    let said = report(&[], |from, to| match (from, to) {
+        (4, 2) => ("response_timeout", 0.0, 300, 5),
+        (2, _) | (_, 2) => HOLE,
+        _ => WELL,
+    });
+    let sentence = "packets over 1400 bytes to node-2 (10.0.0.2) are lost from 11 of 11 nodes (path_mtu, \
+                    response_timeout), and those of its own, too: the MTU of its network";
+    assert_eq!(said.sentences(), [sentence]);
+}
+
+#[test]
 fn calls_of_the_first_minute_say_nothing_of_slowness_however_long_ago_they_were() {
     let slow = |since_s, asked_s| {
         report(&[], move |from, _| match from {
