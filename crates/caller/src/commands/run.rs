@@ -387,8 +387,12 @@ impl Calling {
 async fn measure(probe: Probe, node: Arc<Node>, report: Report) {
     let measuring = node.measuring();
     let _permit = measuring.acquire().await;
-    if let (Some(address), Some(hole)) = (report.address, probe.hole_of_large_call(&report).await) {
-        node.set_hole(address.ip(), hole);
+    let Some(address) = report.address else {
+        return;
+    };
+    match probe.hole_of_large_call(&report).await {
+        Some(hole) => node.set_hole(address.ip(), hole),
+        None => node.found_no_hole(address.ip()),
     }
 }
 

@@ -135,14 +135,17 @@ pub enum OwnView {
 pub struct How {
     /// The kinds of failure, the most frequent first.
     pub kinds: Vec<FailureKind>,
-    /// The largest packet that passes, in bytes, where all of them fail because larger ones are lost.
+    /// The largest packet that passes, in bytes, where larger ones are lost and that has been measured.
     pub mtu: Option<NonZeroU16>,
 }
 
 impl How {
-    /// Whether large packets are lost, and smaller ones pass.
+    /// Whether large packets are lost, and smaller ones pass. Of a large call on a path that has not been measured no
+    /// more is known than that it was not answered.
     pub fn is_of_size(&self) -> bool {
-        self.kinds == [FailureKind::PathMtu]
+        let is_possible =
+            |kind| matches!(kind, &FailureKind::PathMtu | &FailureKind::ResponseTimeout);
+        self.kinds.contains(&FailureKind::PathMtu) && self.kinds.iter().all(is_possible)
     }
 }
 
@@ -307,7 +310,7 @@ impl<'a> Finder<'a> {
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         How {
             kinds: kinds.into_iter().map(|(kind, _)| kind).collect(),
-            mtu: mtus.into_iter().min().flatten(),
+            mtu: mtus.into_iter().flatten().min(),
         }
     }
 
@@ -629,9 +632,13 @@ impl<'a> Finder<'a> {
         let bound = (usual_ms * SLOW_TIMES).max(usual_ms + SLOW_MORE_MS);
         // The quickest calls but a few have to be slow, and not only the median.
         let slow = |cells: &mut dyn Iterator<Item = Cell>| {
-            // A caller that has just started has much to do.
+            // A caller that has just started has much to do: the first minute of its calls does not count.
             let ms = |cell| match cell {
-                Cell::Ok { ms, since_s, .. } if since_s >= COUNTED_AFTER_S => Some(ms),
+                Cell::Ok {
+                    ms,
+                    since_s,
+                    asked_s,
+                } if since_s >= asked_s.saturating_add(COUNTED_AFTER_S) => Some(ms),
                 _ => None,
             };
             let mut ms: Vec<f32> = cells.filter_map(ms).collect();

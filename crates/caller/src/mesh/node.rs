@@ -20,6 +20,9 @@ use crate::stats::Observer;
 /// How long a peer that has left is remembered.
 const LEFT_FOR: Duration = Duration::from_secs(60);
 
+/// How often a path is measured in an outage at most: something else may have disturbed the first time.
+const MAX_MEASUREMENTS: u8 = 3;
+
 /// The longest name of a node that is kept, in bytes: as long as DNS has them.
 const MAX_NAME: usize = 253;
 
@@ -64,8 +67,10 @@ pub(super) struct Peer {
     large: Option<FailureKind>,
     /// The hole that was found after a large call had failed.
     pub(super) hole: Option<Hole>,
-    /// Whether that was looked for in this outage.
+    /// Whether that is being looked for, or has been, in this outage.
     is_measured: bool,
+    /// How often it was looked for in vain.
+    found_no_hole: u8,
     /// Since when it fails, or does not.
     pub(super) since: Instant,
     /// When it was last called; `None` for one that has not been.
@@ -91,6 +96,7 @@ impl Peer {
             large: None,
             hole: None,
             is_measured: false,
+            found_no_hole: 0,
             since: now,
             asked: None,
             took: [None; 3],
@@ -209,7 +215,8 @@ impl Node {
         }
     }
 
-    /// Whether the path to a peer is to be measured, now that a large call has failed: that is done once an outage.
+    /// Whether the path to a peer is to be measured, now that a large call has failed: that is done
+    /// once an outage, and again where it has found nothing.
     pub(crate) fn is_to_be_measured(&self, report: &Report) -> bool {
         let Some((ip, sampled)) = sampled(report) else {
             return false;
@@ -236,6 +243,14 @@ impl Node {
             && peer.large.is_some()
         {
             peer.hole = Some(hole);
+        }
+    }
+
+    /// No hole has been found on the path to a peer, which may be measured again if it has not been too often.
+    pub(crate) fn found_no_hole(&self, ip: IpAddr) {
+        if let Some(peer) = self.state().peers.get_mut(&ip) {
+            peer.found_no_hole += 1;
+            peer.is_measured = peer.found_no_hole >= MAX_MEASUREMENTS;
         }
     }
 
@@ -307,7 +322,7 @@ impl Observer for Node {
         match (sampled.is_large, kind) {
             (true, None) => {
                 (peer.small, peer.large, peer.hole) = (None, None, None);
-                peer.is_measured = false;
+                (peer.is_measured, peer.found_no_hole) = (false, 0);
             }
             (true, Some(FailureKind::ResponseTimeout | FailureKind::PathMtu)) => {
                 peer.large = Some(FailureKind::ResponseTimeout);

@@ -223,6 +223,22 @@ async fn a_path_is_measured_once_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_path_on_which_no_hole_was_found_is_measured_again_and_three_times_at_most() {
+    let node = node(1);
+    let silent = report(1, LARGE, Some(ResponseTimeout));
+    for _ in 0..2 {
+        for _ in 0..3 {
+            assert!(node.is_to_be_measured(&silent));
+            assert!(!node.is_to_be_measured(&silent), "it is being measured");
+            node.call(&silent);
+            node.found_no_hole(ip(1));
+        }
+        assert!(!node.is_to_be_measured(&silent));
+        call(&node, 1, LARGE, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hole_is_kept_while_large_calls_fail_and_explains_the_next_one() {
     let node = node(2);
     let explained = |is_large| {
