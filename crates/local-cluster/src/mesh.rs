@@ -165,13 +165,7 @@ impl Mesh {
                 port,
             };
             let name = format!("node-{node}");
-            let mut config = echo_config(at(ports.0), AT_ONCE);
-            config.pod = Pod {
-                name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
-                node: Some(HeaderValue::from_str(&name)?),
-                namespace: Some(HeaderValue::from_static(NAMESPACE)),
-            };
-            let server = echo_server::bind(config).with_context(|| name.clone())?;
+            let server = server(node, at(ports.0)).with_context(|| name.clone())?;
             let mut config = caller_config(&format!("http://mesh:{}/", ports.0), &source)?;
             config.schedule.interval = interval;
             config.rows_port = ports.1;
@@ -288,6 +282,21 @@ impl Mesh {
         nowhere.finish();
         Ok(())
     }
+}
+
+/// The echo-server of a node, which says that it is the pod `mesh-NODE` on `node-NODE`.
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub fn server(node: u16, listen: ListenAddr) -> anyhow::Result<EchoServer> {
+    let mut config = echo_config(listen, AT_ONCE);
+    config.pod = Pod {
+        name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
+        node: Some(HeaderValue::from_str(&format!("node-{node}"))?),
+        namespace: Some(HeaderValue::from_static(NAMESPACE)),
+    };
+    Ok(echo_server::bind(config)?)
 }
 
 /// Looks at the whole mesh again and again, and tells what it comes to when that has changed.
