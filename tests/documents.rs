@@ -206,7 +206,7 @@ fn command(line: &str) -> Option<(&'static str, String)> {
 fn commands_have_flags_that_exist() {
     let mut seen = BTreeSet::new();
     for page in pages() {
-        for (program, args) in commands(&page.without_what_is_to_come()) {
+        for (program, args) in commands(&page.text) {
             let mut command = local_cluster();
             command.args((program == "caller").then_some(program));
             // Flags before it are read first, and none that is unknown is passed over.

@@ -1,9 +1,9 @@
-//! What process 1 of this pod calls, where that is a caller which runs the loop: in a pod whose target is
-//! among its arguments, `caller diagnose` would else look at another one.
+//! The targets and options of process 1 of this pod, if it is a caller that runs the loop. Without them,
+//! `caller diagnose` would use the default target in a pod whose own target is among its arguments.
 //!
-//! Its arguments, and the `CALLER_*` of its environment, are read from `/proc/1`; nothing else of its
-//! environment is looked at. It is not process 1 that counts where this is process 1 itself (`kubectl run`,
-//! `kubectl debug`), or where that is something else (`pause`).
+//! Its arguments, and the `CALLER_*` variables of its environment, are read from `/proc/1` (proc(5)); other
+//! variables are ignored. Nothing is taken over if this process is itself process 1 (`kubectl run`,
+//! `kubectl debug`), or process 1 is another program (`pause`).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,14 +13,14 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use runtime::environment;
 
-/// The arguments of process 1 and its environment.
+/// The arguments of process 1, and the `CALLER_*` variables of its environment.
 #[derive(Debug)]
 pub(crate) struct Process1 {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
 }
 
-/// What a subcommand would have to be given.
+/// Arguments for a subcommand.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     pub(crate) options: Vec<OsString>,
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 }
 
 impl Process1 {
-    /// Process 1, if it is another process than this one, and a caller.
+    /// Reads process 1; `None` if it is this process, or is not a caller.
     pub(crate) fn read() -> Option<Self> {
         if std::process::id() == 1 {
             return None;
@@ -58,11 +58,11 @@ impl Process1 {
         })
     }
 
-    /// What `subcommand` would have to be given to call as process 1 does. `None` where process 1 does not run
-    /// the loop. `whole` is the whole command line.
-    pub(crate) fn arguments(self, whole: &Command, subcommand: &Command) -> Option<Arguments> {
-        // Without the environment of this process, which would pass for the other's arguments.
-        let plain = whole.clone().mut_args(|arg| arg.env(None::<&str>));
+    /// The arguments with which `subcommand`, a part of `command`, calls as process 1 does. `None` if process 1
+    /// does not run the loop.
+    pub(crate) fn arguments(self, command: &Command, subcommand: &Command) -> Option<Arguments> {
+        // Without the environment of this process, which clap would mix with the arguments of process 1.
+        let plain = command.clone().mut_args(|arg| arg.env(None::<&str>));
         let matches = plain.try_get_matches_from(&self.args).ok()?;
         if matches.subcommand().is_some() {
             return None;
@@ -80,7 +80,7 @@ impl Process1 {
         };
         for arg in subcommand.get_arguments() {
             // Where the subcommand has none of its own, as `mesh` for its target, it is that of the loop.
-            let of_loop = whole
+            let of_loop = command
                 .get_arguments()
                 .find(|same| same.get_id() == arg.get_id());
             let name = arg.get_env().or_else(|| of_loop?.get_env());
@@ -101,7 +101,7 @@ impl Process1 {
                 }
             }
         }
-        // As in its own command line: what is given there leaves a variable without effect.
+        // As in process 1 itself, targets that are given as arguments disable those of the environment.
         let (urls, file) = (given(&matches, "url"), given(&matches, "targets"));
         match (urls.is_some(), file.is_some()) {
             (true, false) => {
@@ -115,7 +115,7 @@ impl Process1 {
     }
 }
 
-/// The values that a flag has on the command line, if the command has it at all.
+/// The values of a flag on the command line; `None` if it is not there, or the command has no such flag.
 fn given(matches: &ArgMatches, id: &str) -> Option<Vec<OsString>> {
     if matches.try_contains_id(id).ok()?
         && matches.value_source(id) == Some(ValueSource::CommandLine)
@@ -126,6 +126,7 @@ fn given(matches: &ArgMatches, id: &str) -> Option<Vec<OsString>> {
     None
 }
 
+/// A flag as an argument, with its value; `None` for a switch that is off.
 fn option(arg: &Arg, long: &str, value: OsString) -> Option<OsString> {
     let mut option = OsString::from(format!("--{long}"));
     if matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -137,7 +138,7 @@ fn option(arg: &Arg, long: &str, value: OsString) -> Option<OsString> {
     Some(option)
 }
 
-/// Takes apart what `/proc` separates by zero bytes.
+/// Splits the content of a file of `/proc` at its zero bytes.
 fn split(bytes: &[u8]) -> Vec<OsString> {
     let parts = bytes.split(|&byte| byte == 0);
     let parts = parts.filter(|part| !part.is_empty());
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_the_subcommand_has_are_taken_over_and_others_are_not() {
+    fn only_options_that_the_subcommand_has_are_taken_over() {
         let args = [
             "/bin/caller",
             "--each-address",
@@ -210,12 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn arguments_count_more_than_the_environment() {
+    fn arguments_of_process_1_override_its_environment() {
         let env = [
             ("CALLER_URL", "http://env:8080/"),
             ("CALLER_TIMEOUT", "4s"),
             ("CALLER_INTERVAL", "1s"),
-            // As Kubernetes hands them over.
+            // A newline at the end comes from a file of a ConfigMap or a Secret.
             ("CALLER_METHOD", "GET\n"),
             ("CALLER_HTTP2", "0\n"),
             ("CALLER_CONNECT_TIMEOUT", ""),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_does_not_run_the_loop_is_none_to_follow() {
+    fn nothing_is_taken_over_from_a_caller_that_does_not_run_the_loop() {
         for args in [
             &["caller", "once", "http://a/"][..],
             &["caller", "--nosuch"],

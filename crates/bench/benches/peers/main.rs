@@ -1,13 +1,14 @@
-//! `cargo bench`: what the pair costs beside its peers, as a Markdown table on stdout; what goes on is
-//! said on stderr. It takes some minutes, after a build of the binaries as the images have them.
+//! `cargo bench`: compares the cost of `echo-server` and `caller` with that of similar programs. Prints a Markdown table
+//! on stdout, and its progress on stderr. It takes some minutes, after a build of the binaries as the images have them.
 //!
-//! Times on a shared machine mean little, so everything is measured in turn in the same run, and it is
-//! the ratio of medians that counts; processor time for each request more than requests a second. A
-//! server has the first processor to itself and the load the second. Peers that are not installed are
-//! left out; `HTTP_ECHO_BIN` names a binary of hashicorp/http-echo.
+//! Absolute times on a shared machine mean little. So everything is measured in turn in the same run, and the results
+//! are the ratios of medians, of processor time for each request rather than of requests a second. A server runs on the
+//! first processor, and the load on the second. Programs that are not installed are left out; `HTTP_ECHO_BIN` names a
+//! binary of hashicorp/http-echo.
 
 mod callers;
 mod load;
+mod mesh;
 mod process;
 mod server;
 
@@ -25,10 +26,10 @@ use crate::server::Server;
 const SERVER_CPU: &str = "0";
 const LOAD_CPU: &str = "1";
 
-/// Each thing is measured so often, in turn with the others.
+/// How often each measurement is made, in turn with the others.
 const TURNS: usize = 5;
 
-/// Connections that are idle, all at once; below the usual limit of file descriptors.
+/// Number of idle connections, below the usual limit on file descriptors.
 const IDLE: usize = 9500;
 
 fn main() {
@@ -48,16 +49,23 @@ fn main() {
     memory(&servers);
     start(&servers);
     callers(&binaries);
+    meshes(&binaries);
     println!("\nMeasured on {}.", machine());
 }
 
-/// The binaries that the images have, at `DIR/caller` and `DIR/echo-server`.
+/// Builds the binaries of the images, and returns the folder that has them as `caller/caller`, `release/echo-server`
+/// and `release/local-cluster`.
 fn build() -> PathBuf {
     let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/static");
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    for package in ["echo-server", "caller"] {
+    for (package, profile) in [
+        ("echo-server", "release"),
+        ("caller", "caller"),
+        ("local-cluster", "release"),
+    ] {
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--target", &triple, "-p", package])
+            .args(["build", "--profile", profile, "-p", package])
+            .args(["--target", &triple])
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             .env("CARGO_TARGET_DIR", target)
             .status();
@@ -66,7 +74,7 @@ fn build() -> PathBuf {
             "{package} does not build"
         );
     }
-    Path::new(target).join(triple).join("release")
+    Path::new(target).join(triple)
 }
 
 fn servers(binaries: &Path) -> Vec<Server> {
@@ -91,12 +99,12 @@ fn servers(binaries: &Path) -> Vec<Server> {
 
 fn echo_server(binaries: &Path, threads: u8) -> Server {
     Server::Echo {
-        binary: binaries.join("echo-server"),
+        binary: binaries.join("release/echo-server"),
         threads,
     }
 }
 
-/// The median of each measurement, made in turn.
+/// Makes the measurements in turn, and returns the median of each.
 fn medians<T>(of: &[T], mut measure: impl FnMut(&T) -> f64) -> Vec<f64> {
     let mut all = vec![Vec::new(); of.len()];
     for _ in 0..TURNS {
@@ -112,7 +120,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A row for each server but ours, which is the first. `bar`: what the ratio to a peer is to be.
+/// Prints a row for each server but ours, which is the first. `bar` is the wanted ratio to a peer.
 fn rows(
     what: &str,
     unit: &str,
@@ -132,7 +140,7 @@ fn rows(
     }
 }
 
-/// Processor time for each request, in microseconds.
+/// Compares the processor time of each request, in microseconds.
 fn cost(server: &Server, load: Load) -> f64 {
     let running = server.start(SERVER_CPU);
     let address = match load {
@@ -190,7 +198,7 @@ fn http2(servers: &[Server]) {
     );
 }
 
-/// Where two threads help: with both processors, which the load has to share.
+/// Compares one and two threads on both processors, which the load has to share.
 fn threads(binaries: &Path) {
     eprintln!("one thread and two");
     let servers = [2, 1].map(|threads| echo_server(binaries, threads));
@@ -209,7 +217,7 @@ fn threads(binaries: &Path) {
     );
 }
 
-/// Times to the answer at half of the rate that ours can take.
+/// Compares response times at half of the highest rate of ours.
 fn latency(servers: &[Server]) {
     eprintln!("time to the answer");
     let running = servers[0].start(SERVER_CPU);
@@ -264,7 +272,7 @@ fn memory(servers: &[Server]) {
     );
 }
 
-/// From exec to the first answer.
+/// Compares the time from exec to the first response.
 fn start(servers: &[Server]) {
     eprintln!("start");
     let times = medians(servers, |server| {
@@ -286,7 +294,7 @@ fn start(servers: &[Server]) {
     });
 }
 
-/// Sends a request and reads its answer, which comes in one piece.
+/// Sends a request, and reads its response, which arrives in one piece.
 fn get(stream: &mut TcpStream) {
     let request = b"GET / HTTP/1.1\r\nHost: backend\r\n\r\n";
     stream.write_all(request).expect("it reads");
@@ -297,7 +305,10 @@ fn get(stream: &mut TcpStream) {
 
 fn callers(binaries: &Path) {
     eprintln!("caller");
-    let bed = callers::Bed::start(&binaries.join("caller"), &binaries.join("echo-server"));
+    let bed = callers::Bed::start(
+        &binaries.join("caller/caller"),
+        &binaries.join("release/echo-server"),
+    );
     let has_curl = tool("curl").is_some();
     let (mut ours, mut curls) = (Vec::new(), Vec::new());
     let (mut peak, mut curl_peak) = (0, 0);
@@ -325,7 +336,7 @@ fn callers(binaries: &Path) {
             peak / curl_peak
         );
     }
-    let over_tls = || callers::over_tls(&binaries.join("caller"), 1000, 100);
+    let over_tls = || callers::over_tls(&binaries.join("caller/caller"), 1000, 100);
     let (tls, curl): (Vec<f64>, Vec<f64>) = (0..3)
         .filter_map(|_| over_tls())
         .map(|(ours, curl)| (ours.as_secs_f64() * 1e6, curl.as_secs_f64() * 1e6))
@@ -348,7 +359,55 @@ fn callers(binaries: &Path) {
     }
 }
 
-/// The day, the processor and the kernel.
+fn meshes(binaries: &Path) {
+    eprintln!("mesh");
+    let pair = mesh::costs(binaries, 2, Duration::from_millis(20), 200);
+    let micros = |cost: Duration| cost.as_secs_f64() * 1e6;
+    for (nodes, interval, rounds) in [(100, 2, 5), (1000, 10, 3)] {
+        let costs = mesh::costs(binaries, nodes, Duration::from_secs(interval), rounds);
+        let (call, of_pair) = (micros(costs.call), micros(pair.call));
+        let ratio = call / of_pair;
+        let missed = if ratio > 1.5 { ": **missed**" } else { "" };
+        println!(
+            "| mesh of {nodes} nodes, CPU per call, both ends, DNS and all | {call:.0} µs | one pair {of_pair:.0} µs | {ratio:.2} | ≤ 1.5{missed} |"
+        );
+        println!(
+            "| mesh of {nodes} nodes, calls a round | {} | all pairs {} | {:.3} | |",
+            costs.calls,
+            u32::from(nodes) * u32::from(nodes - 1),
+            costs.calls as f64 / f64::from(nodes) / f64::from(nodes - 1)
+        );
+        println!(
+            "| mesh of {nodes} nodes, memory a node, both ends | {:.0} KB | one pair {:.0} KB | {:.2} | |",
+            costs.memory as f64 / 1e3,
+            pair.memory as f64 / 1e3,
+            costs.memory as f64 / pair.memory as f64
+        );
+        println!(
+            "| mesh of {nodes} nodes, answer of DNS | {:.1} KB | one pair {:.1} KB | {:.0} | |",
+            costs.dns as f64 / 1e3,
+            pair.dns as f64 / 1e3,
+            costs.dns as f64 / pair.dns as f64
+        );
+        matrix(nodes, &costs.matrix);
+    }
+    eprintln!("a mesh in which all pairs have been called");
+    let full = mesh::full_matrix(binaries, 1000, Duration::from_secs(240));
+    matrix(1000, &full);
+}
+
+fn matrix(nodes: u16, matrix: &mesh::Matrix) {
+    let took = matrix.took.as_secs_f64();
+    let missed = if took > 2.0 { ": **missed**" } else { "" };
+    println!(
+        "| matrix of {nodes} nodes, {} pairs known | {took:.2} s | a row {:.1} KB, the page's data {:.0} KB | | ≤ 2 s{missed} |",
+        matrix.pairs,
+        matrix.row as f64 / 1e3,
+        matrix.page as f64 / 1e3
+    );
+}
+
+/// The date, the processor and the kernel of this run.
 fn machine() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
@@ -362,7 +421,7 @@ fn machine() -> String {
         .filter(|line| line.starts_with("processor"))
         .count();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // A distribution's own suffix says nothing to others.
+    // The suffix of a distribution is of no use to a reader.
     let kernel = kernel.split('-').next().unwrap_or_default();
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
     format!(

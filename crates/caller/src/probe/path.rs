@@ -37,7 +37,7 @@ const USUAL_MTU: u32 = 1500;
 /// What an address answered to a call of a given size.
 enum Trial {
     /// It answered, after so long.
-    Answered(Duration, Response),
+    Answered(Duration, Box<Response>),
     /// It took the connection, and said nothing.
     Silent(Failure),
     /// It failed in another way.
@@ -206,7 +206,7 @@ impl Probe {
                 Trial::Silent(failure)
             }
             Outcome::Answered(response) | Outcome::Failed(_, Some(response)) => {
-                Trial::Answered(start.elapsed(), response)
+                Trial::Answered(start.elapsed(), Box::new(response))
             }
             Outcome::Failed(_, None) | Outcome::Connected => Trial::Other,
         }

@@ -316,6 +316,9 @@ fn a_failure_younger_than_a_minute_is_shown_and_does_not_count() {
     }));
     assert_eq!(brief.state(), MeshState::Ok, "{:?}", brief.sentences());
     assert_eq!(brief.conclusion.failing_briefly, 11);
+    let sentence =
+        "nothing has failed for a minute: 110 of 132 pairs called lately succeed, median 0.4 ms";
+    assert_eq!(brief.sentences(), [sentence]);
     let left: Seen = ("left", 0.0, 10, 70);
     let gone = report(mesh(12, &[3], |_, to| {
         Some(if to == 3 { left } else { WELL })
@@ -387,8 +390,11 @@ fn names_and_results_that_are_no_such_thing_do_no_harm() {
     assert!(!next.contains("reboot"), "{next}");
 }
 
+/// Whether calls of one node fail to another.
+type IsFault = fn(usize, usize) -> bool;
+
 /// A fault, and the start of its sentence.
-fn faults() -> Vec<(fn(usize, usize) -> bool, &'static str)> {
+fn faults() -> Vec<(IsFault, &'static str)> {
     vec![
         (|_, to| to == 3, "node-3 (10.0.0.4) is not reached from"),
         (|from, _| from == 3, "node-3 (10.0.0.4) reaches nobody"),
