@@ -308,21 +308,6 @@ impl Mesh {
     }
 }
 
-/// The echo-server of a node, which says that it is the pod `mesh-NODE` on `node-NODE`.
-///
-/// # Errors
-///
-/// When the address cannot be had.
-pub fn server(node: u16, listen: ListenAddr) -> anyhow::Result<EchoServer> {
-    let mut config = echo_config(listen, AT_ONCE);
-    config.pod = Pod {
-        name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
-        node: Some(HeaderValue::from_str(&format!("node-{node}"))?),
-        namespace: Some(HeaderValue::from_static(NAMESPACE)),
-    };
-    Ok(echo_server::bind(config)?)
-}
-
 /// Looks at the whole mesh again and again, and tells what it comes to when that has changed.
 async fn look(collector: &Collector, every: Duration, changed: fn(&MeshReport)) {
     // Before the first round there is nothing to see.
