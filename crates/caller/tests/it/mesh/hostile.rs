@@ -61,7 +61,7 @@ fn what_is_no_row_is_missing_and_it_is_said_why() {
     let pause = Duration::from_millis(50);
     serve(mesh.rows(17), move |stream| endless(stream, b" ", pause));
     serve(mesh.rows(18), |stream| {
-        endless(stream, &[b' '; 4096], Duration::ZERO)
+        endless(stream, &[b' '; 4096], Duration::ZERO);
     });
 
     mesh.resolves_to(expected.iter().map(|(node, _)| *node));

@@ -183,7 +183,7 @@ impl Node {
 }
 
 /// What a row says of a peer.
-fn result<'a>(row: &'a Value, ip: IpAddr) -> Option<&'a str> {
+fn result(row: &Value, ip: IpAddr) -> Option<&str> {
     let mut peers = row["peers"].as_array().expect("a list").iter();
     let peer = peers.find(|peer| peer[0] == ip.to_string())?;
     peer[2].as_str()
