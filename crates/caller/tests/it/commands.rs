@@ -670,7 +670,7 @@ fn help_names_flags_and_never_the_values_of_variables() {
         (&["mesh", "--help"], "--rows-port"),
         (
             &["mesh", "--help"],
-            "The exit code is 0 where all is well, 1 where it is not, and 3 where there is no row at all.",
+            "Exit code: 0 if all is well, 1 if not, 3 if no caller of the mesh gave its results.",
         ),
     ] {
         let output = run(Command::new(CALLER)
