@@ -124,10 +124,7 @@ fn cleaning_up_deletes_the_application_before_what_it_would_put_back() {
 
 #[test]
 fn every_folder_that_is_to_be_applied_can_be_deployed() {
-    let text: String = pages()
-        .iter()
-        .map(|page| page.without_what_is_to_come())
-        .collect();
+    let text: String = pages().iter().map(|page| page.text.as_str()).collect();
     let mut folders: Vec<&str> = text
         .split(" -k ")
         .skip(1)
