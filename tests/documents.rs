@@ -430,6 +430,14 @@ fn metrics_are_those_that_are_exposed() {
             .all(|backend| metrics(*backend).contains_key("echo_server_requests_total"))
     });
     exposed.extend(metrics(cluster.backends[0]));
+    let mesh = Process::spawn(local_cluster().args(["--nodes=2", "--interval=1s"]));
+    let line = mesh.wait_for_stdout("mesh, page at http://");
+    let (_, url) = line.split_once("http://").expect("a URL");
+    let admin = url.trim_end_matches("/mesh").parse().expect("an address");
+    wait_until("a call of the mesh", PATIENCE, || {
+        metrics(admin).contains_key("caller_mesh_calls_total")
+    });
+    exposed.extend(metrics(admin));
 
     let text = page("docs/metrics.md");
     let rows = text.lines().filter(|line| line.starts_with("| `"));
