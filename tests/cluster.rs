@@ -1,5 +1,5 @@
-//! The demo's whole story in a real cluster: whichever the current context of kubectl names, so this
-//! runs only when it is asked for by name:
+//! The whole story of the demo in a real cluster. It uses the current context of kubectl, so it runs only when it is
+//! asked for by name:
 //!
 //! ```text
 //! cargo test -p local-cluster --test cluster
@@ -20,7 +20,7 @@ use test_support::wait_until;
 
 const NAMESPACE: &str = "pod-to-pod-communication";
 
-/// Clusters pull, schedule and probe at their own pace.
+/// Timeouts for what a cluster does: pulling images, scheduling and probing.
 const ROLLOUT: &str = "--timeout=180s";
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -32,7 +32,7 @@ fn kubectl(args: &[&str]) -> Command {
     command
 }
 
-/// Runs kubectl, which must succeed, and gives its output.
+/// Runs kubectl, which must succeed, and returns its output.
 fn succeed(args: &[&str]) -> String {
     let Output {
         code,
@@ -47,7 +47,7 @@ fn in_namespace<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&["--namespace", NAMESPACE], args].concat()
 }
 
-/// The pods of an app, without those that are on their way out.
+/// The pods of an app, without those that are being deleted.
 fn pods(app: &str) -> BTreeSet<String> {
     let selector = format!("app={app}");
     let names = r#"{range .items[*]}{.metadata.name}{" "}{.metadata.deletionTimestamp}{"\n"}{end}"#;
@@ -59,7 +59,7 @@ fn pods(app: &str) -> BTreeSet<String> {
     staying.map(str::to_owned).collect()
 }
 
-/// What is deployed, and deleted in the end even if the test fails.
+/// The deployed manifests, which are deleted on drop, also if the test fails.
 struct Deployed(String);
 
 impl Deployed {
@@ -92,7 +92,7 @@ fn the_story_of_the_demo() {
         succeed(&in_namespace(&["rollout", "status", deployment, ROLLOUT]));
     }
 
-    // All pods start in the same second; the first thing that a frontend says is a success all the same.
+    // All pods start at the same time, and yet the first call of a frontend is a success.
     for frontend in pods("frontend") {
         let first_block = || {
             let log = succeed(&in_namespace(&["logs", &frontend]));
@@ -113,7 +113,7 @@ fn the_story_of_the_demo() {
         );
     }
 
-    // The check of the demo that this one replaces.
+    // The command with which the original demo is checked.
     let body = succeed(&in_namespace(&[
         "exec",
         "deployment/frontend",
@@ -140,7 +140,7 @@ fn the_story_of_the_demo() {
     let diagnosis = succeed(&in_namespace(&[&exec[..], &["diagnose"]].concat()));
     assert!(!diagnosis.contains("FAIL"), "{diagnosis}");
 
-    // Whatever the server writes otherwise than the manifests, Argo CD would want to put right.
+    // Argo CD would try to undo any difference between the manifests and what the API server stores.
     let diff = run(&mut kubectl(&["diff", "-k", &deployed.0]));
     assert_eq!(diff.code, Some(0), "{}{}", diff.stdout, diff.stderr);
 
@@ -151,7 +151,7 @@ fn the_story_of_the_demo() {
         "--format=wide",
     ];
     let load = Process::spawn(&mut kubectl(&in_namespace(&[&exec[..], &load].concat())));
-    // The pods that are to be replaced have to be known.
+    // Waits until the caller knows the pods that are to be replaced.
     wait_until("the baseline", PATIENCE, || {
         load.stdout().matches("Response received").count() > 200
     });
@@ -168,7 +168,7 @@ fn the_story_of_the_demo() {
     wait_until("the end of the load", PATIENCE, || {
         load.stdout().contains("longest gap without a success")
     });
-    // Behind policies, and in a namespace that admits restricted pods alone, it works as well.
+    // The same works behind policies, and in a namespace that admits only restricted pods.
     succeed(&["apply", "-k", "kustomize/overlays/hardened"]);
     succeed(&in_namespace(&[
         "rollout",

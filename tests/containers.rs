@@ -1,19 +1,19 @@
-//! The images, built by the real Dockerfile and run as a cluster would run them: read-only, without
-//! capabilities, as a number, in the manifests' memory, on a private network.
+//! The images, built with the real Dockerfile and run as in a cluster: with a read-only file system, without
+//! capabilities, under a numeric user, with the memory limit of the manifests, on a private network.
 //!
-//! Needs a Docker engine. Where the Dockerfile's builder image can neither be found nor pulled,
-//! `containers/stand-in-builder` makes one of this machine's own toolchain.
+//! The tests need a Docker engine. Where the builder image of the Dockerfile is missing and cannot be pulled,
+//! `containers/stand-in-builder` makes one from the toolchain of this machine.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use test_support::documents::root;
 use test_support::http::get;
 use test_support::process::{Output, run};
 use test_support::{PATIENCE, tool, wait_until};
@@ -22,17 +22,13 @@ const ECHO_SERVER: &str = "pod-to-pod-communication-test/echo-server";
 const CALLER: &str = "pod-to-pod-communication-test/caller";
 const TEXT: &str = "Hello from Backend Service!";
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 fn try_docker(args: &[&str]) -> Output {
     run(Command::new("docker")
         .args(args)
         .env("DOCKER_BUILDKIT", "0"))
 }
 
-/// Runs `docker`, which must succeed, and gives its output.
+/// Runs `docker`, which must succeed, and returns its output.
 fn docker(args: &[&str]) -> String {
     let Output {
         code,
@@ -43,7 +39,7 @@ fn docker(args: &[&str]) -> String {
     stdout.trim_end().to_owned()
 }
 
-/// Whether there is an engine, and if so the images, built once for all tests.
+/// Whether there is a Docker engine. If there is, builds the images, once for all tests.
 fn images() -> bool {
     static BUILT: OnceLock<bool> = OnceLock::new();
     *BUILT.get_or_init(|| {
@@ -53,7 +49,7 @@ fn images() -> bool {
         }
         let builder = Builder::provide();
         for (target, tag) in [("echo-server", ECHO_SERVER), ("caller", CALLER)] {
-            // A build takes minutes, and says so on the terminal.
+            // A build takes minutes, so its progress is printed.
             let built = Command::new("docker")
                 .args(["build", "--target", target, "--tag", tag, "."])
                 .current_dir(root())
@@ -69,7 +65,7 @@ fn images() -> bool {
     })
 }
 
-/// The Dockerfile's builder image; a stand-in loses that name again when dropped.
+/// The builder image of the Dockerfile. The name of a stand-in is removed on drop.
 struct Builder(Option<String>);
 
 impl Builder {
@@ -109,7 +105,7 @@ impl Drop for Builder {
     }
 }
 
-/// Changes when a stand-in is out of date: it carries the crates of the lock file.
+/// A hash that changes when a stand-in is out of date: it contains the crates of the lock file.
 fn fingerprint() -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in ["Cargo.lock", "tests/containers/stand-in-builder"] {
@@ -120,7 +116,7 @@ fn fingerprint() -> u64 {
     hasher.finish()
 }
 
-/// A network of its own with containers in it, removed when dropped.
+/// A network with containers, all of which are removed on drop.
 struct Network {
     name: String,
     containers: Vec<String>,
@@ -139,7 +135,7 @@ impl Network {
         }
     }
 
-    /// Starts a container as a restricted pod is started.
+    /// Starts a container with the restrictions of the manifests.
     fn start(&mut self, name: &str, options: &[&str], image: &str, args: &[&str]) -> String {
         let full_name = format!("{}-{name}", self.name);
         let pod_name = format!("POD_NAME={name}");
@@ -156,7 +152,7 @@ impl Network {
             "--cap-drop=ALL",
             "--security-opt=no-new-privileges",
         ]);
-        // As in the manifests.
+        // These are the values in the manifests.
         let memory = if image == CALLER { "32m" } else { "64m" };
         command.extend(["--memory", memory, "--pids-limit=64", "--env", &pod_name]);
         command.extend(options);
@@ -199,20 +195,20 @@ fn inspect(what: &str, format: &str) -> String {
     docker(&["inspect", "--format", format, what])
 }
 
-/// What an image may weigh, compressed. A size is exact, so it may be asserted.
+/// Limits on the compressed sizes of the images, in bytes. A size is exact, so it may be asserted.
 const BUDGETS: [(&str, &str, u64); 2] = [
     (ECHO_SERVER, "/bin/echo-server", 1_250_000),
     (CALLER, "/bin/caller", 2_350_000),
 ];
 
 #[test]
-fn images_keep_within_their_budgets() {
+fn images_are_below_their_size_limits() {
     if !images() {
         return;
     }
     for (image, binary, budget) in BUDGETS {
         let container = docker(&["create", image]);
-        // The binary is all that the one layer has.
+        // The only layer has the binary and nothing else.
         let layer = format!("docker cp {container}:{binary} - | gzip -9 | wc -c");
         let output = run(Command::new("sh").args(["-c", &layer]));
         docker(&["rm", &container]);
@@ -224,13 +220,13 @@ fn images_keep_within_their_budgets() {
 }
 
 #[test]
-fn an_image_is_one_static_binary_run_by_a_number() {
+fn an_image_has_one_static_binary_and_a_numeric_user() {
     if !images() {
         return;
     }
     for (image, binary, others) in [
         (ECHO_SERVER, "echo-server", &[][..]),
-        // A link to caller.
+        // The link `curl` to caller.
         (CALLER, "caller", &["bin/curl"]),
     ] {
         assert_eq!(inspect(image, "{{.Config.User}}"), "65532:65532");
@@ -265,7 +261,7 @@ fn an_image_is_one_static_binary_run_by_a_number() {
             .stdout(Stdio::piped()));
         fs::remove_file(&tar).expect("it was there");
         assert_eq!(unpacked.code, Some(0));
-        // What the engine itself puts into every container is no part of the image.
+        // Files that the engine adds to every container are not part of the image.
         let engines = ["dev/", "etc/", "proc/", "sys/", ".dockerenv"];
         let own: Vec<&str> = files
             .lines()
@@ -273,7 +269,7 @@ fn an_image_is_one_static_binary_run_by_a_number() {
             .collect();
         let binary_file = format!("bin/{binary}");
         assert_eq!(own, [&["bin/", binary_file.as_str()], others].concat());
-        // An ELF file that wants an interpreter (the dynamic loader) names it.
+        // A dynamically linked ELF file names its interpreter, the dynamic loader.
         assert!(
             !unpacked.stdout.contains("/ld-linux"),
             "{binary} is not static"
@@ -282,12 +278,12 @@ fn an_image_is_one_static_binary_run_by_a_number() {
 }
 
 #[test]
-fn the_pair_talks_and_recovers_and_leaves_in_time() {
+fn frontends_call_backends_recover_from_a_failure_and_stop_in_time() {
     if !images() {
         return;
     }
     let mut network = Network::new("pair");
-    // The frontends are first, as they may be in a cluster; the first block is a success all the same.
+    // The frontends start first, as they may in a cluster, and yet the first call is a success.
     let args = ["--wait=2m", "--interval=100ms", "--format=wide"];
     let frontends =
         ["frontend-1", "frontend-2"].map(|name| network.start(name, &[], CALLER, &args));
@@ -310,7 +306,7 @@ fn the_pair_talks_and_recovers_and_leaves_in_time() {
     }
     assert!(logs(&backends[0]).contains("\"GET / HTTP/1.1\" 200 28 \"caller/"));
 
-    // The binary is all there is, and it is on the PATH.
+    // The image has nothing but the binary, which is on the PATH.
     let exec = |args: &[&str]| try_docker(&[&["exec", &frontends[0], "caller"], args].concat());
     assert_eq!(exec(&["once"]).code, Some(0));
     let diagnosis = exec(&["diagnose"]);
@@ -322,14 +318,14 @@ fn the_pair_talks_and_recovers_and_leaves_in_time() {
         (Some(0), 2)
     );
     assert_eq!(exec(&["once", "http://nosuch:8080/"]).code, Some(6));
-    // The demo's own check, word for word.
+    // The command with which the original demo is checked.
     let curl = try_docker(&["exec", &frontends[0], "curl", "http://backend:8080"]);
     let said = (curl.code, curl.stdout.as_str());
     assert_eq!(said, (Some(0), "Hello from Backend Service!\n"));
     let shell = try_docker(&["exec", &frontends[0], "sh", "-c", "true"]);
     assert_ne!(shell.code, Some(0));
 
-    // One backend dies without a word: calls that meet it fail, and then they are well again.
+    // One backend is killed: calls to it fail, and later calls succeed again.
     docker(&["kill", &backends[0]]);
     for frontend in &frontends {
         let before = logs(frontend).len();
@@ -354,7 +350,7 @@ fn the_pair_talks_and_recovers_and_leaves_in_time() {
 }
 
 #[test]
-fn a_rolling_replacement_of_containers_drops_no_call() {
+fn a_rolling_replacement_of_containers_fails_no_call() {
     if !images() {
         return;
     }
@@ -411,7 +407,7 @@ fn the_text_may_come_from_the_environment() {
     assert_eq!(docker(&["wait", &no_text]), "127");
 }
 
-/// What the manifest gives a backend: its `--max-connections`, and its memory as Docker writes it.
+/// The limits of a backend in the manifest: its `--max-connections`, and its memory in the format of Docker.
 fn backend_limits() -> (String, String) {
     let manifest = root().join("kustomize/base/backend/deployment.yaml");
     let manifest = fs::read_to_string(manifest).expect("it is there");
@@ -426,7 +422,7 @@ fn backend_limits() -> (String, String) {
     (connections, memory.replace("Mi", "m"))
 }
 
-/// A field that HTTP/2 neither compresses nor remembers (RFC 7541, section 6.2.2).
+/// Encodes a header field without compression or indexing (RFC 7541, section 6.2.2).
 fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut field = vec![0, u8::try_from(name.len()).expect("a short name")];
     field.extend_from_slice(name);
@@ -451,8 +447,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// What a client may send to make a server hold much, by what it is.
-fn mixes() -> Vec<(&'static str, Vec<u8>)> {
+/// Traffic that makes a server use much memory, with a name for each kind.
+fn attacks() -> Vec<(&'static str, Vec<u8>)> {
     const HEADERS: u8 = 1;
     const END_STREAM: u8 = 1;
     const END_HEADERS: u8 = 4;
@@ -523,7 +519,7 @@ fn mixes() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Sends the same on many connections at once, as much of it as is taken.
+/// Sends the same bytes on many connections at once, as many of them as the server reads.
 fn flood(addr: SocketAddr, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
     const SENDERS: usize = 32;
     let send = |_| {
@@ -531,7 +527,7 @@ fn flood(addr: SocketAddr, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
         stream
             .set_write_timeout(Some(Duration::from_millis(200)))
             .ok()?;
-        // It stops taking them, or hangs up: both are well.
+        // The server may stop reading, or close the connection.
         let _ = stream.write_all(bytes);
         Some(stream)
     };
@@ -552,12 +548,12 @@ fn flood(addr: SocketAddr, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
 }
 
 #[test]
-fn a_backend_lives_within_its_memory_whatever_is_sent() {
+fn a_backend_stays_below_its_memory_limit_whatever_is_sent() {
     if !images() {
         return;
     }
     let (connections, memory) = backend_limits();
-    for (name, bytes) in mixes() {
+    for (name, bytes) in attacks() {
         let mut network = Network::new("memory");
         let options = ["--memory", &memory, "--memory-swap", &memory];
         let args = ["-text=x", &connections, "--access-log=off"];

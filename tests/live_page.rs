@@ -5,7 +5,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -14,24 +13,14 @@ use local_cluster::cluster::SERVICE;
 use serde_json::Value;
 use tempfile::TempDir;
 use test_support::bed::Bed;
-use test_support::browser::Browser;
+use test_support::browser::keys::{ARROW_DOWN, ARROW_LEFT, END, ENTER, ESCAPE, TAB};
+use test_support::browser::{Browser, HOSTILE, HOSTILE_SHOWN, nonce};
 use test_support::http::{Connection, exchange, get};
 use test_support::process::{Process, caller};
 use test_support::{PATIENCE, Tool, tool, wait_until};
 
-/// Keys, as WebDriver numbers them.
-const ARROW_DOWN: char = '\u{e015}';
-const ARROW_LEFT: char = '\u{e012}';
-const END: char = '\u{e010}';
-const ENTER: char = '\u{e007}';
-const ESCAPE: char = '\u{e00c}';
-const TAB: char = '\u{e004}';
-
-/// What is wrong with the page as it is laid out and coloured now.
-const FAULTS: &str = include_str!("live_page_faults.js");
-
-/// A pod's name that would do harm if it were taken for markup.
-const HOSTILE: &str = "<img src=x onerror=console.error('injected')>\u{202e}";
+/// Where the pictures are left.
+const PICTURES: &str = env!("CARGO_TARGET_TMPDIR");
 
 fn start(bed: &Bed, admin: &str, args: &[&str]) -> (Process, SocketAddr) {
     let mut command = bed.caller(env!("CARGO_BIN_EXE_caller"));
@@ -110,29 +99,6 @@ fn one_sick_pod() -> SocketAddr {
     addr
 }
 
-/// Looks at the page in several sizes, by day and by night, and leaves pictures of it.
-fn look(browser: &Browser, name: &str) {
-    for width in [320, 375, 1280] {
-        for dark in [false, true] {
-            browser.resize(width, 900, dark);
-            let faults = browser.run(FAULTS);
-            let scheme = if dark { "dark" } else { "light" };
-            assert_eq!(faults, Value::Array(Vec::new()), "{name} {width} {scheme}");
-            let height = browser.run("return document.documentElement.scrollHeight");
-            let height = u32::try_from(height.as_u64().expect("a number")).expect("it is small");
-            browser.resize(width, height, dark);
-            let picture = format!("{name}-{width}-{scheme}.png");
-            browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(picture));
-        }
-    }
-    browser.resize(1280, 900, false);
-}
-
-fn title(browser: &Browser) -> String {
-    let title = browser.run("return document.title");
-    title.as_str().expect("text").to_owned()
-}
-
 /// The cells of the rows of a table, by the id of its body.
 fn table(browser: &Browser, id: &str) -> Vec<Vec<String>> {
     let cells = browser.run(&format!(
@@ -150,21 +116,6 @@ fn focused(browser: &Browser) -> String {
 
 fn click(browser: &Browser, selector: &str) {
     browser.run(&format!("document.querySelector({selector:?}).click()"));
-}
-
-/// Errors in the console, without those that say that the stream broke off, or that a target, or the
-/// caller, was not there.
-fn errors(browser: &Browser) -> Vec<String> {
-    let expected = [
-        "ERR_INCOMPLETE_CHUNKED_ENCODING",
-        "ERR_CONNECTION_RESET",
-        "ERR_CONNECTION_REFUSED",
-        "404 (Not Found)",
-    ];
-    let is_expected = |line: &String| expected.iter().any(|error| line.contains(error));
-    let mut lines = browser.console();
-    lines.retain(|line| !is_expected(line));
-    lines
 }
 
 /// The next event of a stream: its id and its data.
@@ -200,6 +151,7 @@ fn the_status_says_what_the_log_says() {
     wait_until("a call", PATIENCE, || status(admin)["ok"] == true);
     let well = status(admin);
     assert_eq!(well["name"], "frontend-1");
+    assert_eq!(well["mesh"], false);
     assert_eq!(well["last"]["pod"], "backend-1");
     assert_eq!(well["state"], "working");
     assert_eq!(well["recent"]["failed"], 0);
@@ -400,14 +352,7 @@ fn the_page_admits_nothing_from_elsewhere() {
     let bed = Bed::start(&["backend-1"]);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &[]);
     let page = get(admin, "/");
-    assert_eq!(page.status(), 200);
-    let policy = page.header("content-security-policy").expect("a policy");
-    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
-    assert!(!policy.contains("unsafe"), "{policy}");
-    let (_, nonce) = policy.split_once("'nonce-").expect("a nonce");
-    let (nonce, _) = nonce.split_once('\'').expect("it ends");
-    assert_eq!(page.body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
-    assert!(!get(admin, "/").body.contains(nonce), "it is used once");
+    assert_ne!(nonce(&page), nonce(&get(admin, "/")), "it is used once");
     assert!(!page.body.contains("://") || page.body.matches("://").count() == 1);
     assert!(
         page.body.contains("'http://www.w3.org/2000/svg'"),
@@ -437,9 +382,9 @@ fn a_browser_is_told_that_the_first_call_is_waited_for() {
     browser.open(&format!("http://{admin}/"));
     browser.wait_for_text("title", "caller in frontend-1");
     assert_eq!(browser.text("verdict"), "Waiting for the first call");
-    assert_eq!(title(&browser), "Waiting for the first call – frontend-1");
+    assert_eq!(browser.title(), "Waiting for the first call – frontend-1");
     assert_eq!(browser.text("why"), "");
-    look(&browser, "waiting");
+    browser.look(PICTURES, "waiting");
 
     heal(&bed);
     browser.wait_for_text("verdict", "✓ Working");
@@ -458,7 +403,7 @@ fn a_browser_sees_who_fails_now_and_then() {
 
     let verdict = browser.wait_for_text("verdict", "of the last 10 calls failed");
     assert!(verdict.starts_with("! Unsteady: "), "{verdict}");
-    assert!(title(&browser).starts_with("! Unsteady: "));
+    assert!(browser.title().starts_with("! Unsteady: "));
     browser.wait_for_text("since", "unsteady since ");
     let recent = browser.text("recent");
     assert!(recent.starts_with("HTTP 503 from backend-2 ("), "{recent}");
@@ -477,7 +422,7 @@ fn a_browser_sees_who_fails_now_and_then() {
     assert_ne!(sick[2], "0", "{sick:?}");
     assert_eq!(sick[1], sick[2], "{sick:?}");
     browser.wait_for_text("failures", "backend-2");
-    look(&browser, "unsteady");
+    browser.look(PICTURES, "unsteady");
 
     // By keyboard, and without the permission as well.
     let permit = |name: &str, setting: &str| {
@@ -528,14 +473,12 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     let seen = calls();
     wait_until("another call", PATIENCE, || calls() > seen + 10);
     browser.wait_for_text("pods", "backend-1");
-    browser.wait_for_text(
-        "pods",
-        "<img src=x onerror=console.error('injected')>\\u{202e}",
-    );
+    browser.wait_for_text("pods", HOSTILE_SHOWN);
     browser.wait_for_text("dns", "backend.pod-to-pod-communication.svc.cluster.local.");
     assert_eq!(browser.text("why"), "");
     assert_eq!(browser.text("before"), "");
-    assert_eq!(title(&browser), "✓ Working – frontend-1");
+    assert_eq!(browser.text("mesh"), "", "it is part of none");
+    assert_eq!(browser.title(), "✓ Working – frontend-1");
     browser.wait_for_text("quantiles", "a success took ");
     let everything = "return document.body.innerText";
     let everything = browser.run(everything).as_str().expect("text").to_owned();
@@ -544,7 +487,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
         1,
         "said once, at the top"
     );
-    look(&browser, "working");
+    browser.look(PICTURES, "working");
 
     // By keyboard: one call back, which then stays; and to the newest again, which follows.
     let chosen = || {
@@ -588,7 +531,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     bed.records.remove(SERVICE);
     browser.wait_for_text("verdict", "✗ Failing: the name does not exist");
     assert_eq!(
-        title(&browser),
+        browser.title(),
         "✗ Failing: the name does not exist – frontend-1"
     );
     browser.wait_for_text("since", "; this cause since ");
@@ -627,7 +570,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     let hatched = browser.run(hatched);
     assert_eq!(hatched[0], hatched[1], "over the whole height");
     assert_eq!(hatched[2], true, "in front of the phases");
-    look(&browser, "failing");
+    browser.look(PICTURES, "failing");
 
     // It works again: unsteady at first, and then with what was before.
     heal(&bed);
@@ -636,7 +579,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     let error = last_error(&status(admin))["message"].clone();
     let message = error.as_str().expect("text");
     assert!(before.ends_with(&format!(", {message}")), "{before}");
-    look(&browser, "recovered");
+    browser.look(PICTURES, "recovered");
 
     assert_eq!(browser.console(), Vec::<String>::new());
     let made = "return document.querySelectorAll('img').length";
@@ -647,21 +590,21 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     browser.wait_for_text("lost", "No contact with the caller since ");
     browser.wait_for_text("lost", "kubectl port-forward");
     assert_eq!(browser.text("verdict"), "Unknown: no contact");
-    assert_eq!(title(&browser), "Unknown: no contact – frontend-1");
+    assert_eq!(browser.title(), "Unknown: no contact – frontend-1");
     let since = browser.text("since");
     assert!(since.starts_with("was working until "), "{since}");
     let last = browser.text("last-success");
     assert!(!last.contains("ago"), "{last}");
-    look(&browser, "lost");
+    browser.look(PICTURES, "lost");
     let (_caller, _) = start(&bed, &admin.to_string(), &["--interval=1h"]);
     browser.wait_for_text("verdict", "✓ Working");
     assert_eq!(browser.text("lost"), "");
     assert_eq!(calls(), 1, "those of the new caller alone");
     assert_eq!(browser.text("failures"), "");
     assert_eq!(browser.text("before"), "");
-    look(&browser, "restarted");
+    browser.look(PICTURES, "restarted");
 
-    assert_eq!(errors(&browser), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
     let elsewhere = |asked: &String| !asked.starts_with(&url) && !asked.starts_with("data:");
     let requests: Vec<String> = browser.requests();
     assert!(requests.contains(&format!("{url}events")), "{requests:?}");
@@ -850,7 +793,7 @@ fn a_browser_sees_all_targets_and_each_of_them() {
 
     let verdict = "✗ 1 of 5 targets failing: db";
     browser.wait_for_text("verdict", verdict);
-    assert_eq!(title(&browser), format!("{verdict} – frontend-1"));
+    assert_eq!(browser.title(), format!("{verdict} – frontend-1"));
     assert_eq!(browser.text("title"), "caller in frontend-1");
     browser.wait_for_text("what", "calls 5 targets every 0.2 s, started ");
     assert_eq!(browser.text("one"), "");
@@ -892,19 +835,19 @@ fn a_browser_sees_all_targets_and_each_of_them() {
     assert_eq!(calls(3, 5), 0);
     let since = table(&browser, "targets")[0][2].clone();
     assert!(since.contains(", for "), "{since}");
-    look(&browser, "targets-5");
+    browser.look(PICTURES, "targets-5");
 
     // One by a click, and back by the link.
     click(&browser, "#targets a");
     browser.wait_for_text("verdict", "✗ Failing: the connection was refused");
     assert_eq!(browser.text("path"), "All targets › db");
     let one = "✗ Failing: the connection was refused – db – frontend-1";
-    assert_eq!(title(&browser), one);
+    assert_eq!(browser.title(), one);
     assert_eq!(browser.text("all"), "");
     let pods = table(&browser, "pods");
     assert_eq!(pods.len(), 1, "calls of this target alone: {pods:?}");
     assert_eq!(pods[0][0], format!("nobody at 127.0.0.2:{port}"));
-    look(&browser, "target-of-5");
+    browser.look(PICTURES, "target-of-5");
     click(&browser, "#back");
     browser.wait_for_text("verdict", verdict);
 
@@ -939,7 +882,7 @@ fn a_browser_sees_all_targets_and_each_of_them() {
     assert_eq!(browser.text("failed"), "0 (0.0\u{a0}%)");
     assert_eq!(browser.text("failures"), "");
     assert_eq!(browser.text("why"), "");
-    look(&browser, "target-as-expected");
+    browser.look(PICTURES, "target-as-expected");
 
     // Whoever looks at one after the other has one stream open, and not one for each.
     for _ in 0..10 {
@@ -977,8 +920,8 @@ fn a_link_leads_to_a_target_or_says_that_there_is_none() {
     browser.wait_for_text("lost", "This caller has no target nobody.");
     assert_eq!(browser.text("now"), "");
     assert_eq!(browser.text("one"), "");
-    assert_eq!(title(&browser), "No such target – caller");
-    look(&browser, "target-unknown");
+    assert_eq!(browser.title(), "No such target – caller");
+    browser.look(PICTURES, "target-unknown");
     // It is a text, whatever it is.
     browser.run(
         "location.hash = '#target=100%+%3Cimg%20src=x%20onerror=console.error(1)%3E%E2%80%AE'",
@@ -998,7 +941,7 @@ fn a_link_leads_to_a_target_or_says_that_there_is_none() {
         since.starts_with("until ") && since.ends_with(&format!(": {verdict}")),
         "{since}"
     );
-    look(&browser, "targets-lost");
+    browser.look(PICTURES, "targets-lost");
     let args = ["--interval=1h", &bed.url("backend")];
     let (caller, _) = start(&bed, &admin.to_string(), &args);
     browser.wait_for_text("verdict", "✓ Working");
@@ -1014,7 +957,7 @@ fn a_link_leads_to_a_target_or_says_that_there_is_none() {
     let args = ["--interval=1h", "http://127.0.0.2/", "http://127.0.0.3/"];
     let (_caller, _) = start(&bed, &admin.to_string(), &args);
     browser.wait_for_text("lost", "This caller has no target http://backend:");
-    assert_eq!(errors(&browser), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
 #[test]
@@ -1045,7 +988,7 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
         rows.iter().filter(|row| row[0] == "✓ working").count()
     };
     wait_until("a call of each", PATIENCE, || working() == 90);
-    look(&browser, "targets-100");
+    browser.look(PICTURES, "targets-100");
 
     // What is looked for is found.
     browser.resize(375, 900, false);
@@ -1077,7 +1020,7 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
     browser.wait_for_text("call", ": ok, not as expected, backend-1 at ");
     assert!(browser.text("failed").ends_with("(100.0\u{a0}%)"));
     assert_eq!(browser.text("failed-name"), "Not as expected");
-    look(&browser, "target-unexpected");
+    browser.look(PICTURES, "target-unexpected");
     let one = get(admin, "/status.json?target=forbidden");
     let mut blocked: Value = serde_json::from_str(&one.body).expect("JSON");
     blocked["last"]["control"] = serde_json::json!({ "url": "http://control:80/", "result": "ok" });
@@ -1105,11 +1048,11 @@ fn a_name_of_a_target_is_a_text_whatever_it_is() {
     browser.open(&format!("http://{admin}/"));
     browser.wait_for_text("targets", shown);
     browser.wait_for_text("verdict", "✗ 1 of 2 targets failing");
-    look(&browser, "target-hostile");
+    browser.look(PICTURES, "target-hostile");
     click(&browser, "#targets tr:last-child a");
     browser.wait_for_text("verdict", "✓ Working");
     assert_eq!(browser.text("target"), shown);
-    assert_eq!(title(&browser), format!("✓ Working – {shown} – frontend-1"));
+    assert_eq!(browser.title(), format!("✓ Working – {shown} – frontend-1"));
     // As somebody who was sent the link.
     let link = browser.run("return location.href");
     browser.open("about:blank");
@@ -1188,7 +1131,7 @@ fn a_browser_sees_what_tls_was_agreed_on_and_how_long_the_certificate_lasts() {
     assert!(!call.contains("tls –"), "{call}");
     let drawn = "return document.querySelector('path.tls').getBBox().height";
     assert_ne!(browser.run(drawn), 0);
-    look(&browser, "https");
+    browser.look(PICTURES, "https");
 
     // Another certificate, in the words of the page.
     let status = status(admin);

@@ -1,4 +1,4 @@
-//! The local cluster, which the README tells to start first.
+//! The binary `local-cluster`, which is the first command in the README.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -11,7 +11,7 @@ fn command() -> Command {
 }
 
 #[test]
-fn both_frontends_are_answered_by_both_backends() {
+fn both_frontends_reach_both_backends() {
     let output = run(command().args(["--count=20", "--interval=10ms"]));
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert_eq!(output.stderr, "");
@@ -36,8 +36,8 @@ fn both_frontends_are_answered_by_both_backends() {
 }
 
 #[test]
-fn ports_that_are_taken_give_way_and_ctrl_c_ends_it() {
-    // Whoever holds these, this test or another program, they are taken.
+fn other_ports_replace_those_in_use_and_ctrl_c_ends_the_cluster() {
+    // If this fails, another process has the ports, which is just as good.
     let _taken =
         [18080, 18082, 18083, 10053].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
     let cluster = Process::spawn(command().arg("--interval=1h"));
@@ -66,7 +66,7 @@ fn ports_that_are_taken_give_way_and_ctrl_c_ends_it() {
 }
 
 #[test]
-fn what_it_suggests_to_use_is_there() {
+fn the_printed_addresses_can_be_used() {
     let cluster = Process::spawn(command().arg("--interval=1h"));
     let suggestion = cluster.wait_for_stdout("--nameserver");
     let value = |flag: &str| {
@@ -78,12 +78,12 @@ fn what_it_suggests_to_use_is_there() {
     let resolv_conf = std::fs::read_to_string(value("--resolv-conf")).expect("it is there");
     assert!(resolv_conf.contains("search pod-to-pod-communication.svc.cluster.local "));
     let dns: std::net::SocketAddr = value("--nameserver").parse().expect("an address");
-    // That it answers is what the frontends show; over TCP it answers as well.
+    // The frontends use it over UDP; it accepts TCP as well.
     std::net::TcpStream::connect(dns).expect("DNS over TCP");
 }
 
 #[test]
-fn the_command_that_it_suggests_runs_as_it_stands() {
+fn the_printed_command_runs_unchanged() {
     let cluster = Process::spawn(command().arg("--interval=1h"));
     let suggestion = cluster.wait_for_stdout(" caller diagnose ");
     let (_, suggestion) = suggestion.split_once("try ").expect("a suggestion");
@@ -99,7 +99,7 @@ fn the_command_that_it_suggests_runs_as_it_stands() {
 }
 
 #[test]
-fn each_part_that_is_left_out_is_missed_by_its_name() {
+fn a_missing_part_of_the_cluster_is_named_as_the_cause() {
     for (part, verdict) in [
         ("service", "Call failed: the name does not exist; likely "),
         (
@@ -122,7 +122,7 @@ fn each_part_that_is_left_out_is_missed_by_its_name() {
 }
 
 #[test]
-fn a_sick_pod_stands_beside_a_well_one() {
+fn a_faulty_pod_is_started_beside_a_healthy_one() {
     let output = run(command().args(["--count=40", "--interval=5ms", "--fault-percent=100"]));
     assert_eq!(output.code, Some(1));
     let pod = |name: &str, line: &str| {

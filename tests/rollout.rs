@@ -1,8 +1,8 @@
-//! A rolling replacement of the backends drops nothing: not a call with a connection of its own, not
-//! one on a kept connection, not one over HTTP/2.
+//! A rolling replacement of the backends fails no call: neither on new connections nor on kept ones, neither over HTTP/1
+//! nor over HTTP/2.
 //!
-//! As in a cluster, a new pod is there before an old one leaves, and the Service goes on sending to
-//! the old one for a while after that was told to stop.
+//! As in a cluster, a new pod is started before an old one stops, and the Service goes on sending to the old one for a
+//! while after that has been asked to stop.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use tokio::time::sleep;
 
 const REPLACEMENTS: usize = 10;
 
-/// How long the Service goes on sending to a pod that has been told to stop.
-const LATE_NEWS: Duration = Duration::from_millis(200);
+/// How long the Service goes on sending to a pod that has been asked to stop.
+const ENDPOINT_DELAY: Duration = Duration::from_millis(200);
 
-/// Longer than the news takes to get round, as in the manifests.
+/// The drain delay is longer than [`ENDPOINT_DELAY`], as it is in the manifests.
 const DRAIN: Drain = Drain {
     delay: Duration::from_millis(500),
     timeout: Duration::from_secs(15),
 };
 
-/// A backend that can be told to stop.
+/// A backend that can be asked to stop.
 struct Pod {
     addr: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
@@ -45,7 +45,7 @@ impl Pod {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_replacement_drops_no_call() {
+async fn a_rolling_replacement_fails_no_call() {
     let bed = tokio::task::block_in_place(|| Bed::start(&[]));
     let mut pods = vec![Pod::start(0), Pod::start(1)];
     let publish = |pods: &[Pod]| {
@@ -75,7 +75,7 @@ async fn a_rolling_replacement_drops_no_call() {
         publish(&pods);
         let Pod { stop, ended, .. } = pods.remove(0);
         stop.send(()).expect("it runs");
-        sleep(LATE_NEWS).await;
+        sleep(ENDPOINT_DELAY).await;
         publish(&pods);
         ended.await.expect("no panic").expect("a clean end");
     }
@@ -89,7 +89,7 @@ async fn a_rolling_replacement_drops_no_call() {
             "{mode:?}: {summary}\n{failed:#?}"
         );
         assert_eq!(code, Some(0));
-        // A kept connection stays with its pod, but not longer than that pod.
+        // A kept connection ends with its pod, so at least three pods have responded.
         let answered = summary.matches("answered by: backend-").count();
         let at_least = if mode.contains(&"--keep-alive") {
             3
@@ -98,6 +98,6 @@ async fn a_rolling_replacement_drops_no_call() {
         };
         assert!(answered >= at_least, "{mode:?}: {summary}");
     }
-    // The bed has a runtime of its own, which must not be dropped inside of this one.
+    // The bed has a runtime of its own, which must not be dropped inside another one.
     tokio::task::block_in_place(|| drop(bed));
 }

@@ -1,7 +1,7 @@
-//! The least that an HTTP server on epoll can do: reads until a request ends, writes a fixed answer.
-//! It looks at nothing, logs nothing and limits nothing, so it is a floor and not a server.
+//! The smallest HTTP server on epoll, with which `cargo bench` compares `echo-server`: it reads to the end of a request,
+//! and writes a fixed response. It parses, logs and limits nothing, so it is a lower bound and not a usable server.
 //!
-//! `epoll-loop ADDRESS`
+//! `epoll-loop ADDRESS`. The benchmarks themselves are in `benches/peers`.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 
 const LISTENER: Token = Token(usize::MAX);
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nx-app-name: epoll-loop\r\nx-app-version: 0.1.0\r\n\
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nx-app-name: epoll-loop\r\nx-app-version: 0.1.0\r\n\
 content-type: text/plain; charset=utf-8\r\ncontent-length: 28\r\n\
 date: Wed, 10 Dec 2025 16:20:00 GMT\r\n\r\nHello from Backend Service!\n";
 
@@ -56,7 +56,7 @@ fn serve(stream: &mut TcpStream) -> bool {
             Ok(0) => return false,
             // The load generators send a request in one piece.
             Ok(n) if buffer[..n].ends_with(b"\r\n\r\n") => {
-                if stream.write_all(ANSWER).is_err() || contains(&buffer[..n], CLOSE) {
+                if stream.write_all(RESPONSE).is_err() || contains(&buffer[..n], CLOSE) {
                     return false;
                 }
             }

@@ -26,6 +26,7 @@
 //! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
 
 pub mod cli;
+mod clock;
 pub mod commands;
 pub mod curl;
 pub mod dns;

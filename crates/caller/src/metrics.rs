@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use runtime::metrics::{register_build_info, register_tcp_counter};
 
+use crate::clock;
 use crate::dns::Lookup;
 use crate::failure::FailureKind;
 use crate::mesh::node::Node;
@@ -308,14 +309,14 @@ impl Observer for TargetMetrics {
             responses.get_or_create(&labels).inc();
         }
         if report.is_ok() {
-            let now = Timestamp::now().as_duration();
+            let now = clock::since_epoch(SystemTime::now());
             let gauge = last_success.get_or_create(&self.label());
             gauge.set(now.as_secs_f64());
         }
         let tls = report.tls.as_deref();
         if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
             let gauge = certificates.get_or_create(&self.label());
-            gauge.set(certificate.not_after.as_second() as f64);
+            gauge.set(clock::since_epoch(certificate.not_after).as_secs_f64());
         }
     }
 

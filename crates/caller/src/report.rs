@@ -3,10 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use jiff::Timestamp;
 use runtime::escape::Escaped;
 
 use crate::dns::Lookup;
@@ -23,7 +22,7 @@ pub struct Report {
     /// What the call was expected to come to.
     pub expectation: Expectation,
     /// When the round that this call belongs to began.
-    pub started: Timestamp,
+    pub started: SystemTime,
     /// The lookup of the target's name, shared by the calls of a round. `None` where there was nothing
     /// to look up.
     pub lookup: Option<Arc<Lookup>>,
@@ -190,9 +189,9 @@ pub struct Certificate {
     /// Whether the issuer is the subject itself.
     pub is_self_signed: bool,
     /// The beginning of its validity.
-    pub not_before: Timestamp,
+    pub not_before: SystemTime,
     /// The end of its validity.
-    pub not_after: Timestamp,
+    pub not_after: SystemTime,
 }
 
 /// A part of a call's time.

@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::iter::once;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -31,7 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::cluster::{
-    AT_ONCE, NAMESPACE, any_port, caller_config, echo_config, until_set, write_resolv_conf,
+    AT_ONCE, NAMESPACE, caller_config, echo_config, until_set, write_resolv_conf,
 };
 use crate::dns::{Dns, Records};
 
@@ -44,6 +45,9 @@ pub const MAX_NODES: u16 = 4000;
 /// Ports to take if they are free at the first node, as those of the demo beside them.
 const PORT: u16 = 18080;
 const ROWS_PORT: u16 = 18082;
+
+/// How many other ports are tried where those are taken.
+const TRIES: usize = 20;
 
 /// At least so long between two looks at the whole mesh, and so much more for each node, whose row takes about a
 /// millisecond.
@@ -126,6 +130,21 @@ pub fn address(node: u16) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1 + net as u8, host as u8)
 }
 
+/// The echo-server of a node, by its number from 1.
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub fn server(node: u16, listen: ListenAddr) -> anyhow::Result<EchoServer> {
+    let mut config = echo_config(listen, AT_ONCE);
+    config.pod = Pod {
+        name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
+        node: Some(HeaderValue::from_str(&format!("node-{node}"))?),
+        namespace: Some(HeaderValue::from_static(NAMESPACE)),
+    };
+    Ok(echo_server::bind(config)?)
+}
+
 impl Mesh {
     /// Opens all ports.
     ///
@@ -159,7 +178,7 @@ impl Mesh {
         let files = tempfile::tempdir().context("cannot make a directory for resolv.conf")?;
         let source = write_resolv_conf(files.path(), dns.addr)?;
         let nowhere = Output::start("callers", File::options().write(true).open("/dev/null")?);
-        let ports = free_ports();
+        let ports = free_ports(nodes);
         let mut opened = Vec::with_capacity(nodes.into());
         for node in 1..=nodes {
             let at = |port| ListenAddr {
@@ -167,13 +186,7 @@ impl Mesh {
                 port,
             };
             let name = format!("node-{node}");
-            let mut config = echo_config(at(ports.0), AT_ONCE);
-            config.pod = Pod {
-                name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
-                node: Some(HeaderValue::from_str(&name)?),
-                namespace: Some(HeaderValue::from_static(NAMESPACE)),
-            };
-            let server = echo_server::bind(config).with_context(|| name.clone())?;
+            let server = server(node, at(ports.0)).with_context(|| name.clone())?;
             let mut config = caller_config(&format!("http://mesh:{}/", ports.0), &source)?;
             config.schedule.interval = interval;
             config.rows_port = ports.1;
@@ -321,20 +334,18 @@ fn resolv_conf(files: &Path) -> PathBuf {
     files.join("resolv.conf")
 }
 
-/// The ports of all nodes: the usual ones, or others where somebody has them on all addresses.
-fn free_ports() -> (u16, u16) {
-    let is_free = |port: u16| std::net::TcpListener::bind((address(1), port)).is_ok();
-    if is_free(PORT) && is_free(ROWS_PORT) {
-        return (PORT, ROWS_PORT);
-    }
-    let any = || {
-        let listener = std::net::TcpListener::bind((address(1), any_port().port));
-        listener.and_then(|listener| listener.local_addr())
+/// The ports of all nodes: the usual ones, or others where somebody has them at one of the nodes.
+fn free_ports(nodes: u16) -> (u16, u16) {
+    let is_free = |port: u16| {
+        let mut opened = (1..=nodes).map(|node| TcpListener::bind((address(node), port)));
+        opened.all(|opened| opened.is_ok())
     };
-    match (any(), any()) {
-        (Ok(port), Ok(rows)) => (port.port(), rows.port()),
-        _ => (PORT, ROWS_PORT),
-    }
+    // Below those that the kernel chooses by itself, of which the connections of other meshes take some.
+    let others = (0..TRIES).map(|_| rand::random_range(20_000..32_000));
+    let mut pairs = once((PORT, ROWS_PORT)).chain(others.map(|port| (port, port + 1)));
+    let free = pairs.find(|(port, rows)| is_free(*port) && is_free(*rows));
+    // Where there are none, the one that is opened first says what is wrong.
+    free.unwrap_or((PORT, ROWS_PORT))
 }
 
 /// Instructions of the classic packet filter (<https://www.kernel.org/doc/html/latest/networking/filter.html>).

@@ -57,7 +57,7 @@ impl Collector for TcpCounter {
 /// A format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// OpenMetrics, version 1.0.0.
+    /// The format OpenMetrics, version 1.0.0.
     OpenMetrics,
     /// The Prometheus text format, version 0.0.4.
     Prometheus,

@@ -8,9 +8,50 @@ use std::process::Command;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
-use crate::http::exchange;
+use crate::http::{Reply, exchange};
 use crate::process::Process;
 use crate::{PATIENCE, Tool, tool, wait_until};
+
+/// What is wrong with a page as it is laid out and coloured now.
+const FAULTS: &str = include_str!("page_faults.js");
+
+/// A name that would do harm if a page took it for markup.
+pub const HOSTILE: &str = "<img src=x onerror=console.error('injected')>\u{202e}";
+
+/// How a page shows that name.
+pub const HOSTILE_SHOWN: &str = "<img src=x onerror=console.error('injected')>\\u{202e}";
+
+/// Keys, as the standard numbers them.
+#[allow(missing_docs)]
+pub mod keys {
+    pub const TAB: char = '\u{e004}';
+    pub const ENTER: char = '\u{e007}';
+    pub const ESCAPE: char = '\u{e00c}';
+    pub const END: char = '\u{e010}';
+    pub const HOME: char = '\u{e011}';
+    pub const ARROW_LEFT: char = '\u{e012}';
+    pub const ARROW_UP: char = '\u{e013}';
+    pub const ARROW_RIGHT: char = '\u{e014}';
+    pub const ARROW_DOWN: char = '\u{e015}';
+}
+
+/// The nonce of a page that runs its own script alone, uses its own style alone, and asks its own server alone.
+///
+/// # Panics
+///
+/// If its headers say otherwise.
+pub fn nonce(page: &Reply) -> &str {
+    assert_eq!(page.status(), 200);
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let (_, nonce) = policy.split_once("'nonce-").expect("a nonce");
+    let (nonce, _) = nonce.split_once('\'').expect("it ends");
+    assert_eq!(policy.matches(nonce).count(), 2, "{policy}");
+    assert_eq!(page.body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+    assert!(!page.body.contains("{nonce}"));
+    nonce
+}
 
 /// A browser with one tab, which ends on drop.
 pub struct Browser {
@@ -126,7 +167,13 @@ impl Browser {
         text
     }
 
-    /// Presses and releases a key. The standard gives keys that are not characters code points from U+E000 on.
+    /// The title of the page.
+    pub fn title(&self) -> String {
+        let title = self.run("return document.title");
+        title.as_str().expect("text").to_owned()
+    }
+
+    /// Presses and releases a key: a character, or one of [`keys`].
     pub fn press(&self, key: char) {
         let stroke =
             json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
@@ -141,6 +188,20 @@ impl Browser {
             .iter()
             .map(|line| line["message"].to_string())
             .collect()
+    }
+
+    /// The same without those that say that a connection broke off, or that a server, or a page of it, was not there.
+    pub fn errors(&self) -> Vec<String> {
+        let expected = [
+            "ERR_INCOMPLETE_CHUNKED_ENCODING",
+            "ERR_CONNECTION_RESET",
+            "ERR_CONNECTION_REFUSED",
+            "404 (Not Found)",
+        ];
+        let is_expected = |line: &String| expected.iter().any(|error| line.contains(error));
+        let mut lines = self.console();
+        lines.retain(|line| !is_expected(line));
+        lines
     }
 
     /// The URLs that pages have requested since the last call.
@@ -162,8 +223,28 @@ impl Browser {
         log.as_array().expect("a list").clone()
     }
 
+    /// Looks at the page in several sizes, by day and by night, for what is wrong with it, and leaves pictures in a
+    /// directory.
+    pub fn look(&self, pictures: &str, name: &str) {
+        for width in [320, 375, 1280] {
+            for dark in [false, true] {
+                self.resize(width, 900, dark);
+                let faults = self.run(FAULTS);
+                let scheme = if dark { "dark" } else { "light" };
+                assert_eq!(faults, Value::Array(Vec::new()), "{name} {width} {scheme}");
+                let height = self.run("return document.documentElement.scrollHeight");
+                let height =
+                    u32::try_from(height.as_u64().expect("a number")).expect("it is small");
+                self.resize(width, height, dark);
+                let picture = format!("{name}-{width}-{scheme}.png");
+                self.screenshot(&Path::new(pictures).join(picture));
+            }
+        }
+        self.resize(1280, 900, false);
+    }
+
     /// Writes a picture of the visible part of the page, as PNG.
-    pub fn screenshot(&self, file: &Path) {
+    fn screenshot(&self, file: &Path) {
         let picture = self.command("GET", "/screenshot", &Value::Null);
         let picture = picture.as_str().expect("base64");
         let picture = BASE64_STANDARD.decode(picture).expect("base64");

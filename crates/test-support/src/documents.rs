@@ -1,9 +1,9 @@
-//! The README and the pages in `docs`. A comment above each fenced block says which test holds it:
+//! The README and the pages in `docs`. A comment above each fenced block names the test that checks it:
 //!
 //! - `<!-- output of: COMMAND -->`: the command is run in a local cluster, and prints the block. With
 //!   `; in: local-cluster FLAGS` the local cluster is started with these flags.
-//! - `<!-- checked by: TEST -->`: the test of this name takes the block from here, by [`checked_by`].
-//! - `<!-- not run: REASON -->`: no test does.
+//! - `<!-- checked by: TEST -->`: the test of this name compares the block, by [`checked_by`].
+//! - `<!-- not run: REASON -->`: no test checks it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 /// A page, by its path in the repository.
 #[derive(Debug)]
 pub struct Page {
-    /// Such as `docs/dns.md`.
+    /// The path of the page, such as `docs/dns.md`.
     pub path: String,
-    /// All of it.
+    /// The whole text of the page.
     pub text: String,
 }
 
-/// A fenced block.
+/// A fenced block of a page.
 #[derive(Debug)]
 pub struct Block {
     /// The page and the line where it begins, such as `docs/dns.md:12`.
     pub place: String,
-    /// What the comment above it says; empty if there is none.
+    /// The text of the comment above it; empty if there is none.
     pub comment: String,
-    /// What stands between the fences.
+    /// The text between the fences.
     pub text: String,
 }
 
@@ -67,7 +67,7 @@ pub fn blocks() -> Vec<Block> {
 ///
 /// # Panics
 ///
-/// When there is none.
+/// If there is none.
 pub fn checked_by(test: &str) -> Vec<Block> {
     let mut blocks = blocks();
     blocks.retain(|block| block.comment == format!("checked by: {test}"));
@@ -97,12 +97,12 @@ impl Page {
     }
 }
 
-/// What an HTML comment says that takes a whole line.
+/// The text of an HTML comment that takes a whole line.
 fn comment(line: &str) -> Option<&str> {
     line.strip_prefix("<!-- ")?.strip_suffix(" -->")
 }
 
-/// What links to the headings of a page lead to, as forges name them.
+/// The anchors of the headings of a page, as forges name them.
 pub fn anchors(markdown: &str) -> BTreeSet<String> {
     let headings = markdown.lines().filter(|line| line.starts_with('#'));
     headings
@@ -116,11 +116,11 @@ pub fn anchors(markdown: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Looks for the blocks that name this test in what a program has printed.
+/// The output of a program contains the blocks that name this test.
 ///
 /// # Panics
 ///
-/// When one is not there.
+/// If one is missing.
 pub fn assert_shown(test: &str, output: &str) {
     for block in checked_by(test) {
         assert!(

@@ -15,20 +15,18 @@ pub struct Pki {
     files: TempDir,
 }
 
+/// A time of issue that is in the past for certain: faketime counts in seconds, and may be one ahead.
+const NOW: &str = "1 minute ago";
+
 /// The certificates that the authority issues: the name of the file, the names in the certificate, the time of issue
 /// (as faketime reads it) and the validity in days. Besides these there are `ca`, the authority; `stranger`, another
 /// authority; `self`, which is self-signed; and `nameless`, which has no names.
 const ISSUED: [(&str, &str, &str, &str); 5] = [
-    ("good", "DNS:localhost,IP:127.0.0.1", "now", "30"),
+    ("good", "DNS:localhost,IP:127.0.0.1", NOW, "30"),
     ("expired", "DNS:localhost,IP:127.0.0.1", "20 days ago", "10"),
     ("future", "DNS:localhost,IP:127.0.0.1", "+252 hours", "30"),
-    (
-        "other",
-        "DNS:other.example,DNS:another.example",
-        "now",
-        "30",
-    ),
-    ("client", "DNS:client", "now", "30"),
+    ("other", "DNS:other.example,DNS:another.example", NOW, "30"),
+    ("client", "DNS:client", NOW, "30"),
 ];
 
 /// Options of `openssl req` that make a new key, without a passphrase.
@@ -56,7 +54,7 @@ impl Pki {
             let names = format!("subjectAltName={names}");
             pki.issue(name, &names, issued, days);
         }
-        pki.issue("nameless", "keyUsage=digitalSignature", "now", "30");
+        pki.issue("nameless", "keyUsage=digitalSignature", NOW, "30");
         Some(pki)
     }
 

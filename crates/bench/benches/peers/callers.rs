@@ -1,4 +1,4 @@
-//! caller, and the shell loop around curl that it replaces.
+//! Measures `caller`, and the shell loop around curl that it replaces.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use tokio::runtime::Runtime;
 
 use crate::process::Process;
 
-/// Long enough for any of these measurements.
+/// A duration that is long enough for any of these measurements.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A cluster DNS and a backend at every address of 127.0.0.0/8, for callers to call.
+/// A cluster DNS, and a backend at every address of 127.0.0.0/8, for callers to call.
 pub(crate) struct Bed {
     records: Records,
     dns: Dns,
@@ -67,8 +67,7 @@ impl Bed {
         bed
     }
 
-    /// Processor time for each of so many calls of caller, at so many addresses, and its peak memory
-    /// in bytes.
+    /// The processor time of each of this many calls by `caller`, to this many addresses, and its peak memory in bytes.
     pub(crate) fn caller(&self, addresses: u16, calls: u32) -> (Duration, u64) {
         let [high, low] = addresses.to_be_bytes();
         let last = u32::from(Ipv4Addr::new(127, 1, high, low));
@@ -89,8 +88,8 @@ impl Bed {
         (cpu / (rounds * u32::from(addresses)), peak)
     }
 
-    /// Processor time for each of so many rounds of the loop, which looks up no name here, and the
-    /// peak memory of curl in bytes.
+    /// The processor time of each of this many rounds of the loop, which looks up no name here, and the peak memory of
+    /// curl in bytes.
     pub(crate) fn curl_loop(&self, rounds: u32) -> (Duration, u64) {
         let url = format!("http://127.0.0.1:{}/", self.ports[0]);
         let round = format!("date; curl -s {url}; echo; sleep 0");
@@ -100,7 +99,7 @@ impl Bed {
         let slow = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[1]));
         let mut curl = Command::new("curl");
         let curl = Process::start(curl.arg("-s").arg(format!("http://{slow}/")), "0-1");
-        // It has done all that takes memory when it waits: when two looks see the same.
+        // While it waits it has taken all its memory, and two readings are the same.
         let mut peak = 0;
         wait_until("a curl that waits", PATIENCE, || {
             let before = std::mem::replace(&mut peak, curl.peak_memory());
@@ -110,8 +109,8 @@ impl Bed {
     }
 }
 
-/// Processor time for each call over TLS, each with a handshake of its own: of caller, and of curl started anew.
-/// `None`: there are not the tools.
+/// The processor time of each call over TLS with a handshake: of `caller`, and of a new curl for each call. `None` if
+/// tools are missing.
 pub(crate) fn over_tls(caller: &Path, calls: u32, rounds: u32) -> Option<(Duration, Duration)> {
     let _ = tool("curl")?;
     let pki = Pki::new()?;
@@ -129,10 +128,10 @@ pub(crate) fn over_tls(caller: &Path, calls: u32, rounds: u32) -> Option<(Durati
     Some((ours / calls, theirs / rounds))
 }
 
-/// Runs a script; gives its processor time and the peak memory of what it runs.
+/// Runs a script, and returns its processor time and the peak memory of the programs that it runs.
 fn run(script: &str) -> (Duration, u64) {
     let mut shell = Command::new("sh");
-    // Something whose processor time can be read when all is done, with that of its children.
+    // A shell whose processor time, with that of its children, can be read at the end.
     shell.arg("-c").arg(format!("{script}; exec sleep 1h"));
     let process = Process::start(&shell, "0-1");
     let mut peak = 0;

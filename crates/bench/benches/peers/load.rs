@@ -1,4 +1,4 @@
-//! The load, by programs that are not ours: wrk for HTTP/1, h2load for HTTP/2 and for a steady rate.
+//! Generates load, with programs that are not ours: wrk for HTTP/1, h2load for HTTP/2 and for a constant rate.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use crate::process::pinned;
 
-/// How long each load lasts: the clock of processor time ticks a hundred times a second, so that this is measured to one in a hundred.
+/// Duration of each load. Processor time is measured in hundredths of a second, so its error is below one percent.
 const SECONDS: u32 = 1;
 
-/// What a load is made of.
+/// A kind of load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Load {
-    /// Requests one after another on so many connections, by so many threads.
+    /// Requests one after another on this many connections, by this many threads.
     KeepAlive { connections: u32, threads: u32 },
-    /// A connection for each request, on so many at once.
+    /// A new connection for each request, this many at a time.
     NewConnections { connections: u32 },
-    /// HTTP/2: so many connections, with ten requests at once on each.
+    /// HTTP/2: this many connections, with ten concurrent requests on each.
     Http2 { connections: u32 },
 }
 
-/// Puts a server under load from these processors, for [`SECONDS`]; gives the number of requests.
+/// Puts a server under load from these processors for [`SECONDS`], and returns the number of requests.
 pub(crate) fn run(load: Load, address: SocketAddr, processors: &str) -> u64 {
     let url = format!("http://{address}/");
     let seconds = SECONDS.to_string();
@@ -72,8 +72,8 @@ pub(crate) fn run(load: Load, address: SocketAddr, processors: &str) -> u64 {
     requests.unwrap_or_else(|| panic!("{command:?} said {text}"))
 }
 
-/// Sends so many requests a second on 32 connections; gives the median and the 99th percentile of the
-/// time to the answer.
+/// Sends this many requests a second on 32 connections, and returns the median and the 99th percentile of the response
+/// time.
 pub(crate) fn latency(rate: f64, address: SocketAddr, processors: &str) -> [Duration; 2] {
     let files = tempfile::tempdir().expect("a directory");
     let log = files.path().join("log");

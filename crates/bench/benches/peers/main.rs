@@ -1,10 +1,10 @@
-//! `cargo bench`: what the pair costs beside its peers, as a Markdown table on stdout; what goes on is
-//! said on stderr. It takes some minutes, after a build of the binaries as the images have them.
+//! `cargo bench`: compares the cost of `echo-server` and `caller` with that of similar programs. Prints a Markdown table
+//! on stdout, and its progress on stderr. It takes some minutes, after a build of the binaries as the images have them.
 //!
-//! Times on a shared machine mean little, so everything is measured in turn in the same run, and it is
-//! the ratio of medians that counts; processor time for each request more than requests a second. A
-//! server has the first processor to itself and the load the second. Peers that are not installed are
-//! left out; `HTTP_ECHO_BIN` names a binary of hashicorp/http-echo.
+//! Absolute times on a shared machine mean little. So everything is measured in turn in the same run, and the results
+//! are the ratios of medians, of processor time for each request rather than of requests a second. A server runs on the
+//! first processor, and the load on the second. Programs that are not installed are left out; `HTTP_ECHO_BIN` names a
+//! binary of hashicorp/http-echo.
 
 mod callers;
 mod load;
@@ -26,10 +26,10 @@ use crate::server::Server;
 const SERVER_CPU: &str = "0";
 const LOAD_CPU: &str = "1";
 
-/// Each thing is measured so often, in turn with the others.
+/// How often each measurement is made, in turn with the others.
 const TURNS: usize = 5;
 
-/// Connections that are idle, all at once; below the usual limit of file descriptors.
+/// Number of idle connections, below the usual limit on file descriptors.
 const IDLE: usize = 9500;
 
 fn main() {
@@ -53,7 +53,7 @@ fn main() {
     println!("\nMeasured on {}.", machine());
 }
 
-/// The binaries that the images have, at `DIR/caller` and `DIR/echo-server`, and `DIR/local-cluster`.
+/// Builds the binaries of the images, and returns the folder that has `caller`, `echo-server` and `local-cluster`.
 fn build() -> PathBuf {
     let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/static");
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
@@ -98,7 +98,7 @@ fn echo_server(binaries: &Path, threads: u8) -> Server {
     }
 }
 
-/// The median of each measurement, made in turn.
+/// Makes the measurements in turn, and returns the median of each.
 fn medians<T>(of: &[T], mut measure: impl FnMut(&T) -> f64) -> Vec<f64> {
     let mut all = vec![Vec::new(); of.len()];
     for _ in 0..TURNS {
@@ -114,7 +114,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A row for each server but ours, which is the first. `bar`: what the ratio to a peer is to be.
+/// Prints a row for each server but ours, which is the first. `bar` is the wanted ratio to a peer.
 fn rows(
     what: &str,
     unit: &str,
@@ -134,7 +134,7 @@ fn rows(
     }
 }
 
-/// Processor time for each request, in microseconds.
+/// Compares the processor time of each request, in microseconds.
 fn cost(server: &Server, load: Load) -> f64 {
     let running = server.start(SERVER_CPU);
     let address = match load {
@@ -192,7 +192,7 @@ fn http2(servers: &[Server]) {
     );
 }
 
-/// Where two threads help: with both processors, which the load has to share.
+/// Compares one and two threads on both processors, which the load has to share.
 fn threads(binaries: &Path) {
     eprintln!("one thread and two");
     let servers = [2, 1].map(|threads| echo_server(binaries, threads));
@@ -211,7 +211,7 @@ fn threads(binaries: &Path) {
     );
 }
 
-/// Times to the answer at half of the rate that ours can take.
+/// Compares response times at half of the highest rate of ours.
 fn latency(servers: &[Server]) {
     eprintln!("time to the answer");
     let running = servers[0].start(SERVER_CPU);
@@ -266,7 +266,7 @@ fn memory(servers: &[Server]) {
     );
 }
 
-/// From exec to the first answer.
+/// Compares the time from exec to the first response.
 fn start(servers: &[Server]) {
     eprintln!("start");
     let times = medians(servers, |server| {
@@ -288,7 +288,7 @@ fn start(servers: &[Server]) {
     });
 }
 
-/// Sends a request and reads its answer, which comes in one piece.
+/// Sends a request, and reads its response, which arrives in one piece.
 fn get(stream: &mut TcpStream) {
     let request = b"GET / HTTP/1.1\r\nHost: backend\r\n\r\n";
     stream.write_all(request).expect("it reads");
@@ -398,7 +398,7 @@ fn matrix(nodes: u16, matrix: &mesh::Matrix) {
     );
 }
 
-/// The day, the processor and the kernel.
+/// The date, the processor and the kernel of this run.
 fn machine() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
@@ -412,7 +412,7 @@ fn machine() -> String {
         .filter(|line| line.starts_with("processor"))
         .count();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // A distribution's own suffix says nothing to others.
+    // The suffix of a distribution is of no use to a reader.
     let kernel = kernel.split('-').next().unwrap_or_default();
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
     format!(

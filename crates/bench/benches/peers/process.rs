@@ -1,17 +1,17 @@
-//! A process under measurement: its processor time and its memory, with those of its children.
+//! A process that is measured: its processor time and its memory, including those of its children.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The clock of `/proc/PID/stat` on Linux, whatever the kernel's own (proc_pid_stat(5)).
+/// Clock ticks a second in `/proc/PID/stat` (proc_pid_stat(5)), whatever the tick of the kernel.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// A running process. Dropping it kills it.
+/// A running process, which is killed on drop.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts a command pinned to these processors, with its output thrown away.
+    /// Starts a command on these processors, and discards its output.
     pub(crate) fn start(command: &Command, processors: &str) -> Self {
         let child = pinned(command, processors)
             .stdin(Stdio::null())
@@ -21,11 +21,11 @@ impl Process {
         Self(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
     }
 
-    /// Processor time so far, in user mode and in the kernel, with that of children that have ended.
+    /// The processor time so far, in user mode and in the kernel, including that of children that have ended.
     pub(crate) fn cpu(&self) -> Duration {
         let ticks = self.tree().into_iter().map(|pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // The name, in parentheses, may have spaces in it.
+            // The name, in parentheses, may contain spaces.
             let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
             let times = rest.split(' ').skip(11).take(4);
             times
@@ -35,17 +35,17 @@ impl Process {
         Duration::from_millis(ticks.sum::<u64>() * 1000 / TICKS_PER_SECOND)
     }
 
-    /// Resident memory, in bytes.
+    /// The resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.status("VmRSS:").sum()
     }
 
-    /// The most that resident memory has been in any one process, in bytes; 0 when it has ended.
+    /// The peak of the resident memory of a single process, in bytes; 0 if the process has ended.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.status("VmHWM:").max().unwrap_or(0)
     }
 
-    /// A size of each process, in bytes.
+    /// A size, in bytes, of each process.
     fn status(&self, key: &str) -> impl Iterator<Item = u64> {
         self.tree().into_iter().map(move |pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -55,7 +55,7 @@ impl Process {
         })
     }
 
-    /// The name of the program that it runs now.
+    /// The name of the program that the process runs now.
     pub(crate) fn name(&self) -> String {
         let name = fs::read_to_string(format!("/proc/{}/comm", self.0.id()));
         name.unwrap_or_default().trim_end().to_owned()
@@ -89,7 +89,7 @@ impl Drop for Process {
     }
 }
 
-/// The command, run on these processors alone.
+/// A command that runs on these processors only.
 pub(crate) fn pinned(command: &Command, processors: &str) -> Command {
     let mut pinned = Command::new("taskset");
     pinned.args(["-c", processors]).arg(command.get_program());

@@ -1,4 +1,4 @@
-//! The servers that are measured: how each is started to give the same answer.
+//! The servers that are measured, and how each is started so that it sends the same response.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,20 +11,20 @@ use crate::process::Process;
 
 const TEXT: &str = "Hello from Backend Service!";
 
-/// A server that can be started.
+/// A server that can be measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// Ours, from the binary that the image has.
+    /// `echo-server`, from the binary of the image.
     Echo { binary: PathBuf, threads: u8 },
-    /// One worker; with its access log or without.
+    /// nginx with one worker, with or without its access log.
     Nginx { binary: PathBuf, log: bool },
-    /// The floor.
+    /// The bare epoll loop, as a lower bound.
     EpollLoop,
-    /// The one that ours replaces.
+    /// hashicorp/http-echo, which `echo-server` replaces.
     HttpEcho { binary: PathBuf },
 }
 
-/// A server that runs.
+/// A server that runs, and its addresses.
 pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
@@ -46,7 +46,7 @@ impl Server {
         matches!(self, Self::Echo { .. } | Self::Nginx { .. })
     }
 
-    /// Starts it on these processors and waits until it answers.
+    /// Starts the server on these processors, and waits until it responds.
     pub(crate) fn start(&self, processors: &str) -> Running {
         let running = self.spawn(processors);
         wait_until(self.name(), PATIENCE, || {
@@ -55,7 +55,7 @@ impl Server {
         running
     }
 
-    /// Starts it on these processors.
+    /// Starts the server on these processors.
     pub(crate) fn spawn(&self, processors: &str) -> Running {
         let address = free_address();
         let files = tempfile::tempdir().expect("a directory");
@@ -118,7 +118,7 @@ impl Server {
         command
     }
 
-    /// Where HTTP/2 is spoken: this nginx wants a port for each version.
+    /// The address for HTTP/2, for which this nginx needs a port of its own.
     pub(crate) fn http2_address(&self, address: SocketAddr) -> SocketAddr {
         match self {
             Self::Nginx { .. } => http2_address(address),

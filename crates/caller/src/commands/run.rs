@@ -11,6 +11,7 @@ use runtime::admin::{self, Hosts, Readiness};
 use runtime::listen::{BindError, ListenAddr};
 use runtime::output::Lines;
 use runtime::server::Server;
+use socket2::SockRef;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -75,6 +76,10 @@ const DEFAULT_ADMIN: ListenAddr = ListenAddr {
     port: 8082,
 };
 
+/// Longest TCP segment of a caller of a mesh on its admin port, in bytes. Its packets are no longer than the 1,280 bytes
+/// that every link of IPv6 carries, so that its row is known where large packets are lost.
+const ROW_SEGMENT: u32 = 1200;
+
 /// A caller whose admin port is open.
 pub struct Caller {
     schedule: Schedule,
@@ -107,6 +112,10 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let interval = config.schedule.interval;
     let probes: Vec<Probe> = config.probes.iter().cloned().map(Probe::new).collect();
     let mesh = mesh_page(&probes, &config);
+    if let (Some(listener), Some(_)) = (&listener, &mesh) {
+        // Where it is refused, a row is lost wherever large packets are.
+        let _ = SockRef::from(listener).set_tcp_mss(ROW_SEGMENT);
+    }
     // In its search list a pod finds the zone of its cluster. All targets are resolved alike.
     let resolver = config.probes.first().map(|probe| &probe.resolver);
     let conf = resolver.and_then(|resolver| resolver.source.read().ok());
@@ -141,7 +150,14 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     };
     let calling: Vec<Calling> = probes.into_iter().map(calling).collect();
     let stats = calling.iter().map(|calling| Arc::clone(&calling.stats));
-    let page = Page::new(config.name, interval, stats.collect(), Arc::clone(&changed));
+    let stats = stats.collect();
+    let page = Page::new(
+        config.name,
+        interval,
+        stats,
+        mesh.is_some(),
+        Arc::clone(&changed),
+    );
     let admin = admin::Admin::new(readiness.clone(), registry);
     let routes = Routes::new(Arc::new(page), mesh, admin, hosts);
     let admin = listener.and_then(|listener| {

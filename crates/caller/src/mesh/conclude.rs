@@ -139,6 +139,25 @@ pub struct How {
     pub mtu: Option<NonZeroU16>,
 }
 
+impl How {
+    /// Whether large packets are lost, and smaller ones pass.
+    pub fn is_of_size(&self) -> bool {
+        self.kinds == [FailureKind::PathMtu]
+    }
+}
+
+impl Fault {
+    /// Whether it is a fault of a whole node or group, and of large packets alone.
+    fn is_of_size(&self) -> bool {
+        match self {
+            Self::Group { how, .. }
+            | Self::NotReached { how, .. }
+            | Self::ReachesNobody { how, .. } => how.is_of_size(),
+            _ => false,
+        }
+    }
+}
+
 /// What a matrix comes to.
 #[derive(Clone, Debug)]
 pub struct Conclusion {
@@ -265,6 +284,8 @@ impl<'a> Finder<'a> {
             faults.extend(not_reached);
             faults.extend(reaches_nobody);
             faults.extend(self.finds_nobody());
+            // A node that small packets reach is better off than one that nothing reaches.
+            faults.sort_by_key(Fault::is_of_size);
             faults.extend(partly);
             faults.extend(self.pairs());
         }
@@ -417,7 +438,8 @@ impl<'a> Finder<'a> {
                 true if outward.known() == 0 => OwnView::Unknown,
                 true => OwnView::Reaches,
             };
-            if own == OwnView::Missing {
+            // One that is reached by small packets has another fault: its row is too large.
+            if own == OwnView::Missing && !how.is_of_size() {
                 silent.push(node);
                 continue;
             }
@@ -573,16 +595,31 @@ impl<'a> Finder<'a> {
                 said.extend(nodes);
             }
         }
-        // A node that fails for less than a minute may be about to leave, and its row with it.
-        let is_leaving = |node: usize| {
-            let fails = |cell: Cell| matches!(cell, Cell::Failing { .. } | Cell::Left);
-            self.inward[node].known() == 0 && self.matrix.column(node).any(fails)
-        };
-        let is_missing = |&node: &usize| {
-            !self.matrix.has_row(node) && !said.contains(&node) && !is_leaving(node)
-        };
-        let nodes: Vec<usize> = (0..self.n).filter(is_missing).collect();
+        let (leaving, mut nodes): (Vec<usize>, Vec<usize>) = (0..self.n)
+            .filter(|node| !self.matrix.has_row(*node) && !said.contains(node))
+            .partition(|&node| self.is_leaving(node));
+        // A mesh is not well where hardly a row is known.
+        if 2 * leaving.len() >= self.n {
+            nodes.extend(leaving);
+            nodes.sort_unstable();
+        }
         (!nodes.is_empty()).then_some(Fault::RowsMissing { nodes })
+    }
+
+    /// Whether a node may be about to leave, and its row with it: calls of it fail for less than a minute, and none has
+    /// succeeded since.
+    fn is_leaving(&self, node: usize) -> bool {
+        let mut began_s = None;
+        for cell in self.matrix.column(node) {
+            match cell {
+                Cell::Left => return true,
+                Cell::Failing { since_s, .. } => began_s = began_s.max(Some(since_s)),
+                _ => {}
+            }
+        }
+        let is_reached = |cell| matches!(cell, Cell::Ok { asked_s, .. } if Some(asked_s) < began_s);
+        began_s.is_some_and(|began_s| began_s < COUNTED_AFTER_S)
+            && !self.matrix.column(node).any(is_reached)
     }
 
     fn slow(&self, median_ms: Option<f32>, faults: &[Fault]) -> Vec<Fault> {
@@ -638,5 +675,7 @@ fn median(values: &mut [f32]) -> Option<f32> {
     Some(*median)
 }
 
+#[cfg(test)]
+mod row_tests;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use runtime::escape::Escaped;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::sample::{Sampled, Walk, choose};
 use crate::dns::Lookup;
@@ -48,6 +49,8 @@ struct State {
     walk: Walk,
     peers: HashMap<IpAddr, Peer>,
     lookup_failure: Option<(FailureKind, Instant)>,
+    /// Whether the name had no other address when it was last looked up.
+    is_alone: bool,
 }
 
 /// What is known of a peer.
@@ -158,6 +161,11 @@ impl Node {
         by_ip.dedup_by_key(|(ip, _)| *ip);
         let ips: Vec<IpAddr> = by_ip.iter().map(|(ip, _)| *ip).collect();
         state.meet(&ips, now);
+        if ips.is_empty() && !state.is_alone {
+            // Nothing is called, and so nothing printed.
+            warn!("there is nobody else behind the name to call");
+        }
+        state.is_alone = ips.is_empty();
 
         let mut failing: Vec<_> = state
             .peers

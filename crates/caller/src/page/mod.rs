@@ -16,9 +16,8 @@ mod routes;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 pub(crate) use self::mesh::MeshPage;
@@ -34,9 +33,11 @@ pub(crate) struct Page {
     interval: Duration,
     /// Another with every start: numbers of calls are to be compared within one start only.
     instance: String,
-    started: Timestamp,
+    started: SystemTime,
     /// What is known of each target.
     stats: Vec<Arc<Stats>>,
+    /// Whether there is a page of the mesh as well.
+    has_mesh: bool,
     /// Tells that a round of one of them has ended.
     changed: Arc<watch::Sender<()>>,
 }
@@ -47,14 +48,16 @@ impl Page {
         name: Option<String>,
         interval: Duration,
         stats: Vec<Arc<Stats>>,
+        has_mesh: bool,
         changed: Arc<watch::Sender<()>>,
     ) -> Self {
         Self {
             name,
             interval,
             instance: format!("{:016x}", rand::random::<u64>()),
-            started: Timestamp::now(),
+            started: SystemTime::now(),
             stats,
+            has_mesh,
             changed,
         }
     }

@@ -1,21 +1,24 @@
 //! What `/status.json` and `/events` say of several targets at once, as a JSON object:
 //!
 //! ```json
-//! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","interval_ms":10000.0,
+//! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","mesh":false,"interval_ms":10000.0,
 //!  "started":"2025-12-10T16:00:00.000Z","time":"2025-12-10T16:20:03.120Z",
 //!  "targets":[{"target":"backend","url":"http://backend:8080/","expectation":"ok","state":"failing",
 //!    "state_since":"2025-12-10T16:19:50.000Z","kind":"connect_refused",
 //!    "message":"the connection was refused","last_success":"…","calls":120,"unexpected":2}]}
 //! ```
 //!
-//! `target` is the name or the URL, and `state` is as in [`super::status`]. `kind` and `message` are those of
-//! the last call that did not come to what was expected, within this state; `unexpected` counts such calls.
+//! `mesh` is whether `/mesh` is there, `target` is the name or the URL, and `state` is as in
+//! [`super::status`]. `kind` and `message` are those of the last call that did not come to what was
+//! expected, within this state; `unexpected` counts such calls.
 
-use jiff::Timestamp;
+use std::time::SystemTime;
+
 use serde::Serialize;
 
 use super::Page;
 use super::status::{message, state};
+use crate::clock;
 use crate::stats::{State, Stats, Unexpected};
 use crate::views::json;
 
@@ -24,6 +27,7 @@ struct Overview<'a> {
     instance: &'a str,
     version: &'static str,
     name: Option<&'a str>,
+    mesh: bool,
     interval_ms: f64,
     started: String,
     time: String,
@@ -51,9 +55,10 @@ impl Page {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
             name: self.name.as_deref(),
+            mesh: self.has_mesh,
             interval_ms: json::millis(self.interval),
-            started: json::time(self.started),
-            time: json::time(Timestamp::now()),
+            started: clock::rfc3339(self.started),
+            time: clock::rfc3339(SystemTime::now()),
             targets: self.stats.iter().map(|stats| target(stats)).collect(),
         })
     }
@@ -68,12 +73,12 @@ fn target(stats: &Stats) -> TargetView {
         url: summary.target().to_string(),
         expectation: summary.expectation().to_string(),
         state: state(history),
-        state_since: now.map(|verdict| json::time(verdict.now.since)),
+        state_since: now.map(|verdict| clock::rfc3339(verdict.now.since)),
         kind: unexpected
             .and_then(Unexpected::kind)
             .map(|kind| kind.label()),
         message: unexpected.map(message),
-        last_success: history.last_success.map(json::time),
+        last_success: history.last_success.map(clock::rfc3339),
         calls: summary.calls(),
         unexpected: summary.unexpected(),
     }

@@ -1,7 +1,7 @@
 //! What `/status.json` and `/events` say, as a JSON object:
 //!
 //! ```json
-//! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","interval_ms":10000.0,
+//! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","mesh":false,"interval_ms":10000.0,
 //!  "started":"2025-12-10T16:00:00.000Z","time":"2025-12-10T16:20:03.120Z",
 //!  "state":"failing","state_since":"2025-12-10T16:19:50.000Z","cause_since":"2025-12-10T16:20:00.000Z",
 //!  "recent":{"calls":10,"failed":2,"failures":[
@@ -19,12 +19,13 @@
 //! `state_since`, and the last failure in that time. `cause_since` is when the last round's kind of
 //! failure came up, within a row of failures.
 //!
-//! `ok` is whether the last round succeeded, and `since` is since when it has been so. `last` is a call of
-//! that round as [`crate::views::json`] writes it, one that failed if there is one; `next` is the command
-//! to run next, if it failed; `summary` is that of the whole run. What there is nothing to say about is
-//! null. `failures` are the last 20, the newest last, and `calls` the last 360, numbered from
-//! `first_call`. `pod` is who answered: the pod, or its address where it does not say. An event has the
-//! calls since the one before; its id is `instance:number`, the number being that of the next call.
+//! `mesh` is whether `/mesh` is there. `ok` is whether the last round succeeded, and `since` is since when
+//! it has been so. `last` is a call of that round as [`crate::views::json`] writes it, one that failed if
+//! there is one; `next` is the command to run next, if it failed; `summary` is that of the whole run. What
+//! there is nothing to say about is null. `failures` are the last 20, the newest last, and `calls` the last
+//! 360, numbered from `first_call`. `pod` is who answered: the pod, or its address where it does not say.
+//! An event has the calls since the one before; its id is `instance:number`, the number being that of the
+//! next call.
 //!
 //! Of one of several targets there is `target` as well, its name or its URL; and of one whose calls are to
 //! fail, `expectation`. Where something else than a success is expected, `state`, `ok`, `last_success` and
@@ -33,12 +34,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use runtime::escape::EscapedJson;
 use serde::Serialize;
 
 use super::Page;
+use crate::clock;
 use crate::expectation::Expectation;
 use crate::failure::FailureKind;
 use crate::report::Report;
@@ -57,6 +59,7 @@ struct Status<'a, L, S> {
     instance: &'a str,
     version: &'static str,
     name: Option<&'a str>,
+    mesh: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,19 +186,20 @@ impl Page {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
             name: self.name.as_deref(),
+            mesh: self.has_mesh,
             target: is_of_several.then(|| totals.target().label()),
             expectation: (expectation != Expectation::Ok).then(|| expectation.to_string()),
             interval_ms: json::millis(self.interval),
-            started: json::time(self.started),
-            time: json::time(Timestamp::now()),
+            started: clock::rfc3339(self.started),
+            time: clock::rfc3339(SystemTime::now()),
             state: state(history),
-            state_since: now.map(|verdict| json::time(verdict.now.since)),
-            cause_since: now.and_then(|verdict| Some(json::time(verdict.cause?.1))),
+            state_since: now.map(|verdict| clock::rfc3339(verdict.now.since)),
+            cause_since: now.and_then(|verdict| Some(clock::rfc3339(verdict.cause?.1))),
             recent: recent(history),
             before: now.and_then(|verdict| Some(before(verdict.before.as_ref()?, &verdict.now))),
             ok: now.map(|verdict| verdict.ok),
-            since: now.map(|verdict| json::time(verdict.since)),
-            last_success: history.last_success.map(json::time),
+            since: now.map(|verdict| clock::rfc3339(verdict.since)),
+            last_success: history.last_success.map(clock::rfc3339),
             last: history
                 .last
                 .as_ref()
@@ -265,8 +269,8 @@ fn before(before: &Period, now: &Period) -> Before {
     let unexpected = before.unexpected.as_ref();
     Before {
         state: before.condition.label(),
-        since: json::time(before.since),
-        until: json::time(now.since),
+        since: clock::rfc3339(before.since),
+        until: clock::rfc3339(now.since),
         kind: unexpected
             .and_then(Unexpected::kind)
             .map(FailureKind::label),
@@ -282,7 +286,7 @@ fn next(report: &Report) -> Option<String> {
 fn failure(number: u64, report: &Report) -> FailureView<'_> {
     FailureView {
         number,
-        time: json::time(report.started),
+        time: clock::rfc3339(report.started),
         request_id: &report.request_id,
         pod: report.backend(),
         address: report.address,
@@ -293,7 +297,7 @@ fn failure(number: u64, report: &Report) -> FailureView<'_> {
 
 fn call(call: &Call) -> CallView<'_> {
     CallView {
-        time: json::time(call.started),
+        time: clock::rfc3339(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
         as_expected: (call.is_as_expected == call.failure.is_some()).then_some(call.is_as_expected),
         tcp: call.resent.and_then(verdict::path::resent),

@@ -1,8 +1,8 @@
 //! What a certificate says of itself, whether or not it is one to trust.
 
 use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use jiff::Timestamp;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::certificate::{CertificateInner, Raw};
@@ -32,8 +32,8 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
         names: names.iter().filter_map(name).take(MAX_NAMES).collect(),
         issuer: shown(certificate.issuer()),
         is_self_signed: certificate.subject() == certificate.issuer(),
-        not_before: moment(&validity.not_before)?,
-        not_after: moment(&validity.not_after)?,
+        not_before: moment(&validity.not_before),
+        not_after: moment(&validity.not_after),
     })
 }
 
@@ -73,10 +73,9 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-fn moment(time: &Time) -> Option<Timestamp> {
-    let seconds = time.to_unix_duration().as_secs().try_into().ok()?;
-    // 9999-12-31, which stands for no end (RFC 5280, section 4.1.2.5), is a day too far.
-    Some(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
+/// The parser takes the years 1970 to 9999 alone.
+fn moment(time: &Time) -> SystemTime {
+    UNIX_EPOCH + time.to_unix_duration()
 }
 
 fn cut(mut text: String) -> String {

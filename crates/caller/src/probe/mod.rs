@@ -19,10 +19,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::http::Method;
-use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -133,7 +132,7 @@ pub struct Round {
     /// What is called.
     pub target: Arc<Target>,
     /// When the round began.
-    pub started: Timestamp,
+    pub started: SystemTime,
     /// The lookup of the target's name. `None` where there was nothing to look up.
     pub lookup: Option<Arc<Lookup>>,
     /// The calls, of which there is always at least one, but for a sample of nobody else.
@@ -165,7 +164,7 @@ struct Seen {
 #[derive(Debug)]
 struct Call {
     probe: Probe,
-    started: Timestamp,
+    started: SystemTime,
     lookup: Option<Arc<Lookup>>,
     /// When the call began, for its timings; `None` for one of several, which begin when their turn
     /// comes.
@@ -236,7 +235,7 @@ impl Probe {
     /// As [`Probe::round`], with less time for each call, if `within` is less than its timeout.
     pub async fn round_within(&self, within: Duration) -> Round {
         let timeout = within.min(self.0.timeout);
-        let started = Timestamp::now();
+        let started = SystemTime::now();
         let watch = ResentWatch::start();
         let start = Instant::now();
         let mut controlling = JoinSet::new();

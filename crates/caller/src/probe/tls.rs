@@ -29,6 +29,7 @@ use tokio_rustls::rustls::{
 
 use super::certificate;
 use super::tap::{End, Tap};
+use crate::clock;
 use crate::dns::Host;
 use crate::failure::{Cause, FailureKind, Received, TlsError};
 use crate::report::{Certificate, Tls};
@@ -348,11 +349,10 @@ impl ServerCertVerifier for Peer {
 }
 
 fn valid_at(certificate: &Certificate, now: UnixTime) -> Result<ServerCertVerified, Error> {
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < certificate.not_before.as_second() {
+    if now.as_secs() < clock::since_epoch(certificate.not_before).as_secs() {
         return Err(CertificateError::NotValidYet.into());
     }
-    if now > certificate.not_after.as_second() {
+    if now.as_secs() > clock::since_epoch(certificate.not_after).as_secs() {
         return Err(CertificateError::Expired.into());
     }
     Ok(ServerCertVerified::assertion())

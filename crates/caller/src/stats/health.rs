@@ -9,8 +9,7 @@
 //! failed round by itself is no outage: that time was unsteady.
 
 use std::collections::VecDeque;
-
-use jiff::Timestamp;
+use std::time::SystemTime;
 
 use crate::failure::{Failure, FailureKind};
 use crate::report::Report;
@@ -85,7 +84,7 @@ pub(crate) struct Period {
     pub(crate) condition: Condition,
     /// The start of the first round that went as the rounds of this period did. It ends where the next
     /// period begins.
-    pub(crate) since: Timestamp,
+    pub(crate) since: SystemTime,
     /// The last result in it that was not expected.
     pub(crate) unexpected: Option<Unexpected>,
 }
@@ -96,10 +95,10 @@ pub(crate) struct Verdict {
     /// Whether the last round came to what was expected.
     pub(crate) ok: bool,
     /// The start of the first round since which `ok` has been the same.
-    pub(crate) since: Timestamp,
+    pub(crate) since: SystemTime,
     /// The kind of failure of the last round, if it was not as expected (`None` for a success that was not),
     /// and the start of the first round since which it has been the same.
-    pub(crate) cause: Option<(Option<FailureKind>, Timestamp)>,
+    pub(crate) cause: Option<(Option<FailureKind>, SystemTime)>,
     /// The period that lasts.
     pub(crate) now: Period,
     /// The one before it.
@@ -109,7 +108,7 @@ pub(crate) struct Verdict {
 /// A round that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndedRound {
-    pub(crate) started: Timestamp,
+    pub(crate) started: SystemTime,
     /// How many calls it had.
     pub(crate) calls: usize,
     /// How many of them failed.
@@ -204,15 +203,14 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use jiff::Timestamp;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use super::{Condition, EndedRound, Health, Period, Unexpected, Verdict};
+    use crate::clock;
     use crate::failure::{Cause, Failure, FailureKind, Stage};
 
-    fn second(number: usize) -> Timestamp {
-        Timestamp::from_second(number as i64).expect("it is in range")
+    fn second(number: usize) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(number as u64)
     }
 
     /// The verdict after rounds that began at second 0, 1, and so on: `.` succeeded, `D` and `R` failed,
@@ -244,7 +242,7 @@ mod tests {
     }
 
     fn brief(period: &Period) -> (Condition, usize, Option<FailureKind>) {
-        let since = period.since.as_second().try_into().expect("a number");
+        let since = clock::since_epoch(period.since).as_secs() as usize;
         let kind = period.unexpected.as_ref().and_then(Unexpected::kind);
         (period.condition, since, kind)
     }

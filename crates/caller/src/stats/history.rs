@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use http::StatusCode;
-use jiff::Timestamp;
 
 use super::health::{EndedRound, Health, Unexpected};
 use crate::failure::FailureKind;
@@ -37,7 +37,7 @@ pub(crate) struct History {
     /// What the rounds that have ended say.
     pub(crate) health: Health,
     /// When a call last came to what was expected.
-    pub(crate) last_success: Option<Timestamp>,
+    pub(crate) last_success: Option<SystemTime>,
     /// The round that has not ended yet.
     round: Option<Round>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct History {
 /// A call, in brief.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) started: Timestamp,
+    pub(crate) started: SystemTime,
     pub(crate) is_as_expected: bool,
     pub(crate) failure: Option<FailureKind>,
     /// The status of the response, if one came.
@@ -99,7 +99,7 @@ impl History {
         });
         let is_as_expected = report.is_as_expected();
         if is_as_expected {
-            self.last_success = Some(Timestamp::now());
+            self.last_success = Some(SystemTime::now());
         } else {
             if self.failures.len() == self.max_failures {
                 self.failures.pop_front();

@@ -5,9 +5,8 @@
 //! successes in a row from pods that are not of the baseline are the proof.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::report::Report;
@@ -47,9 +46,9 @@ pub struct Rollout {
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
     /// Its first answer.
-    pub first: Timestamp,
+    pub first: SystemTime,
     /// Its last answer.
-    pub last: Timestamp,
+    pub last: SystemTime,
     /// The number of the call that it answered last.
     call: u64,
 }
@@ -115,7 +114,7 @@ impl Rollout {
     }
 
     fn answered(&mut self, pod: &str, is_ok: bool) {
-        let now = Timestamp::now();
+        let now = SystemTime::now();
         let call = self.calls;
         let is_old = !self.is_watching || self.old.contains_key(pod);
         self.in_a_row = match is_old || !is_ok {
@@ -182,6 +181,7 @@ impl Rollout {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::UNIX_EPOCH;
 
     use http::StatusCode;
     use tokio::time::advance;
@@ -209,7 +209,7 @@ mod tests {
         let failure = Failure::new(Stage::Http, kind, cause, Duration::ZERO);
         Report {
             target: Arc::new("backend".parse().expect("a target")),
-            started: Timestamp::UNIX_EPOCH,
+            started: UNIX_EPOCH,
             lookup: None,
             request_id: String::new(),
             sampled: None,

@@ -4,7 +4,6 @@ use runtime::escape::Escaped;
 
 use super::next::is_label;
 use crate::dns::Lookup;
-use crate::failure::FailureKind;
 use crate::mesh::conclude::{Conclusion, Fault, How, OwnView};
 use crate::mesh::matrix::{Matrix, Missing};
 
@@ -17,6 +16,9 @@ pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
     let (asked, pairs) = conclusion.asked;
     match (nodes, conclusion.median_ms) {
         (1, _) => "1 node, and no other to reach".to_owned(),
+        (_, None) if asked > 0 => {
+            format!("nothing has failed for a minute: none of {asked} pairs called lately succeeds")
+        }
         (_, None) => format!("{nodes} nodes, none of which has called another yet"),
         (_, Some(median)) if conclusion.failing_briefly > 0 => format!(
             "nothing has failed for a minute: {} of {pairs} pairs called lately succeed, median {}",
@@ -344,10 +346,7 @@ fn kinds(how: &How) -> String {
 
 /// Which packets are lost, where it is only those that are large.
 fn large(how: &How) -> Option<String> {
-    if how.kinds != [FailureKind::PathMtu] {
-        return None;
-    }
-    Some(match how.mtu {
+    how.is_of_size().then(|| match how.mtu {
         Some(mtu) => format!("over {mtu} bytes"),
         None => "that are large".to_owned(),
     })

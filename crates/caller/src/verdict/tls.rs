@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-
-use jiff::Timestamp;
+use std::time::SystemTime;
 
 use super::http::starts_as_http1;
+use crate::clock;
 use crate::failure::{Cause, Failure, FailureKind, TlsError};
 use crate::report::{Certificate, Report, Tls};
 
@@ -49,14 +49,14 @@ impl fmt::Display for Facts<'_> {
         write!(
             f,
             ", valid from {} to {}",
-            date(*not_before),
-            date(*not_after)
+            clock::to_the_minute(*not_before),
+            clock::to_the_minute(*not_after)
         )
     }
 }
 
 /// How long a certificate is still valid, or has not been.
-pub fn validity(certificate: &Certificate, now: Timestamp) -> String {
+pub fn validity(certificate: &Certificate, now: SystemTime) -> String {
     match (certificate.not_before > now, certificate.not_after < now) {
         (true, _) => format!(
             "not valid for another {}",
@@ -67,12 +67,8 @@ pub fn validity(certificate: &Certificate, now: Timestamp) -> String {
     }
 }
 
-fn date(moment: Timestamp) -> impl fmt::Display {
-    moment.strftime("%Y-%m-%d %H:%M UTC")
-}
-
-fn span(from: Timestamp, to: Timestamp) -> String {
-    let seconds = to.as_second() - from.as_second();
+fn span(from: SystemTime, to: SystemTime) -> String {
+    let seconds = clock::since_epoch(to).as_secs() - clock::since_epoch(from).as_secs();
     match seconds {
         172_800.. => format!("{} days", seconds / 86_400),
         3_600.. => format!("{} h", seconds / 3_600),

@@ -27,10 +27,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use runtime::escape::EscapedJson;
 use serde::Serialize;
 
+use crate::clock;
 use crate::dns::{Lookup, Query, QueryOutcome};
 use crate::expectation::Expectation;
 use crate::failure::{Cause, Direction, Failure, Http2Error, OsError, TlsError};
@@ -57,7 +57,7 @@ pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
     let response = report.response();
     let is_check = report.expectation != Expectation::Ok || names_target;
     Call {
-        time: time(report.started),
+        time: clock::rfc3339(report.started),
         target: target(&report.target, names_target),
         expectation: is_check.then(|| report.expectation.to_string()),
         as_expected: is_check.then(|| report.is_as_expected()),
@@ -104,11 +104,6 @@ pub(crate) fn write_json(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> 
 pub(crate) fn to_json(value: &impl Serialize) -> String {
     let json = serde_json::to_string(value).expect("a view has keys of text");
     EscapedJson(&json).to_string()
-}
-
-/// A moment, to the millisecond (RFC 3339).
-pub(crate) fn time(timestamp: Timestamp) -> String {
-    format!("{timestamp:.3}")
 }
 
 /// A duration in milliseconds, to the microsecond.
@@ -351,8 +346,8 @@ fn tls(tls: &Tls) -> TlsView<'_> {
         subject: &certificate.subject,
         names: &certificate.names,
         issuer: &certificate.issuer,
-        not_before: time(certificate.not_before),
-        not_after: time(certificate.not_after),
+        not_before: clock::rfc3339(certificate.not_before),
+        not_after: clock::rfc3339(certificate.not_after),
     });
     TlsView {
         version: tls.version,

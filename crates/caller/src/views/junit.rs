@@ -2,11 +2,12 @@
 //! Ant's JUnit task, the strictest of those in use.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use runtime::escape::Escaped;
 
 use super::table::CallResult;
+use crate::clock;
 use crate::report::{Phase, Report};
 use crate::verdict;
 
@@ -24,7 +25,7 @@ impl fmt::Display for Junit<'_> {
         // They run side by side.
         let time = reports.iter().map(total).max().unwrap_or_default();
         let started = reports.iter().map(|report| report.started).min();
-        let started = started.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S");
+        let started = clock::date_time(started.unwrap_or(UNIX_EPOCH));
         let host = std::env::var("POD_NAME").unwrap_or_else(|_| "localhost".to_owned());
         writeln!(f, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
         writeln!(f, "<testsuites>")?;

@@ -24,12 +24,13 @@
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use runtime::escape::Escaped;
 use serde::Serialize;
 
 use super::json;
+use crate::clock;
 use crate::failure::FailureKind;
 use crate::mesh::matrix::{Cell, Matrix, MeshNode};
 use crate::mesh::report::{MeshReport, MeshState};
@@ -65,14 +66,22 @@ pub fn text(report: &MeshReport) -> String {
     for also in sentences.take(MAX_ALSO_TEXT) {
         let _ = writeln!(text, "also    {also}");
     }
-    if rest > MAX_ALSO_TEXT {
-        let _ = writeln!(text, "also    {} more faults", rest - MAX_ALSO_TEXT);
+    match rest.saturating_sub(MAX_ALSO_TEXT) {
+        0 => {}
+        1 => text += "also    1 more fault\n",
+        more => {
+            let _ = writeln!(text, "also    {more} more faults");
+        }
     }
-    if report.conclusion.failing_briefly > 0 {
+    let brief = match report.conclusion.failing_briefly {
+        0 => None,
+        1 => Some("1 pair fails".to_owned()),
+        pairs => Some(format!("{pairs} pairs fail")),
+    };
+    if let Some(brief) = brief {
         let _ = writeln!(
             text,
-            "note    {} pairs fail for less than a minute, which does not count yet",
-            report.conclusion.failing_briefly
+            "note    {brief} for less than a minute, which does not count yet"
         );
     }
     if matrix.left_out > 0 {
@@ -254,7 +263,7 @@ pub fn to_json(report: &MeshReport, targets: &[String], name: Option<&str>) -> S
     let rows = (0..n).map(|from| matrix.has_row(from).then(|| matrix.row(from)));
     json::to_json(&MeshView {
         version: env!("CARGO_PKG_VERSION"),
-        time: json::time(Timestamp::now()),
+        time: clock::rfc3339(SystemTime::now()),
         name,
         targets,
         state: report.state().label(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use runtime::escape::Escaped;
 use serde::Serialize;
 
-use super::json::{self, millis, time, write_json};
+use super::json::{self, millis, write_json};
+use crate::clock;
 use crate::expectation::Expectation;
 use crate::millis::Millis;
 use crate::report::Phase;
@@ -151,7 +152,7 @@ impl fmt::Display for RolloutLines<'_> {
         let new = rollout.new_pods().map(|pod| ("new", pod));
         for (sort, (pod, Answered { first, last, .. })) in old.chain(new) {
             let pod = Escaped::new(pod.as_bytes());
-            let (first, last) = (first.strftime("%H:%M:%S"), last.strftime("%H:%M:%S"));
+            let (first, last) = (clock::time_of_day(*first), clock::time_of_day(*last));
             writeln!(f, "{sort} pod: {pod}, answered from {first} to {last} UTC")?;
         }
         match rollout.not_seen() {
@@ -254,7 +255,9 @@ struct RolloutView<'a> {
 }
 
 fn rollout(rollout: &Rollout) -> RolloutView<'_> {
-    let times = |(pod, answered): (_, &Answered)| (pod, [answered.first, answered.last].map(time));
+    let times = |(pod, answered): (_, &Answered)| {
+        (pod, [answered.first, answered.last].map(clock::rfc3339))
+    };
     let why = rollout.not_seen();
     RolloutView {
         replaced: why.is_none(),

@@ -16,6 +16,7 @@ use std::fmt;
 use runtime::escape::Escaped;
 
 use super::SUCCESS;
+use crate::clock;
 use crate::expectation::Expectation;
 use crate::failure::{Failure, MAX_EVIDENCE};
 use crate::millis::Millis;
@@ -39,8 +40,7 @@ pub struct Block<'a> {
 impl fmt::Display for Block<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.report;
-        // As date(1) writes it in the C locale.
-        let date = report.started.strftime("%a %b %e %H:%M:%S UTC %Y");
+        let date = clock::unix_date(report.started);
         let target = match self.names_target {
             true => report.target.label(),
             false => "Backend",

@@ -1,27 +1,28 @@
-//! Our lookups beside those of this machine's glibc, in thousands of random worlds.
+//! Compares lookups by `caller` with those by the glibc of this machine, in thousands of random worlds.
 //!
-//! A world is a resolv.conf, a hosts file and up to three name servers that answer at random, wrongly
-//! and rightly. `getaddrinfo` (python3's, in a mount namespace with those files) and `Resolver::lookup`
-//! are asked for the same names and must come to the same addresses, or fail with the same error.
+//! A world is a resolv.conf, a hosts file and up to three name servers with random responses, valid and invalid.
+//! `getaddrinfo` (called by python3, in a mount namespace with these files) and `Resolver::lookup` look up the same
+//! names, and must return the same addresses or fail with the same error.
 //!
-//! These are left out, because they differ on purpose:
+//! These cases are left out, because the two differ on purpose:
 //!
-//! - no nameserver at all (glibc asks 127.0.0.1), `attempts:0` (glibc asks nobody)
-//! - addresses of another class than IN (glibc takes them)
-//! - `localhost` and what is below it (glibc asks DNS)
-//! - a server that is silent to one name and not to the next, beside another that says something else
-//!   (ours asks it last from then on); `rotate` with servers that say different things
-//! - with `no-aaaa`, IPv6 alone: a bare header, and servers that do not answer (glibc asks for A then
-//!   and takes the answer apart)
-//! - an answer over 2,048 bytes that is thrown away because the other one's TCP connection is closed
-//!   (glibc takes the code of an older answer for its own)
-//! - over TCP: an answer to another question (glibc takes it), silence (glibc waits for ever)
+//! - no nameserver (glibc queries 127.0.0.1), `attempts:0` (glibc sends no query)
+//! - addresses of another class than IN (glibc accepts them)
+//! - `localhost` and names below it (glibc queries DNS)
+//! - a server that does not respond for one name but does for the next, beside another server with other data (ours
+//!   queries it last from then on); `rotate` with servers that have different data
+//! - lookups of IPv6 only with `no-aaaa`: a response of a bare header, and servers that do not respond (glibc queries
+//!   A then, and parses the response)
+//! - a response over 2,048 bytes that is discarded because the TCP connection of the other one is closed (glibc uses
+//!   the code of an older response)
+//! - over TCP: a response to another question (glibc accepts it), no response (glibc waits for ever)
 //! - times
 //!
-//! What a Service's name fails with is compared as glibc's error. Its kind goes by the cluster's own
-//! zone, whatever the other search domains say; how often the two disagree is printed.
+//! A failed lookup of a Service is compared by its error in glibc. Its kind depends on the zone of the cluster,
+//! whatever the other search domains respond; how often the two disagree is printed.
 //!
-//! `DNS_SEED=N DNS_CASES=1` plays one world again.
+//! `DNS_SEED=N DNS_CASES=1` repeats one world. The test runs its own binary again in a network namespace, so it is a
+//! test binary of its own.
 
 mod server;
 #[path = "../it/dns/wire.rs"]
@@ -45,19 +46,19 @@ use tokio::time::Instant;
 use crate::server::Servers;
 use crate::world::{Question, World};
 
-/// Worlds at once. Most of their time goes into waiting for servers that are silent.
+/// Number of worlds at the same time. Most of their time is spent waiting for servers that do not respond.
 const WORKERS: u64 = 24;
 
-/// How many worlds; each has several names.
+/// Number of worlds. Each has several names.
 const CASES: u64 = 1200;
 
-/// Set for the process that is inside of the namespace.
+/// Variable that is set for the process in the namespace.
 const INSIDE: &str = "DNS_DIFFERENTIAL_INSIDE";
 
-/// EAI_NONAME or EAI_NODATA.
+/// The errors EAI_NONAME and EAI_NODATA, which are not told apart.
 const NOT_FOUND: &str = "not found";
 
-/// getaddrinfo for each line of questions, as JSON.
+/// A program that calls getaddrinfo for each line of questions, and prints the results as JSON.
 const PYTHON: &str = r#"
 import json, socket, sys
 for line in sys.stdin:
@@ -108,7 +109,7 @@ fn lookups_have_the_outcomes_of_glibc() {
 }
 
 #[test]
-#[ignore = "runs inside of the namespace that the other test makes"]
+#[ignore = "runs in the namespace that the other test makes"]
 fn inside() {
     if std::env::var_os(INSIDE).is_none() {
         return;
@@ -129,7 +130,7 @@ fn inside() {
                 }
                 let world = World::new(seed + case);
                 let mut seen = side_by_side.compare(&world);
-                // On a busy machine an answer may come too late for one of the two.
+                // On a busy machine, a response may arrive too late for one of the two.
                 for _ in 0..2 {
                     if seen.mistake.is_some() {
                         seen = side_by_side.compare(&world);
@@ -163,7 +164,7 @@ fn inside() {
     );
 }
 
-/// What both came to in one world.
+/// The results of comparing one world.
 #[derive(Default)]
 struct Seen {
     lookups: u64,
@@ -171,7 +172,7 @@ struct Seen {
     mistake: Option<String>,
 }
 
-/// A glibc and a resolver of ours with the same files and servers.
+/// glibc, and a resolver of `caller`, with the same files and name servers.
 struct SideBySide {
     files: TempDir,
     last_len: usize,
@@ -217,7 +218,7 @@ impl SideBySide {
 
     fn compare(&mut self, world: &World) -> Seen {
         let mut conf = world.resolv_conf(&self.servers.addresses);
-        // glibc reads the file again when its time or its length has changed; the clock is coarse.
+        // glibc reads the file again when its time or its length has changed, and file times are coarse.
         if conf.len() == self.last_len {
             conf.extend_from_slice(b"#\n");
         }

@@ -1,4 +1,4 @@
-//! Name servers that do what a world says.
+//! The name servers of a world.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::wire::{A, AAAA, Asked, CNAME, record};
-use crate::world::{Deed, World};
+use crate::world::{Behaviour, World};
 
-/// How many servers a world may have.
+/// Number of servers that a world may have.
 const SERVERS: u8 = 3;
 
 #[derive(Default)]
@@ -17,14 +17,14 @@ struct State {
     log: String,
 }
 
-/// Three servers, and one address where nothing listens.
+/// Three servers, and an address at which nothing listens.
 pub(crate) struct Servers {
     pub(crate) addresses: Vec<IpAddr>,
     state: Arc<Mutex<State>>,
 }
 
 impl Servers {
-    /// They listen at port 53, since a resolv.conf cannot say otherwise.
+    /// Starts the servers, at port 53, because a resolv.conf cannot name another one.
     pub(crate) fn start(worker: u64) -> Self {
         let state = Arc::<Mutex<State>>::default();
         let number = u8::try_from(worker).expect("few workers");
@@ -48,22 +48,22 @@ impl Servers {
         self.state.lock().expect("no server panics").world = Some(world);
     }
 
-    /// What was asked since, and what was done.
+    /// The queries since the last call, and the behaviour chosen for each.
     pub(crate) fn take_log(&self) -> String {
         std::mem::take(&mut self.state.lock().expect("no server panics").log)
     }
 }
 
-fn deed(server: usize, question: &Asked, transport: &str, state: &Mutex<State>) -> Deed {
+fn behaviour(server: usize, question: &Asked, transport: &str, state: &Mutex<State>) -> Behaviour {
     let mut state = state.lock().expect("no server panics");
     let world = state.world.as_ref().expect("there is a world");
-    let deed = world.deed(server, &question.name, question.qtype == AAAA);
+    let behaviour = world.behaviour(server, &question.name, question.qtype == AAAA);
     state.log += &format!(
-        "  server {server} {transport} {} {}: {deed:?}\n",
+        "  server {server} {transport} {} {}: {behaviour:?}\n",
         question.name,
         if question.qtype == A { "A" } else { "AAAA" },
     );
-    deed
+    behaviour
 }
 
 fn serve_udp(server: usize, socket: &UdpSocket, state: &Mutex<State>) {
@@ -71,8 +71,8 @@ fn serve_udp(server: usize, socket: &UdpSocket, state: &Mutex<State>) {
     loop {
         let (len, client) = socket.recv_from(&mut buffer).expect("a packet");
         let asked = Asked::read(&buffer[..len]);
-        for datagram in asked.datagrams(deed(server, &asked, "udp", state)) {
-            // The client may have gone.
+        for datagram in asked.datagrams(behaviour(server, &asked, "udp", state)) {
+            // The client may have closed its socket.
             let _ = socket.send_to(&datagram, client);
         }
     }
@@ -94,33 +94,35 @@ fn serve_query(server: usize, stream: &mut TcpStream, state: &Mutex<State>) -> O
     let mut query = vec![0; u16::from_be_bytes(len).into()];
     stream.read_exact(&mut query).ok()?;
     let asked = Asked::read(&query);
-    let answer = asked.over_tcp(deed(server, &asked, "tcp", state))?;
+    let answer = asked.over_tcp(behaviour(server, &asked, "tcp", state))?;
     let len = u16::try_from(answer.len()).expect("it fits");
     stream
         .write_all(&[&len.to_be_bytes()[..], &answer].concat())
         .ok()
 }
 
-/// What a deed looks like.
+/// The responses that a behaviour stands for.
 trait Scripted {
-    fn datagrams(&self, deed: Deed) -> Vec<Vec<u8>>;
-    /// `None`: the connection is closed.
-    fn over_tcp(&self, deed: Deed) -> Option<Vec<u8>>;
-    fn message(&self, deed: Deed) -> Vec<u8>;
+    fn datagrams(&self, behaviour: Behaviour) -> Vec<Vec<u8>>;
+    /// The response over TCP; `None` to close the connection.
+    fn over_tcp(&self, behaviour: Behaviour) -> Option<Vec<u8>>;
+    fn message(&self, behaviour: Behaviour) -> Vec<u8>;
     fn addresses(&self, n: u8) -> Vec<Vec<u8>>;
 }
 
 impl Scripted for Asked {
-    fn datagrams(&self, deed: Deed) -> Vec<Vec<u8>> {
-        match deed {
-            Deed::Silence => Vec::new(),
-            Deed::Truncated(_) | Deed::TruncatedThenCode(_) | Deed::TruncatedThenClosed => {
+    fn datagrams(&self, behaviour: Behaviour) -> Vec<Vec<u8>> {
+        match behaviour {
+            Behaviour::Silence => Vec::new(),
+            Behaviour::Truncated(_)
+            | Behaviour::TruncatedThenCode(_)
+            | Behaviour::TruncatedThenClosed => {
                 vec![self.answer(0x8380, &[])]
             }
-            Deed::BareHeader(code) => {
+            Behaviour::BareHeader(code) => {
                 vec![[&self.id[..], &[0x81, 0x80 | code, 0, 0, 0, 0, 0, 0, 0, 0]].concat()]
             }
-            Deed::JunkThenAddress => {
+            Behaviour::JunkThenAddress => {
                 let mut another_id = self.answer(0x8180, &[]);
                 another_id[0] ^= 0xff;
                 let other = Self {
@@ -140,19 +142,19 @@ impl Scripted for Asked {
         }
     }
 
-    fn over_tcp(&self, deed: Deed) -> Option<Vec<u8>> {
-        match deed {
-            Deed::Silence | Deed::TruncatedThenClosed => None,
-            Deed::Truncated(n) => Some(self.answer(0x8180, &self.addresses(n))),
-            Deed::TruncatedThenCode(code) => Some(self.answer(0x8180 | u16::from(code), &[])),
-            // TCP carries no junk, and each error its question.
-            Deed::JunkThenAddress => Some(self.answer(0x8180, &self.addresses(1))),
-            Deed::BareHeader(code) => Some(self.answer(0x8180 | u16::from(code), &[])),
+    fn over_tcp(&self, behaviour: Behaviour) -> Option<Vec<u8>> {
+        match behaviour {
+            Behaviour::Silence | Behaviour::TruncatedThenClosed => None,
+            Behaviour::Truncated(n) => Some(self.answer(0x8180, &self.addresses(n))),
+            Behaviour::TruncatedThenCode(code) => Some(self.answer(0x8180 | u16::from(code), &[])),
+            // Over TCP there are no stray messages, and each error repeats its question.
+            Behaviour::JunkThenAddress => Some(self.answer(0x8180, &self.addresses(1))),
+            Behaviour::BareHeader(code) => Some(self.answer(0x8180 | u16::from(code), &[])),
             other => Some(self.message(other)),
         }
     }
 
-    fn message(&self, deed: Deed) -> Vec<u8> {
+    fn message(&self, behaviour: Behaviour) -> Vec<u8> {
         let own = b"\xc0\x0c";
         let name = |n: u8| [&[2, b'c', n][..], b"\x07example\0"].concat();
         let chain = |steps: u8| {
@@ -164,28 +166,28 @@ impl Scripted for Asked {
             records.push(self.address(&name(steps - 1), 7));
             records
         };
-        match deed {
-            Deed::Addresses(n) => self.answer(0x8180, &self.addresses(n)),
-            Deed::Large => self.answer(0x8180, &self.addresses(60)),
-            Deed::NoData => self.answer(0x8180, &[]),
-            Deed::NxDomain => self.answer(0x8183, &[]),
-            Deed::Code(code) => self.answer(0x8180 | u16::from(code), &[]),
-            Deed::Chain(steps) => self.answer(0x8180, &chain(steps)),
-            Deed::ChainBackwards(steps) => {
+        match behaviour {
+            Behaviour::Addresses(n) => self.answer(0x8180, &self.addresses(n)),
+            Behaviour::Large => self.answer(0x8180, &self.addresses(60)),
+            Behaviour::NoData => self.answer(0x8180, &[]),
+            Behaviour::NxDomain => self.answer(0x8183, &[]),
+            Behaviour::Code(code) => self.answer(0x8180 | u16::from(code), &[]),
+            Behaviour::Chain(steps) => self.answer(0x8180, &chain(steps)),
+            Behaviour::ChainBackwards(steps) => {
                 let mut records = chain(steps);
                 records.reverse();
                 self.answer(0x8180, &records)
             }
-            Deed::Dangling(code) => {
+            Behaviour::Dangling(code) => {
                 let alias = record(own, CNAME, b"\x07nowhere\0");
                 self.answer(0x8180 | u16::from(code), &[alias])
             }
-            Deed::CnameLoop => {
+            Behaviour::CnameLoop => {
                 let there = record(own, CNAME, &name(0));
                 self.answer(0x8180, &[there, record(&name(0), CNAME, own)])
             }
-            Deed::AnotherOwner => self.answer(0x8180, &[self.address(&name(0), 7)]),
-            Deed::Referral => self.answer(0x8100, &[]),
+            Behaviour::AnotherOwner => self.answer(0x8180, &[self.address(&name(0), 7)]),
+            Behaviour::Referral => self.answer(0x8100, &[]),
             other => unreachable!("{other:?} is no single message"),
         }
     }

@@ -1,39 +1,39 @@
-//! A random resolv.conf, hosts file, set of questions and zone. All of it follows from a seed.
+//! Random resolv.conf, hosts file, questions and zones, which depend on a seed only.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
-/// A name to look up, for IPv4 ("4"), IPv6 ("6") or both ("").
+/// A name to look up, and the family: IPv4 ("4"), IPv6 ("6") or both ("").
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) name: String,
     pub(crate) family: &'static str,
 }
 
-/// What a server does with a question.
+/// How a server responds to a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum Behaviour {
     Addresses(u8),
-    /// More than 512 bytes in one datagram, with TC not set.
+    /// More than 512 bytes in one datagram, without the flag TC.
     Large,
     NoData,
     NxDomain,
     Code(u8),
-    /// Twelve bytes, without the question.
+    /// A header of twelve bytes with this code, without the question.
     BareHeader(u8),
     Silence,
     /// A CNAME chain of this many steps that ends at an address.
     Chain(u8),
-    /// The same, with its records the other way round.
+    /// The same chain, with its records in reverse order.
     ChainBackwards(u8),
     /// A CNAME to a name without records, with this code.
     Dangling(u8),
     CnameLoop,
-    /// An address, but of another name.
+    /// An address of another name.
     AnotherOwner,
     /// No answer, no authority and no recursion.
     Referral,
-    /// Datagrams with another id and another question come first.
+    /// Datagrams with another id and another question, and then an address.
     JunkThenAddress,
     /// TC, then this many addresses over TCP.
     Truncated(u8),
@@ -51,16 +51,16 @@ pub(crate) struct World {
     options: String,
     search: Vec<String>,
     servers: Vec<Server>,
-    /// Names that no server answers.
+    /// Whether there are names for which servers do not respond.
     has_silence: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
-    /// It answers; servers of the same number have the same zone.
+    /// It responds; servers with the same number have the same zone.
     Answers(u8),
     Silent,
-    /// Nothing listens there.
+    /// An address at which nothing listens.
     Closed,
 }
 
@@ -123,7 +123,7 @@ impl World {
         if rotates {
             options += " rotate";
         }
-        // A silent name beside servers of two zones, or a silent server, takes seconds each.
+        // A lookup takes seconds for each name or server that does not respond.
         let one_zone = servers.iter().all(|server| *server == Server::Answers(0));
         let has_silence = one_zone && !options.contains("use-vc") && dice.one_in(12);
         let is_slow = has_silence || servers.contains(&Server::Silent);
@@ -159,7 +159,7 @@ impl World {
         let mut lines = vec![format!("options timeout:1 attempts:1 {}", self.options)];
         let directive = if dice.one_in(10) { "domain" } else { "search" };
         lines.push(format!("{directive} {}", self.search.join(" ")));
-        // A server that is closed is one where nobody was ever started.
+        // A closed server is an address at which no server was started.
         for (n, server) in self.servers.iter().enumerate() {
             let address = addresses[if *server == Server::Closed { 3 } else { n }];
             lines.push(format!("nameserver {address}"));
@@ -180,7 +180,7 @@ impl World {
         if dice.one_in(60) {
             lines.extend(std::iter::repeat_n("# filler".to_owned(), 10_000));
         }
-        // With a carriage return it would be none.
+        // With a carriage return the line would be ignored.
         let is_server = |line: &String| line.starts_with("nameserver 127.10");
         let end = |line: &String| if is_server(line) { "\n" } else { ending };
         let text: String = lines.iter().map(|line| line.clone() + end(line)).collect();
@@ -188,17 +188,17 @@ impl World {
         text.chars().map(|c| c as u8).collect()
     }
 
-    /// Answers over 2,048 bytes, for which glibc takes another buffer. Where such an answer is thrown away
-    /// because a TCP connection is closed, it reads the code of an older one in the first buffer.
+    /// Whether there are responses over 2,048 bytes, for which glibc uses another buffer. Where such a response is
+    /// discarded because a TCP connection is closed, it reads the code of an older response in the first buffer.
     fn has_large_answers(&self) -> bool {
         self.seed.is_multiple_of(2)
     }
 
-    /// What the server of this number does.
-    pub(crate) fn deed(&self, server: usize, name: &str, is_aaaa: bool) -> Deed {
+    /// How the server with this number responds to a query.
+    pub(crate) fn behaviour(&self, server: usize, name: &str, is_aaaa: bool) -> Behaviour {
         let zone = match self.servers.get(server) {
             Some(Server::Answers(zone)) => *zone,
-            _ => return Deed::Silence,
+            _ => return Behaviour::Silence,
         };
         let mut hasher = DefaultHasher::new();
         (self.seed, zone, name.to_lowercase()).hash(&mut hasher);
@@ -207,51 +207,53 @@ impl World {
         let mut dice = Dice(hasher.finish());
         if self.has_silence {
             match of_name.below(3) {
-                0 => return Deed::Silence,
-                1 if is_aaaa => return Deed::Silence,
+                0 => return Behaviour::Silence,
+                1 if is_aaaa => return Behaviour::Silence,
                 _ => {}
             }
         }
-        // Both types come to the same more often than not.
+        // For both types it is the same more often than not.
         if of_name.one_in(2) {
             match of_name.below(8) {
-                0 => return Deed::Code(2),
-                1 => return Deed::Code(5),
+                0 => return Behaviour::Code(2),
+                1 => return Behaviour::Code(5),
                 2 => {
                     return if is_aaaa {
-                        Deed::NoData
+                        Behaviour::NoData
                     } else {
-                        Deed::Addresses(1)
+                        Behaviour::Addresses(1)
                     };
                 }
-                3 => return Deed::NoData,
-                _ => return Deed::NxDomain,
+                3 => return Behaviour::NoData,
+                _ => return Behaviour::NxDomain,
             }
         }
         match dice.below(32) {
-            0..3 => Deed::Addresses(1 + dice.below(3) as u8),
-            3 => Deed::Large,
-            4..8 => Deed::NoData,
-            8..11 => Deed::NxDomain,
-            11..13 => Deed::Code(2),
-            13..15 => Deed::Code(5),
-            15 => Deed::Code(4),
-            16 => Deed::Code(1),
-            17 => Deed::Code(*dice.of(&[6, 9, 10])),
-            18 if !self.options.contains("no-aaaa") => Deed::BareHeader(*dice.of(&[2, 4, 5])),
-            19 => Deed::Chain(1 + dice.below(5) as u8),
-            20 => Deed::Chain(if self.has_large_answers() { 200 } else { 40 }),
-            21 => Deed::ChainBackwards(2 + dice.below(3) as u8),
-            22..24 => Deed::Dangling(*dice.of(&[0, 3])),
-            24 => Deed::CnameLoop,
-            25 => Deed::AnotherOwner,
-            26 => Deed::NoData,
-            27 => Deed::Referral,
-            28 => Deed::JunkThenAddress,
-            29 => Deed::Truncated(1 + dice.below(3) as u8),
-            30 => Deed::TruncatedThenCode(*dice.of(&[0, 2, 3, 5])),
-            _ if self.has_large_answers() || self.options.contains("no-aaaa") => Deed::Truncated(1),
-            _ => Deed::TruncatedThenClosed,
+            0..3 => Behaviour::Addresses(1 + dice.below(3) as u8),
+            3 => Behaviour::Large,
+            4..8 => Behaviour::NoData,
+            8..11 => Behaviour::NxDomain,
+            11..13 => Behaviour::Code(2),
+            13..15 => Behaviour::Code(5),
+            15 => Behaviour::Code(4),
+            16 => Behaviour::Code(1),
+            17 => Behaviour::Code(*dice.of(&[6, 9, 10])),
+            18 if !self.options.contains("no-aaaa") => Behaviour::BareHeader(*dice.of(&[2, 4, 5])),
+            19 => Behaviour::Chain(1 + dice.below(5) as u8),
+            20 => Behaviour::Chain(if self.has_large_answers() { 200 } else { 40 }),
+            21 => Behaviour::ChainBackwards(2 + dice.below(3) as u8),
+            22..24 => Behaviour::Dangling(*dice.of(&[0, 3])),
+            24 => Behaviour::CnameLoop,
+            25 => Behaviour::AnotherOwner,
+            26 => Behaviour::NoData,
+            27 => Behaviour::Referral,
+            28 => Behaviour::JunkThenAddress,
+            29 => Behaviour::Truncated(1 + dice.below(3) as u8),
+            30 => Behaviour::TruncatedThenCode(*dice.of(&[0, 2, 3, 5])),
+            _ if self.has_large_answers() || self.options.contains("no-aaaa") => {
+                Behaviour::Truncated(1)
+            }
+            _ => Behaviour::TruncatedThenClosed,
         }
     }
 }
@@ -301,7 +303,7 @@ fn hosts(dice: &mut Dice, questions: &[Question]) -> Vec<u8> {
     lines.concat().chars().map(|c| c as u8).collect()
 }
 
-/// SplitMix64.
+/// A random number generator: SplitMix64.
 pub(crate) struct Dice(u64);
 
 impl Dice {

@@ -54,7 +54,7 @@ pub struct Server {
     shared: Shared,
 }
 
-/// The listening socket.
+/// The socket on which the server listens.
 impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()

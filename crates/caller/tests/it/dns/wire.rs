@@ -14,7 +14,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Decodes a query.
+    /// Decodes a query that a server has received.
     pub(crate) fn read(query: &[u8]) -> Self {
         let (mut at, mut name) = (12, String::new());
         while query[at] != 0 {

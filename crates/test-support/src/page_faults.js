@@ -1,8 +1,14 @@
-// What is wrong with the page as it is laid out and coloured now, as a list of sentences; the body of a
-// function that gives a promise of it, once the page has been laid out.
+// What is wrong with a page as it is laid out and coloured now, as a list of sentences; the body of a function
+// that gives a promise of it, once the page has been laid out.
 const faults = [];
 const isShown = element => element.checkVisibility() && !element.closest('[aria-hidden="true"] defs');
 const name = element => `<${element.tagName.toLowerCase()}#${element.id}> ${element.textContent.trim().slice(0, 40)}`;
+
+// What is around an element and scrolls; whatever is in there can be reached, and may be wider.
+const scroller = element => {
+  while (element && !['auto', 'scroll'].includes(getComputedStyle(element).overflowX)) element = element.parentElement;
+  return element;
+};
 
 // https://www.w3.org/TR/WCAG21/#dfn-relative-luminance
 const channels = color => color.match(/[\d.]+/g).map(Number);
@@ -33,11 +39,14 @@ function look() {
   for (const element of document.body.querySelectorAll('*')) {
     if (!isShown(element) || element.closest('svg, thead, script')) continue;
     const style = getComputedStyle(element), { left, right, width } = element.getBoundingClientRect();
-    if (left < -1 || right > document.documentElement.clientWidth + 1) faults.push(`${name(element)} sticks out`);
-    if (element.scrollWidth > element.clientWidth + 1 && style.overflowX !== 'visible') faults.push(`${name(element)} is cut`);
+    const around = scroller(element);
+    if (around === element) {
+      if (!element.matches('[tabindex]') && !element.querySelector('[tabindex="0"]')) faults.push(`${name(element)} cannot be scrolled by keyboard`);
+    } else if (!around && (left < -1 || right > document.documentElement.clientWidth + 1)) faults.push(`${name(element)} sticks out`);
+    if (around !== element && element.scrollWidth > element.clientWidth + 1 && style.overflowX !== 'visible') faults.push(`${name(element)} is cut`);
     range.selectNodeContents(element);
     if (element.tagName === 'TD' && width < 100 && range.getClientRects().length > 3) faults.push(`${name(element)} is squeezed`);
-    if (element.matches('button, [type=search]')) needs(3, element, style.borderTopColor, behind(element.parentElement));
+    if (element.matches('button, select, [type=search]')) needs(3, element, style.borderTopColor, behind(element.parentElement));
     if (element.tagName === 'I') needs(3, element, element.className === 'fail' ? style.borderTopColor : style.backgroundColor, behind(element.parentElement));
   }
   const walk = document.createTreeWalker(document.querySelector('body'), NodeFilter.SHOW_TEXT);
@@ -46,24 +55,27 @@ function look() {
     if (!text.data.trim() || !isShown(parent) || parent.closest('svg, thead, script, noscript')) continue;
     needs(4.5, parent, getComputedStyle(parent).color, behind(parent));
     range.selectNodeContents(text);
+    if (scroller(parent)) continue;
     const card = (parent.closest('section') ?? document.body).getBoundingClientRect();
     for (const { left, right } of range.getClientRects())
       if (left < card.left || right > card.right) faults.push(`${name(parent)} runs out of its card`);
   }
-  const plot = document.querySelector('svg'), background = behind(plot);
-  for (const path of plot.querySelectorAll('path:not(.grid)')) {
-    const style = getComputedStyle(path);
-    if (path.getAttribute('d')) needs(3, path, style.stroke === 'none' ? style.fill : style.stroke, background);
-  }
-  const labels = [...plot.querySelectorAll('text')];
-  for (const label of labels) {
-    needs(4.5, label, getComputedStyle(label).fill, background);
-    const { x, width } = label.getBBox();
-    if (x < -1 || x + width > plot.clientWidth + 1) faults.push(`${name(label)} is cut`);
-    for (const other of labels) {
-      const a = label.getBoundingClientRect(), b = other.getBoundingClientRect();
-      const apart = a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
-      if (label !== other && !apart) faults.push(`${name(label)} covers ${name(other)}`);
+  for (const plot of document.querySelectorAll('svg')) {
+    const background = behind(plot);
+    for (const path of plot.querySelectorAll('path:not(.grid)')) {
+      const style = getComputedStyle(path);
+      if (path.getAttribute('d')) needs(3, path, style.stroke === 'none' ? style.fill : style.stroke, background);
+    }
+    const labels = [...plot.querySelectorAll('text')];
+    for (const label of labels) {
+      needs(4.5, label, getComputedStyle(label).fill, background);
+      const { x, width } = label.getBBox();
+      if (x < -1 || x + width > plot.clientWidth + 1) faults.push(`${name(label)} is cut`);
+      for (const other of labels) {
+        const a = label.getBoundingClientRect(), b = other.getBoundingClientRect();
+        const apart = a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+        if (label !== other && !apart) faults.push(`${name(label)} covers ${name(other)}`);
+      }
     }
   }
   return faults;

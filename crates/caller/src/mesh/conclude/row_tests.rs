@@ -1,0 +1,130 @@
+//! Conclusions where rows are missing: of nodes that may be about to leave, and of those that only small packets reach.
+
+use std::net::IpAddr;
+
+use super::super::collect::Collected;
+use super::super::matrix::{MatrixBuilder, Missing};
+use super::super::report::{MeshReport, MeshState};
+use super::super::row::{PeerRow, Row};
+
+const NODES: u8 = 12;
+
+/// The result of a call, for how many seconds it has been so, and how many seconds ago it was made.
+type Seen = (&'static str, u32, u32);
+
+const WELL: Seen = ("ok", 3600, 5);
+const DEAD: Seen = ("connect_timeout", 300, 5);
+const HOLE: Seen = ("path_mtu", 300, 5);
+
+fn address(node: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, node])
+}
+
+/// The mesh of what each node sees of each other, but for those whose rows are missing.
+fn report(missing: &[u8], seen: impl Fn(u8, u8) -> Seen) -> MeshReport {
+    let mut matrix = MatrixBuilder::new((1..=NODES).map(address).collect());
+    for from in 1..=NODES {
+        let others = (1..=NODES).filter(|to| *to != from);
+        let peers: Vec<PeerRow> = others
+            .map(|to| {
+                let (result, since_s, asked_s) = seen(from, to);
+                let ms = (result == "ok").then_some(0.4);
+                PeerRow(address(to), None, result.to_owned(), ms, since_s, asked_s)
+            })
+            .collect();
+        let holes = peers.iter().filter(|peer| peer.2 == "path_mtu");
+        let row = Row {
+            version: "0.2.0".to_owned(),
+            node: Some(format!("node-{from}")),
+            address: Some(address(from)),
+            targets: vec!["http://mesh:8080/".to_owned()],
+            interval_s: 10.0,
+            lookup: None,
+            known: peers.len(),
+            left_out: 0,
+            mtus: holes.map(|peer| (peer.0, 1400)).collect(),
+            peers,
+        };
+        let row = match missing.contains(&from) {
+            true => Err(Missing::ResponseTimeout),
+            false => Ok(row),
+        };
+        matrix.add(address(from), row);
+    }
+    MeshReport::new(Collected {
+        matrix: matrix.finish(),
+        failed_lookups: Vec::new(),
+    })
+}
+
+/// What the first ten callers of node 3 have seen by now, and the last one before.
+fn first_callers_fail(to: u8, from: u8, before: Seen) -> Seen {
+    match (to, from) {
+        (3, 1..=11) => ("connect_timeout", 20, 5),
+        (3, _) => before,
+        _ => WELL,
+    }
+}
+
+#[test]
+fn a_node_that_was_reached_before_it_began_to_fail_may_be_about_to_leave() {
+    let before = ("ok", 3600, 20);
+    let leaving = report(&[3], |from, to| first_callers_fail(to, from, before));
+    assert_eq!(leaving.state(), MeshState::Ok, "{:?}", leaving.sentences());
+
+    // Where somebody has reached it since, it is there, and its row is not.
+    let since = ("ok", 3600, 19);
+    let there = report(&[3], |from, to| first_callers_fail(to, from, since));
+    let said = there.sentences();
+    assert!(
+        said[0].starts_with("the row of 10.0.0.3 is missing (response_timeout)"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_mesh_of_which_hardly_a_row_is_known_is_not_well() {
+    let brief = ("connect_timeout", 20, 5);
+    let lonely = |others: &[u8]| {
+        let missing = others.to_vec();
+        report(others, move |_, to| match missing.contains(&to) {
+            true => brief,
+            false => WELL,
+        })
+    };
+    let few = lonely(&[8, 9, 10, 11, 12]);
+    assert_eq!(few.state(), MeshState::Ok, "{:?}", few.sentences());
+    let half = lonely(&[7, 8, 9, 10, 11, 12]).sentences();
+    assert!(
+        half[0].starts_with("the rows of 6 of 12 nodes "),
+        "{half:?}"
+    );
+}
+
+#[test]
+fn a_mesh_in_which_all_calls_have_begun_to_fail_has_called() {
+    let all = report(&[], |_, _| ("connect_timeout", 59, 5));
+    let said = "nothing has failed for a minute: none of 132 pairs called lately succeeds";
+    assert_eq!(all.sentences(), [said]);
+}
+
+#[test]
+fn a_node_that_small_packets_reach_comes_after_one_that_nothing_reaches_and_is_not_one_with_it() {
+    let seen = |from, to| match (from, to) {
+        (2, _) | (_, 2) => HOLE,
+        (_, 5) => DEAD,
+        _ => WELL,
+    };
+    for missing in [&[][..], &[5], &[2, 5]] {
+        let said = report(missing, seen).sentences();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("10.0.0.5) is not reached from ") || said[0].starts_with("10.0.0.5 "),
+            "{said:?}"
+        );
+        assert!(
+            said[1].starts_with("packets over 1400 bytes to "),
+            "{said:?}"
+        );
+    }
+}
