@@ -1,6 +1,9 @@
 //! The README and the pages in `docs` say what the program does: samples of output are compared with what is
 //! printed, tables with what is declared, and commands and links with what exists.
 
+#[path = "documents/mesh.rs"]
+mod mesh;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
