@@ -14,7 +14,7 @@
 //! | [`trust`] | which certificates TLS trusts and shows | |
 //! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure` |
 //! | [`probe`] | makes a round of calls, stage by stage, and looks at the way | those above, `mesh` |
-//! | [`listening`] | what this pod listens at | |
+//! | `listening` | what this pod listens at | |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
 //! | [`mesh`]: `sample`, `node`, `row` | whom a caller of a mesh calls, and what it has seen of them | `report`, `dns`, `stats`, `probe` |
 //! | [`mesh`]: `collect`, `matrix`, `conclude`, `report` | the rows of all callers, and what is wrong | `dns`, `target`, `failure`, `verdict` |
@@ -22,20 +22,20 @@
 //! | [`views`] | text, JSON, table, TAP, JUnit, summary, transcript, diagnosis, mesh | `report`, `stats`, `mesh`, `verdict` |
 //! | `metrics`, `page` | what Prometheus and browsers are shown | `report`, `stats`, `mesh`, `views`, `verdict` |
 //! | [`commands`] | the loop and the subcommands | all of those |
-//! | [`curl`] | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
-//! | [`cli`] | flags and environment variables | `commands` and their configurations |
+//! | `curl` | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
+//! | `cli` | flags and environment variables | `commands` and their configurations |
 //! | `process1` | what process 1 of this pod calls | |
 //! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
 
-pub mod cli;
+mod cli;
 mod clock;
 pub mod commands;
-pub mod curl;
+mod curl;
 pub mod dns;
 pub mod expectation;
 pub mod expected_status;
 pub mod failure;
-pub mod listening;
+mod listening;
 pub mod mesh;
 mod metrics;
 mod millis;

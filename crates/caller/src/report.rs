@@ -398,3 +398,45 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+impl Response {
+    /// A response with this status, and without anything else.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        Self {
+            status,
+            pod: None,
+            node: None,
+            peer_address: None,
+            listen_overflows: None,
+            echoed: 0,
+            location: None,
+            proxy: None,
+            wire: None,
+            body: Vec::new(),
+            body_len: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Report {
+    /// A call that ended in this way, and of which nothing else is known.
+    pub(crate) fn of_outcome(outcome: Outcome) -> Self {
+        Self {
+            target: Arc::new("backend".parse().expect("a target")),
+            expectation: Expectation::Ok,
+            started: SystemTime::UNIX_EPOCH,
+            lookup: None,
+            request_id: String::new(),
+            address: None,
+            sampled: None,
+            local: None,
+            timings: Timings::default(),
+            resent: None,
+            tls: None,
+            control: None,
+            outcome,
+        }
+    }
+}

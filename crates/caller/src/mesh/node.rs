@@ -347,3 +347,6 @@ fn own_among(addresses: &[SocketAddr]) -> Option<IpAddr> {
     let mut own = interfaces.filter_map(|interface| crate::probe::ip_of(&interface));
     own.find(|ip| addresses.iter().any(|address| address.ip() == *ip))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -180,51 +180,22 @@ impl Rollout {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::UNIX_EPOCH;
-
     use http::StatusCode;
     use tokio::time::advance;
 
     use super::*;
-    use crate::expectation::Expectation;
     use crate::failure::{Cause, Failure, FailureKind, Stage};
-    use crate::report::{Outcome, Response, Timings};
+    use crate::report::{Outcome, Response};
 
     fn report(pod: Option<&str>, is_ok: bool) -> Report {
-        let response = Response {
-            status: StatusCode::OK,
-            pod: pod.map(str::to_owned),
-            peer_address: None,
-            listen_overflows: None,
-            node: None,
-            echoed: 0,
-            location: None,
-            proxy: None,
-            wire: None,
-            body: Vec::new(),
-            body_len: 0,
-        };
+        let mut response = Response::of_status(StatusCode::OK);
+        response.pod = pod.map(str::to_owned);
         let (kind, cause) = (FailureKind::HttpStatus, Cause::Status);
         let failure = Failure::new(Stage::Http, kind, cause, Duration::ZERO);
-        Report {
-            target: Arc::new("backend".parse().expect("a target")),
-            started: UNIX_EPOCH,
-            lookup: None,
-            request_id: String::new(),
-            sampled: None,
-            address: None,
-            local: None,
-            resent: None,
-            timings: Timings::default(),
-            expectation: Expectation::Ok,
-            tls: None,
-            control: None,
-            outcome: match is_ok {
-                true => Outcome::Answered(response),
-                false => Outcome::Failed(failure, Some(response)),
-            },
-        }
+        Report::of_outcome(match is_ok {
+            true => Outcome::Answered(response),
+            false => Outcome::Failed(failure, Some(response)),
+        })
     }
 
     /// Calls every 100 ms, answered by these pods in turn.
