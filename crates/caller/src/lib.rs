@@ -1,8 +1,8 @@
-//! Calls targets over and over, as a pod in a cluster does: resolve the name through cluster DNS, connect, ask,
-//! and say what happened; and when it failed, why.
+//! Calls targets at an interval, as a pod in a cluster does: it resolves the name through cluster DNS,
+//! connects, sends a request and reports the result; if the call failed, also the likely cause.
 //!
-//! It is a one-way pipe: a [`target`] is called by a [`probe`], which gives a [`report`] of each call;
-//! everything that is shown, counted or decided is a view of reports.
+//! Data flows in one direction: a [`probe`] calls a [`target`] and produces a [`report`] of each call;
+//! everything that is shown, counted or decided is derived from reports.
 //!
 //! | module | what it does | and imports of the others |
 //! |---|---|---|
