@@ -54,7 +54,7 @@ const TRIES: usize = 20;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_FOR_NODE: Duration = Duration::from_millis(30);
 
-/// What to run.
+/// Settings of a mesh.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How many nodes there are.
@@ -63,7 +63,7 @@ pub struct Config {
     pub sample: u16,
     /// From the start of a round to the start of the next.
     pub interval: Duration,
-    /// What is broken.
+    /// Nodes to break.
     pub breaks: Vec<Break>,
 }
 
@@ -401,7 +401,7 @@ impl Breakage {
     }
 }
 
-/// Drops every packet.
+/// Filter that drops every packet.
 fn drop_all() -> Vec<SockFilter> {
     vec![SockFilter::new(bpf::RETURN, 0, 0, 0)]
 }
