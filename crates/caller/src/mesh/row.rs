@@ -116,6 +116,7 @@ impl Row {
             }
         }
         row.peers.sort_by_key(|peer| (peer.rank(), peer.0));
+        row.mtus.sort_unstable();
         row
     }
 
