@@ -10,7 +10,11 @@ ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 # Static glibc: no name is ever looked up by it, so nothing is missing at run time.
-ENV RUSTFLAGS="-C target-feature=+crt-static"
+# On x86-64, where Rust links with lld, the caller is 22 KB smaller (compressed) for relocations that are packed, and
+# 60 KB for functions and constants that lie beside those they resemble; echo-server is 29 KB smaller for both.
+ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static \
+        -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--bp-compression-sort=both"
 
 # The dependencies alone, from the manifests and empty sources, so that a change of the code does
 # not compile them again.
@@ -25,16 +29,16 @@ RUN for crate in crates/*; do \
         mkdir $crate/src && touch $crate/src/lib.rs && echo 'fn main() {}' > $crate/src/main.rs; \
     done && rm crates/runtime/src/main.rs crates/test-support/src/main.rs \
     && cargo build --release --locked --target host-tuple -p echo-server \
-    && cargo build --release --locked --target host-tuple -p caller
+    && cargo build --profile caller --locked --target host-tuple -p caller
 
 # The sources are older than what was just compiled in their place.
 COPY crates crates
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --target host-tuple -p echo-server \
-    && cargo build --release --locked --target host-tuple -p caller \
+    && cargo build --profile caller --locked --target host-tuple -p caller \
     && mkdir -p /out/echo-server/bin /out/caller/bin \
     && cp target/*/release/echo-server /out/echo-server/bin/ \
-    && cp target/*/release/caller /out/caller/bin/ && ln -s caller /out/caller/bin/curl
+    && cp target/*/caller/caller /out/caller/bin/ && ln -s caller /out/caller/bin/curl
 
 FROM scratch AS echo-server
 # The repository, and the commit that is built.

@@ -1,9 +1,9 @@
-//! `curl`, when called by that name: as much of it as the commands of a demo need, in an image that has no
-//! other program.
+//! A small part of curl, for when the program is called by that name: the image has no other program, and
+//! commands of documentation and runbooks use curl.
 //!
-//! Prints the body and exits as curl does (<https://curl.se/docs/manpage.html>, "EXIT CODES"); where a
-//! request failed, its error says what was seen and what is likely. What it does not have is refused by
-//! name: other options (2), other schemes (1).
+//! It prints the body and exits as curl does (<https://curl.se/docs/manpage.html>, "EXIT CODES"). The error of a
+//! failed request contains the evidence and the likely cause. An option that is not supported is an error that
+//! names it (exit code 2), as is another scheme (exit code 1).
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -27,59 +27,59 @@ use crate::targets::Check;
 use crate::trust::{Trust, TrustFiles};
 use crate::verdict;
 
-/// Largest body that is printed. It is held in memory.
+/// Largest body in bytes. It is held in memory.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-/// Most bytes of a head that are shown.
+/// Most bytes of a request or response head to show.
 const MAX_HEAD: usize = 256 * 1024;
 
-/// curl's own limit for a connection to be made.
+/// curl's default for `--connect-timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Longer than anybody waits: curl has no limit of its own for a whole request.
+/// Stands for no timeout, which is curl's default for a whole request.
 const NO_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Prints what a URL answers. A small part of curl, built into caller.
+/// Requests a URL and prints the response. A small part of curl, built into caller.
 #[derive(Debug, Parser)]
 #[command(name = "curl", version, args_override_self = true)]
 struct Args {
-    /// Say nothing of errors
+    /// Do not print errors
     #[arg(short = 's', long)]
     silent: bool,
 
-    /// With -s, say what went wrong nevertheless
+    /// Print errors even with -s
     #[arg(short = 'S', long)]
     show_error: bool,
 
-    /// Fail with exit code 22, and without the body, on a status of 400 and above
+    /// Exit with 22, and do not print the body, if the status is 400 or above
     #[arg(short = 'f', long)]
     fail: bool,
 
-    /// Print the head of the response as well
+    /// Print the status line and the headers of the response, too
     #[arg(short = 'i', long)]
     include: bool,
 
-    /// Ask for the head alone, with HEAD
+    /// Send a HEAD request, and print the headers of the response
     #[arg(short = 'I', long)]
     head: bool,
 
-    /// Say what is sent and received, on stderr
+    /// Print the headers sent and received to stderr
     #[arg(short = 'v', long)]
     verbose: bool,
 
-    /// Longest time for the whole request, in seconds
+    /// Timeout of the whole request, in seconds
     #[arg(short = 'm', long, value_name = "SECONDS", value_parser = seconds)]
     max_time: Option<Duration>,
 
-    /// Longest time for the connection to be made, in seconds
+    /// Timeout of the connection attempt, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     connect_timeout: Option<Duration>,
 
-    /// A header to send; may be given several times
+    /// Header to send; may be repeated
     #[arg(short = 'H', long, value_name = "NAME: VALUE")]
     header: Vec<Header>,
 
-    /// The request's method
+    /// Method of the request
     #[arg(short = 'X', long, value_name = "METHOD")]
     request: Option<Method>,
 
@@ -87,21 +87,21 @@ struct Args {
     #[arg(short = 'o', long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Print this afterwards; its variables are %{http_code}, %{exitcode}, %{remote_ip}, %{remote_port},
+    /// Print this at the end; variables are %{http_code}, %{exitcode}, %{remote_ip}, %{remote_port},
     /// %{size_download}, %{time_namelookup}, %{time_connect}, %{time_appconnect}, %{time_starttransfer} and
     /// %{time_total}
     #[arg(short = 'w', long, value_name = "FORMAT")]
     write_out: Option<String>,
 
-    /// Accept any certificate
+    /// Do not verify the server's certificate
     #[arg(short = 'k', long)]
     insecure: bool,
 
-    /// Certificates to trust, in PEM, in place of the system's
+    /// File with CA certificates to trust instead of the system's, in PEM
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
 
-    /// What to ask for: http://HOST[:PORT][/PATH] or https://...
+    /// http://HOST[:PORT][/PATH] or https://...
     url: String,
 }
 
@@ -116,8 +116,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Does what curl would with these arguments, the first of which is its name.
-pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs curl with these arguments, the first of which is the name of the program.
+pub(crate) async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => return refuse(&error),
@@ -151,6 +151,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     args.conclude(&report)
 }
 
+/// Reports arguments that cannot be parsed; prints the help or the version, if that was asked for.
 fn refuse(error: &clap::Error) -> ExitCode {
     let named = error.get(ContextKind::InvalidArg);
     let message = match (error.kind(), named) {
@@ -215,7 +216,7 @@ async fn request(args: &Args, target: Target, trust: Trust) -> Report {
 }
 
 impl Args {
-    /// Prints what the report has to print, and gives the exit code.
+    /// Prints the response or the error, and returns the exit code.
     fn conclude(&self, report: &Report) -> ExitCode {
         let response = report.response();
         let is_error = response.is_some_and(|response| response.status.as_u16() >= 400);
@@ -257,7 +258,7 @@ impl Args {
         code.into()
     }
 
-    /// Says what went wrong, unless that is not wanted, and gives the exit code.
+    /// Prints an error, unless `-s` is given without `-S`, and returns the exit code.
     fn fail(&self, code: u8, message: &str) -> u8 {
         if !self.silent || self.show_error {
             eprint(&format!("curl: ({code}) {message}\n"));
@@ -274,7 +275,7 @@ fn explain(report: &Report, failure: &Failure) -> String {
     format!("{evidence}\ncurl: {what}; likely {likely}")
 }
 
-/// What curl says with `-v`.
+/// The output of `-v`.
 fn narrate(report: &Report) -> String {
     let mut text = String::new();
     if let Some(lookup) = &report.lookup
@@ -301,7 +302,7 @@ fn narrate(report: &Report) -> String {
     if let Some(Wire { request, head }) = wire {
         for (mark, head) in [(">", request), ("<", head)] {
             for line in String::from_utf8_lossy(head).lines() {
-                // In a pod's log or a ticket a password has no place.
+                // The output may be pasted into a log or a ticket, so it must not contain a password.
                 let line = match line.to_ascii_lowercase().starts_with("authorization:") {
                     true => "authorization: [hidden]",
                     false => line,
@@ -313,7 +314,7 @@ fn narrate(report: &Report) -> String {
     text
 }
 
-/// curl's variables in its `-w`, as far as there is something to say.
+/// The output of `-w`: the format with its escapes and variables replaced.
 fn write_out(format: &str, report: &Report, code: u8) -> String {
     let format = format
         .replace("%%", "%")
@@ -341,7 +342,7 @@ fn write_out(format: &str, report: &Report, code: u8) -> String {
 
 fn variable(name: &str, report: &Report, code: u8) -> Option<String> {
     let response = report.response();
-    // From the start to the end of a phase, as curl counts.
+    // curl's times count from the start of the request to the end of a phase.
     let until = |phases: &[Phase]| {
         let took: Duration = phases
             .iter()
@@ -374,7 +375,7 @@ fn variable(name: &str, report: &Report, code: u8) -> Option<String> {
     }
 }
 
-/// A stderr that is gone is no reason to fail.
+/// Writes to stderr, and ignores an error: the exit code still tells the result.
 fn eprint(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -1,20 +1,20 @@
-//! What a call is expected to come to, which makes a check of it.
+//! The expected result of a call, which makes the call a test.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::failure::FailureKind;
 
-/// What a call is expected to come to.
+/// The expected result of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expectation {
-    /// It succeeds.
+    /// The call succeeds.
     #[default]
     Ok,
-    /// A policy keeps it from connecting: packets are dropped, or there is no way. A refusal is no
-    /// sign of that, because a backend that is not there refuses as well.
+    /// A policy blocks the connection: packets are dropped, or the address is unreachable. A refused
+    /// connection does not count, because it is also what a missing backend causes.
     Blocked,
-    /// It fails in this way.
+    /// The call fails with this kind of failure.
     Kind(FailureKind),
 }
 
@@ -23,7 +23,7 @@ pub enum Expectation {
 #[error("expected ok, blocked or one of {}", kinds())]
 pub struct ParseExpectationError;
 
-/// The kinds of failure that a call can be expected to come to.
+/// The labels of all kinds of failure that can be expected, separated by commas.
 fn kinds() -> String {
     let kinds = FailureKind::ALL
         .iter()
@@ -32,7 +32,7 @@ fn kinds() -> String {
     labels.join(", ")
 }
 
-/// `unproven` is a verdict on an expectation, and not one itself.
+/// Whether the kind can be expected: `unproven` cannot, since it is the result of an expectation itself.
 fn can_be_expected(kind: FailureKind) -> bool {
     kind != FailureKind::Unproven
 }
@@ -63,7 +63,7 @@ impl fmt::Display for Expectation {
 }
 
 impl Expectation {
-    /// Whether a call that failed in this way, or succeeded (`None`), came to what was expected.
+    /// Whether a call with this kind of failure, or a success (`None`), is as expected.
     pub fn allows(self, kind: Option<FailureKind>) -> bool {
         match self {
             Self::Ok => kind.is_none(),
@@ -81,7 +81,7 @@ mod tests {
     use super::Expectation;
 
     #[test]
-    fn an_unproven_result_cannot_be_expected() {
+    fn invalid_expectations_and_unproven_are_rejected() {
         for text in ["unproven", "", "OK", "dns"] {
             let error = text.parse::<Expectation>().expect_err(text).to_string();
             assert!(error.starts_with("expected ok, blocked or one of resolv_conf, "));

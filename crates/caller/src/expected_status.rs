@@ -9,24 +9,24 @@ use http::StatusCode;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedStatus(Vec<RangeInclusive<u16>>);
 
-/// The text is not such a list.
+/// The text is not a list of HTTP statuses.
 #[derive(Debug, thiserror::Error)]
 #[error("expected codes, classes or ranges from 100 to 599, such as 200, 2xx, 200-204 or 200,404")]
 pub struct ParseStatusError;
 
 impl ExpectedStatus {
-    /// Whatever the status.
+    /// A list that allows every status.
     pub fn any() -> Self {
         Self(vec![100..=599])
     }
 
-    /// Whether an answer with this status is a success.
+    /// Whether a response with this status is a success.
     pub fn allows(&self, status: StatusCode) -> bool {
         self.0.iter().any(|range| range.contains(&status.as_u16()))
     }
 }
 
-/// Any 2xx.
+/// The default list, `2xx`.
 impl Default for ExpectedStatus {
     fn default() -> Self {
         Self(vec![200..=299])
@@ -72,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn codes_classes_and_ranges_are_understood() {
+    fn codes_classes_and_ranges_are_accepted() {
         assert_eq!(allowed("200"), [200]);
         assert_eq!(allowed("2xx"), (200..300).collect::<Vec<_>>());
         assert_eq!(allowed("200-202,404"), [200, 201, 202, 404]);
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn anything_else_is_rejected() {
         for text in [
             "", "99", "600", "6xx", "0xx", "xx", "300-200", "200,", "2x", "a-b", "-",
         ] {
@@ -89,7 +89,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text in "[0-9x,-]{0,12}") {
+        fn parsing_never_panics_and_ranges_stay_within_100_and_599(text in "[0-9x,-]{0,12}") {
             if let Ok(expected) = text.parse::<ExpectedStatus>() {
                 prop_assert!(expected.0.iter().all(|range| *range.start() >= 100 && *range.end() <= 599));
             }

@@ -1,5 +1,5 @@
-//! Why a call failed: the stage it had reached, the kind of failure, and the evidence, all of it data.
-//! The words for them are in [`crate::verdict`].
+//! Why a call failed, as data: the stage it had reached, the kind of failure, and the evidence. The wording is
+//! in [`crate::verdict`].
 
 use std::fmt;
 use std::io;
@@ -10,9 +10,9 @@ use std::time::Duration;
 /// A step of a call, in the order in which a call takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// From the name to its addresses.
+    /// Resolving the name.
     Dns,
-    /// The TCP connection. A failure here says nothing about the other addresses of the name.
+    /// The TCP handshake. A failure here says nothing about the other addresses of the name.
     Connect,
     /// The TLS handshake, and the verification of the certificate.
     Tls,
@@ -21,7 +21,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The word for JSON.
+    /// The value of `error.stage` in JSON.
     pub fn label(self) -> &'static str {
         match self {
             Self::Dns => "dns",
@@ -44,7 +44,7 @@ macro_rules! failure_kinds {
             /// Every kind, roughly in the order in which a call can meet them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The word for metrics and JSON.
+            /// The value of the metric label `result` and of `error.kind` in JSON.
             pub fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label,)* }
             }
@@ -72,17 +72,17 @@ failure_kinds! {
     DnsTimeout: "dns_timeout", 6;
     /// Nothing listens at the name server's address, or no route leads to it.
     DnsUnreachable: "dns_unreachable", 6;
-    /// What came back from the name server is not a DNS answer to the question.
+    /// What came back from the name server is not a DNS response to the query.
     DnsMalformed: "dns_malformed", 6;
     /// The connection was refused (ECONNREFUSED).
     ConnectRefused: "connect_refused", 7;
     /// The address cannot be reached (EHOSTUNREACH, ENETUNREACH and their like).
     ConnectUnreachable: "connect_unreachable", 7;
-    /// The TCP handshake did not end in time.
+    /// The TCP handshake did not complete in time.
     ConnectTimeout: "connect_timeout", 28;
-    /// Neither the network nor the backend failed: this process has no descriptors, ports or memory.
+    /// Neither the network nor the backend failed: this pod has no file descriptors, ports or memory left.
     Local: "local", 7;
-    /// What answered does not speak TLS, or there is no version or algorithm in common, or it sent an alert.
+    /// The server does not speak TLS, has no version or algorithm in common with this side, or sent an alert.
     TlsHandshake: "tls_handshake", 35;
     /// The certificate does not lead to an issuer that is trusted here.
     TlsUntrusted: "tls_untrusted", 60;
@@ -96,19 +96,19 @@ failure_kinds! {
     EmptyReply: "empty_reply", 52;
     /// The connection was closed in the middle of a response.
     Incomplete: "incomplete", 18;
-    /// What answered does not speak HTTP, or not correctly.
+    /// What came is not HTTP, or violates the protocol.
     Protocol: "protocol", 8;
-    /// The connection was made, and the response did not come in time.
+    /// The connection was made, but no complete response came in time.
     ResponseTimeout: "response_timeout", 28;
-    /// The connection was made, and large packets are lost on the way, while small ones pass.
+    /// The connection was made, but large packets are lost on the path, while small ones pass.
     PathMtu: "path_mtu", 28;
-    /// A proxy or a sidecar answered for a backend that it could not reach.
+    /// A proxy or a sidecar responded in place of a backend that it could not reach.
     ProxyError: "proxy_error", 22;
-    /// The backend answered with a status that is not expected.
+    /// The backend responded with a status that does not count as a success.
     HttpStatus: "http_status", 22;
     /// The response is over the size limit.
     BodyTooLarge: "body_too_large", 63;
-    /// The call was blocked, as expected, but its control failed as well, so that this proves nothing.
+    /// The call was blocked, as expected, but its control failed as well, so a policy is not proved.
     Unproven: "unproven", 1;
 }
 
@@ -134,20 +134,20 @@ impl FromStr for FailureKind {
 #[error("not the label of a kind of failure")]
 pub struct ParseFailureKindError;
 
-/// Why a call failed: where, in one word, and everything that was seen of it.
+/// Why a call failed: the stage, the category and the evidence.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The step that failed.
     pub stage: Stage,
     /// The category, for metrics, exit codes and expectations.
     pub kind: FailureKind,
-    /// What was seen. In a box, so that a result which may be a failure stays small.
+    /// The evidence. It is boxed so that a `Result` with a failure stays small.
     pub detail: Box<Detail>,
 }
 
 impl Failure {
-    /// A failure of which nothing else is known yet. `after` is the time from the start of the attempt, or of the
-    /// lookup.
+    /// A failure with this cause and no other evidence yet. `after` is the time since the start of the attempt,
+    /// or of the lookup.
     pub(crate) fn new(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Self {
         Self {
             stage,
@@ -165,45 +165,45 @@ impl Failure {
     }
 }
 
-/// What was seen of a failure, as data. [`crate::verdict`] makes sentences of it.
+/// The evidence of a failure, as data. [`crate::verdict`] makes sentences of it.
 #[derive(Clone, Debug)]
 pub struct Detail {
     /// What ended the step.
     pub cause: Cause,
-    /// How much of a response had come by then.
+    /// How much of a response had been received by then.
     pub received: Received,
-    /// Whether the port speaks TLS, which was looked at because a plain request got no answer.
+    /// Whether the port speaks TLS, which was tested because a plain request got no response.
     pub wants_tls: bool,
-    /// The ICMP message that rejected the connection, where the kernel tells.
+    /// The ICMP message that rejected the connection, if the kernel passed it on (`IP_RECVERR`, ip(7)).
     pub icmp: Option<Icmp>,
-    /// What is too large for the way, where that was looked at.
+    /// The limit above which packets are lost, if the path was tested and has one.
     pub hole: Option<Hole>,
-    /// How long the connection had been idle before, where a kept one was used.
+    /// How long the connection had been idle before the request, if it was a reused one.
     pub idle: Option<Duration>,
-    /// From the start of the attempt at this address, or of the lookup, to the failure.
+    /// Time from the start of the attempt at this address, or of the lookup, to the failure.
     pub after: Duration,
 }
 
-/// What ended a step that failed.
+/// What made a step fail.
 #[derive(Clone, Debug)]
 pub enum Cause {
-    /// DNS did: see the report's lookup.
+    /// The lookup failed; the report has it.
     Lookup,
     /// The operating system reported an error.
     Os(OsError),
-    /// The time was up.
+    /// The timeout expired.
     Timeout,
     /// The peer closed the connection.
     Closed,
-    /// What came is not HTTP/1; the parser's words.
+    /// What came is not valid HTTP/1; the parser's error.
     Malformed(String),
-    /// What came is not HTTP/2; the parser's words.
+    /// What came is not valid HTTP/2; the parser's error.
     MalformedHttp2(String),
-    /// TLS ended it.
+    /// TLS failed with this error.
     Tls(TlsError),
-    /// The peer ended the stream or the connection by HTTP/2's own means.
+    /// The peer ended the stream or the connection with an HTTP/2 frame.
     Http2(Http2Error),
-    /// A whole response came, and its status is not expected.
+    /// A complete response came, with a status that does not count as a success.
     Status,
     /// The body is longer than this many bytes.
     TooLarge(u64),
@@ -212,7 +212,7 @@ pub enum Cause {
 /// An error of the operating system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OsError {
-    /// The number, where there is one.
+    /// The error number (errno(3)), if there is one.
     pub errno: Option<i32>,
     text: String,
 }
@@ -220,55 +220,55 @@ pub struct OsError {
 /// Why a TLS connection could not be made, or was ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsError {
-    /// The peer sent this alert (RFC 8446, section 6), by its name there.
+    /// The peer sent an alert; its name in RFC 8446, section 6.
     Alert(String),
     /// The certificate was not accepted, for this reason. The report has the certificate.
     Certificate(String),
-    /// What the peer sent was not accepted, for this reason.
+    /// What the peer sent was not accepted on this side, for this reason.
     Handshake(String),
 }
 
-/// The end of an HTTP/2 stream or connection, as the peer put it (RFC 9113, section 7).
+/// The frame with which the peer ended an HTTP/2 stream or connection.
 #[derive(Clone, Debug)]
 pub struct Http2Error {
-    /// The frame that carried it.
+    /// The type of the frame.
     pub frame: Http2Frame,
-    /// The error code.
+    /// The error code in it (RFC 9113, section 7).
     pub reason: h2::Reason,
-    /// What GOAWAY's debug data say, the beginning of it.
+    /// The beginning of GOAWAY's debug data.
     pub debug: String,
 }
 
-/// A frame that ends an HTTP/2 stream or connection.
+/// A type of frame that ends an HTTP/2 stream or connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Http2Frame {
-    /// The whole connection ends.
+    /// GOAWAY, which ends the connection (RFC 9113, section 6.8).
     GoAway,
-    /// This request alone is refused or aborted.
+    /// RST_STREAM, which refuses or aborts a single request (RFC 9113, section 6.4).
     RstStream,
 }
 
-/// An ICMP message about a connection that was being made (RFC 792, RFC 4443).
+/// An ICMP error message about a connection attempt (RFC 792), or an ICMPv6 one (RFC 4443).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Icmp {
-    /// The type.
+    /// The message's type field.
     pub r#type: u8,
-    /// The code.
+    /// The message's code field.
     pub code: u8,
-    /// Who sent it; that of IPv6 differs in its types and codes.
+    /// Address of the sender. Its family decides what type and code mean.
     pub from: IpAddr,
 }
 
-/// A way on which large packets vanish and small ones pass.
+/// A path that loses large packets, while small ones pass: an MTU black hole (RFC 2923).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
     /// The largest IP packet that passes, in bytes.
     pub mtu: u32,
-    /// Where larger ones are lost; `None` where that cannot be told.
+    /// The direction in which larger ones are lost; `None` if it could not be determined.
     pub direction: Option<Direction>,
 }
 
-/// A direction of the way to a backend.
+/// A direction of the path between this pod and a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From here to the backend.
@@ -277,10 +277,10 @@ pub enum Direction {
     Back,
 }
 
-/// Most bytes of evidence from the network in one piece; what is longer is cut.
+/// Most bytes of a piece of evidence that comes from the network; longer ones are cut.
 pub const MAX_EVIDENCE: usize = 512;
 
-/// How much of a response has come.
+/// How much of a response has been received.
 #[derive(Clone, Debug, Default)]
 pub struct Received {
     /// Bytes read from the connection since the request was sent.
@@ -292,10 +292,10 @@ pub struct Received {
 }
 
 impl Received {
-    /// How many bytes of what was received are kept as evidence.
+    /// Number of received bytes to keep as evidence.
     pub const KEPT: usize = 64;
 
-    /// Whether it begins as a record of TLS does: an alert or a handshake, version 3.x.
+    /// Whether it begins like a TLS record: an alert or a handshake, version 3.x (RFC 8446, section 5.1).
     pub fn starts_as_tls(&self) -> bool {
         matches!(self.start.as_slice(), [0x15 | 0x16, 3, ..])
     }

@@ -1,20 +1,20 @@
-//! The sockets that this pod listens on, as Linux tells it in `/proc/self/net` (proc_pid_net(5)); no right
-//! is needed for that.
+//! The listening TCP sockets of this pod, from `/proc/self/net/tcp` and `tcp6` (proc_pid_net(5)), which any
+//! process may read.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The state of a listening socket in those tables (`TCP_LISTEN`, include/net/tcp_states.h).
+/// The state of a listening socket in these tables (`TCP_LISTEN` in Linux's include/net/tcp_states.h).
 const LISTEN: &str = "0A";
 
-/// The addresses that TCP connections are taken at in this network namespace, by port.
+/// The local addresses of all listening sockets in this network namespace, sorted by port.
 ///
 /// # Errors
 ///
-/// When there is no such table: on another system than Linux.
-pub fn sockets() -> io::Result<Vec<SocketAddr>> {
+/// When the table cannot be read, as on another system than Linux.
+pub(crate) fn sockets() -> io::Result<Vec<SocketAddr>> {
     let v4 = std::fs::read_to_string("/proc/self/net/tcp")?;
-    // Where IPv6 is off, there is no such table.
+    // Without IPv6 there is no such table.
     let v6 = std::fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();
     let mut sockets: Vec<SocketAddr> = v4.lines().chain(v6.lines()).filter_map(listening).collect();
     sockets.sort_by_key(|address| (address.port(), address.ip()));
@@ -22,7 +22,7 @@ pub fn sockets() -> io::Result<Vec<SocketAddr>> {
     Ok(sockets)
 }
 
-/// The local address of a line, if it is of a listening socket: `0: 0100007F:1F90 00000000:0000 0A ...`.
+/// The local address in a line such as `0: 0100007F:1F90 00000000:0000 0A ...`, if the socket is listening.
 fn listening(line: &str) -> Option<SocketAddr> {
     let mut fields = line.split_whitespace();
     let (local, state) = (fields.nth(1)?, fields.nth(1)?);
@@ -31,7 +31,7 @@ fn listening(line: &str) -> Option<SocketAddr> {
     }
     let (address, port) = local.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Words of 32 bits, each in the byte order of the machine.
+    // The address is written as words of 32 bits, each in the byte order of the machine.
     let mut bytes = Vec::new();
     for word in address.as_bytes().chunks(8) {
         let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;

@@ -1,9 +1,9 @@
-//! What process 1 of this pod calls, where that is a caller which runs the loop: in a pod whose target is
-//! among its arguments, `caller diagnose` would else look at another one.
+//! The targets and options of process 1 of this pod, if it is a caller that runs the loop. Without them,
+//! `caller diagnose` would use the default target in a pod whose own target is among its arguments.
 //!
-//! Its arguments, and the `CALLER_*` of its environment, are read from `/proc/1`; nothing else of its
-//! environment is looked at. It is not process 1 that counts where this is process 1 itself (`kubectl run`,
-//! `kubectl debug`), or where that is something else (`pause`).
+//! Its arguments, and the `CALLER_*` variables of its environment, are read from `/proc/1` (proc(5)); other
+//! variables are ignored. Nothing is taken over if this process is itself process 1 (`kubectl run`,
+//! `kubectl debug`), or process 1 is another program (`pause`).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,14 +13,14 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use runtime::environment;
 
-/// The arguments of process 1 and its environment.
+/// The arguments of process 1, and the `CALLER_*` variables of its environment.
 #[derive(Debug)]
 pub(crate) struct Process1 {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
 }
 
-/// What a subcommand would have to be given.
+/// Arguments for a subcommand.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     pub(crate) options: Vec<OsString>,
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 }
 
 impl Process1 {
-    /// Process 1, if it is another process than this one, and a caller.
+    /// Reads process 1; `None` if it is this process, or is not a caller.
     pub(crate) fn read() -> Option<Self> {
         if std::process::id() == 1 {
             return None;
@@ -58,33 +58,36 @@ impl Process1 {
         })
     }
 
-    /// What `subcommand` would have to be given to call as process 1 does. `None` where process 1 does not run
-    /// the loop. `whole` is the whole command line.
-    pub(crate) fn arguments(self, whole: &Command, subcommand: &Command) -> Option<Arguments> {
-        // Without the environment of this process, which would pass for the other's arguments.
-        let plain = whole.clone().mut_args(|arg| arg.env(None::<&str>));
+    /// The arguments with which `subcommand`, a part of `command`, calls as process 1 does. `None` if process 1
+    /// does not run the loop.
+    pub(crate) fn arguments(self, command: &Command, subcommand: &Command) -> Option<Arguments> {
+        // Without the environment of this process, which clap would mix with the arguments of process 1.
+        let plain = command.clone().mut_args(|arg| arg.env(None::<&str>));
         let matches = plain.try_get_matches_from(&self.args).ok()?;
         if matches.subcommand().is_some() {
             return None;
         }
-        let mut env = self.env.iter();
-        let is_of_mesh =
-            given(&matches, "sample").is_some() || env.any(|(name, _)| name == "CALLER_SAMPLE");
+        let variable = |name: Option<&OsStr>| {
+            let mut env = self.env.iter();
+            let (_, value) = env.find(|(variable, _)| Some(variable.as_os_str()) == name)?;
+            environment::value(value.to_str()?)
+        };
+        let is_of_mesh = given(&matches, "sample").is_some()
+            || variable(Some(OsStr::new("CALLER_SAMPLE"))).is_some();
         let mut arguments = Arguments {
             is_of_mesh,
             ..Arguments::default()
         };
         for arg in subcommand.get_arguments() {
-            let variable = arg.get_env();
-            let from_env = self
-                .env
-                .iter()
-                .find(|(name, _)| variable == Some(name.as_os_str()));
+            // Where the subcommand has none of its own, as `mesh` for its target, it is that of the loop.
+            let of_loop = command
+                .get_arguments()
+                .find(|same| same.get_id() == arg.get_id());
+            let name = arg.get_env().or_else(|| of_loop?.get_env());
             let values = match given(&matches, arg.get_id().as_str()) {
                 Some(values) => values,
                 None => {
-                    let value = from_env.and_then(|(_, value)| environment::value(value.to_str()?));
-                    let values = value.map(|value| match arg.is_positional() {
+                    let values = variable(name).map(|value| match arg.is_positional() {
                         true => value.split_whitespace().map(OsString::from).collect(),
                         false => vec![value.into()],
                     });
@@ -98,7 +101,7 @@ impl Process1 {
                 }
             }
         }
-        // As in its own command line: what is given there leaves a variable without effect.
+        // As in process 1 itself, targets that are given as arguments disable those of the environment.
         let (urls, file) = (given(&matches, "url"), given(&matches, "targets"));
         match (urls.is_some(), file.is_some()) {
             (true, false) => {
@@ -112,7 +115,7 @@ impl Process1 {
     }
 }
 
-/// The values that a flag has on the command line, if the command has it at all.
+/// The values of a flag on the command line; `None` if it is not there, or the command has no such flag.
 fn given(matches: &ArgMatches, id: &str) -> Option<Vec<OsString>> {
     if matches.try_contains_id(id).ok()?
         && matches.value_source(id) == Some(ValueSource::CommandLine)
@@ -123,6 +126,7 @@ fn given(matches: &ArgMatches, id: &str) -> Option<Vec<OsString>> {
     None
 }
 
+/// A flag as an argument, with its value; `None` for a switch that is off.
 fn option(arg: &Arg, long: &str, value: OsString) -> Option<OsString> {
     let mut option = OsString::from(format!("--{long}"));
     if matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -134,7 +138,7 @@ fn option(arg: &Arg, long: &str, value: OsString) -> Option<OsString> {
     Some(option)
 }
 
-/// Takes apart what `/proc` separates by zero bytes.
+/// Splits the content of a file of `/proc` at its zero bytes.
 fn split(bytes: &[u8]) -> Vec<OsString> {
     let parts = bytes.split(|&byte| byte == 0);
     let parts = parts.filter(|part| !part.is_empty());
@@ -150,14 +154,18 @@ mod tests {
     use super::{Arguments, Process1};
     use crate::cli::Cli;
 
-    fn arguments(args: &[&str], env: &[(&str, &str)], subcommand: &str) -> Option<Vec<String>> {
-        let process = Process1 {
+    fn process(args: &[&str], env: &[(&str, &str)]) -> Process1 {
+        Process1 {
             args: args.iter().map(Into::into).collect(),
             env: env
                 .iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
-        };
+        }
+    }
+
+    fn arguments(args: &[&str], env: &[(&str, &str)], subcommand: &str) -> Option<Vec<String>> {
+        let process = process(args, env);
         let command = Cli::command();
         let subcommand = command.find_subcommand(subcommand).expect("it is one");
         let Arguments {
@@ -171,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_the_subcommand_has_are_taken_over_and_others_are_not() {
+    fn only_options_that_the_subcommand_has_are_taken_over() {
         let args = [
             "/bin/caller",
             "--each-address",
@@ -203,12 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn arguments_count_more_than_the_environment() {
+    fn arguments_of_process_1_override_its_environment() {
         let env = [
             ("CALLER_URL", "http://env:8080/"),
             ("CALLER_TIMEOUT", "4s"),
             ("CALLER_INTERVAL", "1s"),
-            // As Kubernetes hands them over.
+            // A newline at the end comes from a file of a ConfigMap or a Secret.
             ("CALLER_METHOD", "GET\n"),
             ("CALLER_HTTP2", "0\n"),
             ("CALLER_CONNECT_TIMEOUT", ""),
@@ -224,7 +232,32 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_does_not_run_the_loop_is_none_to_follow() {
+    fn a_mesh_is_taken_over_from_a_caller_with_sample() {
+        let env = [
+            ("CALLER_SAMPLE", "10"),
+            ("CALLER_URL", "http://zone-a:1/ http://zone-b:1/"),
+            ("CALLER_ROWS_PORT", "9082"),
+            ("CALLER_FORMAT", "wide"),
+        ];
+        let expected = ["--rows-port=9082", "http://zone-a:1/", "http://zone-b:1/"];
+        assert_eq!(
+            arguments(&["caller"], &env, "mesh").expect("a loop"),
+            expected
+        );
+        let is_of_mesh = |args: &[&str], sample| {
+            let process = process(args, &[("CALLER_SAMPLE", sample)]);
+            let command = Cli::command();
+            let mesh = command.find_subcommand("mesh").expect("it is one");
+            let arguments = process.arguments(&command, mesh);
+            arguments.expect("a loop").is_of_mesh
+        };
+        assert!(is_of_mesh(&["caller"], "10"));
+        assert!(is_of_mesh(&["caller", "--sample=10"], ""));
+        assert!(!is_of_mesh(&["caller"], "\n"));
+    }
+
+    #[test]
+    fn nothing_is_taken_over_from_a_caller_that_does_not_run_the_loop() {
         for args in [
             &["caller", "once", "http://a/"][..],
             &["caller", "--nosuch"],

@@ -1,8 +1,13 @@
-//! The life of the process: read the command line, do what it says, and give the exit code.
+//! The whole program: parse the command line, execute the command, return the exit code.
 //!
-//! Exit codes of the loop: 0 when every call came to what was expected, or on SIGTERM and SIGINT in a run without an end
-//! of its own; 1 when a call did not come to what was expected in a run with `--count` or `--duration`, or
-//! when it cannot start; 2 for an unknown flag, or a value or a file that is bad; 3 when `--until-replaced` did not see a rollout. Those of the subcommands are curl's.
+//! | exit code of the loop | meaning |
+//! |---|---|
+//! | 0 | it was stopped by SIGTERM or SIGINT; with `--count`, `--duration` or `--until-replaced`, every call was as expected |
+//! | 1 | with one of these flags, a call was not as expected; or the program could not start |
+//! | 2 | a flag, a value or a file is not valid |
+//! | 3 | `--until-replaced` did not see every pod replaced |
+//!
+//! The subcommands document their exit codes in [`crate::commands`].
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,16 +22,16 @@ use crate::curl;
 use crate::stats::{Rollout, Summary};
 use crate::target::Target;
 
-/// The exit code for a flag, a value or a file that cannot be used; clap's.
+/// Exit code for a flag, a value or a file that is not valid; the one that clap uses.
 const BAD_INPUT: u8 = 2;
 
-/// The exit code of a subcommand that was told to end, as a shell has it for SIGTERM.
+/// Exit code of a subcommand that was ended by a signal: 128 and the number of SIGTERM, as shells report it.
 const TERMINATED: u8 = 143;
 
-/// The exit code of a run that was to see a rollout and did not.
+/// Exit code of a run with `--until-replaced` that did not see every pod replaced.
 const NOT_SEEN: u8 = 3;
 
-/// Runs the program with these arguments, the first of which is its name.
+/// Runs the program with these arguments, the first of which is the name of the program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     if is_curl(args.first()) {
@@ -44,7 +49,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     if follows {
         let targets: Vec<&str> = command.targets().map(Target::as_str).collect();
-        // Not an event: whoever typed no target is to know which one it is.
+        // Not a log event, which the log level could hide: a user who gave no target needs to know which is used.
         runtime::log::fatal(format_args!(
             "caller: calling what process 1 of this pod calls, with its options: {}",
             targets.join(" ")
@@ -58,7 +63,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     code
 }
 
-/// The image has a link of that name.
+/// Whether the program is called as `curl`: the image has a link of that name.
 fn is_curl(name: Option<&OsString>) -> bool {
     name.is_some_and(|name| Path::new(name).file_name() == Some("curl".as_ref()))
 }
@@ -72,17 +77,17 @@ async fn as_curl(args: Vec<OsString>) -> ExitCode {
 async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(config) => run_loop(config).await,
-        Command::Once(config) => until_told(once::run(config)).await,
-        Command::Resolve(config) => until_told(resolve::run(config)).await,
-        Command::Diagnose(config) => until_told(diagnose::run(config)).await,
+        Command::Once(config) => until_signal(once::run(config)).await,
+        Command::Resolve(config) => until_signal(resolve::run(config)).await,
+        Command::Diagnose(config) => until_signal(diagnose::run(config)).await,
         Command::Listening => diagnose::listening(),
-        Command::Mesh(config) => until_told(mesh::run(config)).await,
+        Command::Mesh(config) => until_signal(mesh::run(config)).await,
     }
 }
 
-/// Runs a subcommand to its end, or until SIGTERM or SIGINT: as process 1 of a container it would not hear them
-/// otherwise.
-async fn until_told(
+/// Runs a subcommand to its end, or until SIGTERM or SIGINT: process 1 of a container ignores signals that it does
+/// not handle (pid_namespaces(7)).
+async fn until_signal(
     run: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
@@ -93,7 +98,7 @@ async fn until_told(
 }
 
 async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
-    // Calls of many addresses, and whoever looks at the page, take one each.
+    // Every call of one of many addresses takes a file descriptor, as does every client of the page.
     runtime::descriptors::raise_limit();
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
     let has_end = config.has_end();

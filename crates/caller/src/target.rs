@@ -1,5 +1,5 @@
-//! What is called: `http://HOST[:PORT][/PATH]`, the same with `https`, or `tcp://HOST:PORT`. Without a
-//! scheme, `http` is meant, as with curl.
+//! Targets: `http://HOST[:PORT][/PATH]`, the same with `https`, or `tcp://HOST:PORT`. Without a scheme, `http`
+//! is assumed, as by curl.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,22 +12,22 @@ use http::uri::PathAndQuery;
 
 use crate::dns::{Host, HostError, parse_host};
 
-/// Which protocol a target is called by.
+/// The protocol of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// HTTP in plain text.
+    /// HTTP without encryption.
     Http,
     /// HTTP over TLS.
     Https,
-    /// A TCP connection and nothing on it.
+    /// A TCP connection, on which nothing is sent.
     Tcp,
 }
 
 impl Scheme {
-    /// Every scheme.
+    /// All schemes that can be called.
     pub const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Tcp];
 
-    /// The word at the beginning of a URL.
+    /// The scheme as it is written in a URL.
     pub fn label(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -36,7 +36,7 @@ impl Scheme {
         }
     }
 
-    /// The port of a URL that names none.
+    /// The port of a URL without one.
     fn default_port(self) -> Option<u16> {
         match self {
             Self::Http => Some(80),
@@ -46,58 +46,58 @@ impl Scheme {
     }
 }
 
-/// Something to call.
+/// A URL to call, parsed.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// How it is called.
+    /// The protocol.
     pub scheme: Scheme,
-    /// What DNS is asked for, or the address itself.
+    /// The name to resolve, or the address.
     pub host: Host,
-    /// The TCP port.
+    /// The TCP port to connect to.
     pub port: u16,
-    /// Whether the URL names the port.
+    /// Whether the URL has a port.
     pub is_port_given: bool,
-    /// The request's target.
+    /// Path and query of the request.
     pub path: PathAndQuery,
-    /// The `Host` header: the host, and the port unless it is the scheme's own.
+    /// The `Host` header: the host, and the port unless it is the scheme's default.
     pub authority: HeaderValue,
-    /// The `Authorization` header, where the URL has a user and a password (RFC 7617).
+    /// The `Authorization` header, if the URL has a user and a password (RFC 7617).
     pub authorization: Option<HeaderValue>,
-    /// The URL without what may hold credentials.
+    /// The URL without user, password and query, which may hold credentials.
     shown: String,
-    /// What it is called in a file of targets.
+    /// The name that a file of targets gives it.
     name: Option<String>,
 }
 
-/// The text is not something to call.
+/// Why a text is not a target.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseTargetError {
-    /// It is another scheme's URL.
+    /// The scheme is not supported.
     #[error("{0}:// cannot be called, only http://, https:// and tcp://")]
     Scheme(String),
-    /// The scheme has no port of its own, and none is given.
+    /// The scheme has no default port, and none is given.
     #[error("a port is missing: tcp://HOST:PORT")]
     NoPort,
-    /// There is more in it than a TCP connection can make use of.
+    /// A `tcp://` URL has a path, a user or a password, for which a TCP connection has no use.
     #[error("tcp:// takes a host and a port alone, and not {0:?}")]
     NotTcp(String),
-    /// The host is not one.
+    /// The host is not valid.
     #[error("not a URL: {text:?} is no host: {source}")]
     Host {
-        /// What stands there.
+        /// The text in place of a host.
         text: String,
-        /// Why.
+        /// Why it is not a host.
         source: HostError,
     },
-    /// The port is not one.
+    /// The port is not a number from 1 to 65535.
     #[error("not a URL: {0:?} is not a port, which is a number from 1 to 65535")]
     Port(String),
-    /// Something is wrong with a URL that holds a password, which an error is not to repeat.
+    /// Something is wrong with a URL that may hold a password, so the error does not quote it.
     #[error(
         "not a URL: what stands before its @ has to be percent-encoded, or the host or the port is wrong"
     )]
     Credentials,
-    /// The path is not one.
+    /// The path is not valid.
     #[error("not a URL: {0:?} is not a path")]
     Path(String),
 }
@@ -134,7 +134,7 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
     }
     let (name, port) = split_port(host_port);
     let host = match parse_host(name) {
-        // As browsers and curl do; DNS does not care.
+        // In lower case, as browsers and curl do, since names in DNS are compared without regard to case.
         Ok(Host::Name(name)) => Host::Name(name.to_ascii_lowercase()),
         Ok(address) => address,
         Err(source) => {
@@ -160,7 +160,7 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
         Scheme::Http | Scheme::Https => path.path(),
         Scheme::Tcp => "",
     };
-    // A host is in ASCII.
+    // `parse_host` gives ASCII names alone.
     let authority = HeaderValue::try_from(authority).expect("a host fits into a header");
     Ok(Target {
         shown: format!("{}://{shown_host}:{port}{shown_path}", scheme.label()),
@@ -175,7 +175,7 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
     })
 }
 
-/// The URL without user, password and query, which may hold credentials.
+/// Displays the URL without user, password and query, which may hold credentials.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
@@ -188,30 +188,31 @@ impl Target {
         &self.shown
     }
 
-    /// The host as it stands in the URL.
+    /// The host as it is written in a URL.
     pub fn host_name(&self) -> String {
         in_url(&self.host)
     }
 
-    /// The same target under a name.
+    /// The same target with a name.
     pub fn with_name(mut self, name: String) -> Self {
         self.name = Some(name);
         self
     }
 
-    /// Its name, if it has been given one.
+    /// The name that a file of targets gives it, if any.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// What tells it from other targets: its name, or else its URL. It is the metric label `target`.
+    /// The name, or else the URL. It is unique among the targets of a caller, and the value of the metric label
+    /// `target`.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.shown)
     }
 }
 
-/// The host as it stands in a URL and in the `Host` header: an IPv6 address has brackets, and no zone,
-/// which is of use to this machine alone (RFC 6874, section 4).
+/// The host as it is written in a URL and in the `Host` header: an IPv6 address has brackets, and no zone,
+/// which means nothing to another machine (RFC 6874, section 4).
 fn in_url(host: &Host) -> String {
     match host {
         Host::Name(name) => name.clone(),
@@ -240,7 +241,8 @@ fn split_port(host_port: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// What may not stand in a path or a query as it is, is percent-encoded (RFC 3986, section 3.3).
+/// Parses path and query. Characters that are not allowed there are percent-encoded (RFC 3986, sections 2.1,
+/// 3.3 and 3.4).
 fn parse_path(path: &str) -> Result<PathAndQuery, ParseTargetError> {
     let mut encoded = String::with_capacity(path.len() + 1);
     if !path.starts_with('/') {
@@ -267,7 +269,7 @@ fn basic_authorization(credentials: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The bytes that a percent-encoded text stands for (RFC 3986, section 2.1).
+/// Decodes a percent-encoded text (RFC 3986, section 2.1).
 pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().iter();
     let mut decoded = Vec::with_capacity(text.len());
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_taken_apart() {
+    fn a_url_is_parsed_into_host_port_and_path() {
         for (text, shown, authority, path) in [
             ("backend", "http://backend:80/", "backend", "/"),
             ("HTTP://Backend:80", "http://backend:80/", "backend", "/"),
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_called_is_named() {
+    fn an_error_quotes_the_invalid_part() {
         for (text, named) in [
             ("ftp://backend/", "ftp"),
             ("tcp://backend", "a port is missing"),
@@ -391,7 +393,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text: String) {
+        fn parsing_never_panics_and_a_target_parses_as_displayed(text: String) {
             if let Ok(target) = text.parse::<Target>() {
                 let again: Target = target.to_string().parse().expect("its own words");
                 prop_assert_eq!(again.to_string(), target.to_string());

@@ -1,4 +1,4 @@
-//! Files of targets, a line each:
+//! Files of targets, with one target on each line:
 //!
 //! ```text
 //! # expectation   target                      options
@@ -8,7 +8,7 @@
 //! dns_nxdomain    http://old-name/
 //! ```
 //!
-//! Fields are separated by white space; `#` at the beginning of a field starts a comment.
+//! Fields are separated by white space. A `#` at the beginning of a field starts a comment.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
@@ -17,85 +17,85 @@ use std::path::Path;
 use crate::expectation::{Expectation, ParseExpectationError};
 use crate::target::{ParseTargetError, Scheme, Target};
 
-/// Most targets of one caller. It bounds memory and the values of the metric label `target`.
-pub const MAX_TARGETS: usize = 100;
+/// Most targets of one caller. The limit bounds memory and the number of values of the metric label `target`.
+pub(crate) const MAX_TARGETS: usize = 100;
 
-/// The longest name that a target may have, in bytes.
+/// Longest name of a target, in bytes.
 const MAX_NAME: usize = 100;
 
-/// Largest file that is read, in bytes: targets are many lines shorter than this.
+/// Largest file that is read, in bytes; 100 targets are far shorter.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// A target, and what a call of it is expected to come to.
+/// A target, and the expected result of its calls.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// What is called.
+    /// The target to call.
     pub target: Target,
-    /// What the call is expected to come to.
+    /// The expected result of a call.
     pub expectation: Expectation,
-    /// What has to answer in the same round, so that a call which is blocked proves that something
-    /// blocks it.
+    /// A target that has to succeed in the same round, to prove that a policy and not a dead backend blocks
+    /// the call. `None` unless the expectation is `blocked`.
     pub control: Option<Target>,
 }
 
 impl Check {
-    /// Whether the target or its control is called over TLS.
-    pub fn uses_tls(&self) -> bool {
+    /// Whether the target or its control needs TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
         let called = [Some(&self.target), self.control.as_ref()];
         let mut called = called.into_iter().flatten();
         called.any(|target| target.scheme == Scheme::Https)
     }
 }
 
-/// A file that is not a list of targets.
+/// Why a file of targets cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TargetsError {
+pub(crate) enum TargetsError {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
-    /// It is longer than a list of targets is.
+    /// It is larger than the limit.
     #[error("is longer than {MAX_FILE} bytes")]
     TooLarge,
-    /// No line of it has a target.
+    /// It has no target on any line.
     #[error("has no target")]
     Empty,
-    /// A line of it is wrong.
+    /// A line is not valid.
     #[error("line {number}: {source}")]
     Line {
         /// The number of the line, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// Why it is not valid.
         source: LineError,
     },
 }
 
-/// What is wrong with a line.
+/// Why a line of a file of targets is not valid.
 #[derive(Debug, thiserror::Error)]
-pub enum LineError {
+pub(crate) enum LineError {
     /// The first field is not an expectation.
     #[error("{text:?} is not an expectation: {source}")]
     Expectation {
-        /// What stands there.
+        /// The invalid field.
         text: String,
-        /// What may stand there.
+        /// The error, which lists the expectations.
         source: ParseExpectationError,
     },
-    /// There is an expectation and nothing else.
+    /// The line has an expectation alone.
     #[error("a target is missing: EXPECTATION TARGET [name=NAME] [control=TARGET]")]
     NoTarget,
-    /// The second field, or the control, cannot be called.
+    /// The second field, or the control, is not a target.
     #[error(transparent)]
     Target(#[from] ParseTargetError),
-    /// A field after the second is not one of the options.
+    /// A field after the second is not an option.
     #[error("{0:?} is not an option: name=NAME, control=TARGET")]
     Option(String),
-    /// An option stands there twice.
+    /// An option is given twice.
     #[error("{0}= is given twice")]
     Repeated(&'static str),
     /// The name is empty or too long.
     #[error("a name has 1 to {MAX_NAME} bytes")]
     Name,
-    /// A control is given for something else than `blocked`.
+    /// A control is given with another expectation than `blocked`.
     #[error("control= goes with the expectation blocked alone")]
     Control,
     /// Another line has the same target.
@@ -111,10 +111,10 @@ pub enum LineError {
     TooMany,
 }
 
-/// Several targets of one caller that do not go together.
+/// Why several targets cannot be called by one caller.
 #[derive(Debug, thiserror::Error)]
-pub enum TogetherError {
-    /// There are too many.
+pub(crate) enum TogetherError {
+    /// There are too many targets.
     #[error("{0} targets are too many: at most {MAX_TARGETS}")]
     TooMany(usize),
     /// Two have the same name or the same URL.
@@ -122,12 +122,12 @@ pub enum TogetherError {
     Duplicate(String),
 }
 
-/// Checks targets of one caller, wherever they are from, together.
+/// Checks all targets of one caller, from the command line and from a file, together.
 ///
 /// # Errors
 ///
-/// When there are too many, or two that cannot be told apart.
-pub fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
+/// When there are too many, or two have the same label.
+pub(crate) fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
     if checks.len() > MAX_TARGETS {
         return Err(TogetherError::TooMany(checks.len()));
     }
@@ -145,8 +145,8 @@ pub fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
 ///
 /// # Errors
 ///
-/// When the file cannot be read, has no target, or a line of it is wrong; the error names the line.
-pub fn read(path: &Path) -> Result<Vec<Check>, TargetsError> {
+/// When the file cannot be read, has no target, or has a line that is not valid; the error names the line.
+pub(crate) fn read(path: &Path) -> Result<Vec<Check>, TargetsError> {
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
     file.take(MAX_FILE + 1).read_to_string(&mut text)?;
@@ -163,7 +163,7 @@ fn parse(text: &str) -> Result<Vec<Check>, TargetsError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         let at_line = |source| TargetsError::Line { number, source };
-        // Of a URL with a password, an error may have a part.
+        // An error about a URL with a password could quote a part of the password.
         let parsed = parse_line(line).map_err(|error| match (error, line.contains('@')) {
             (LineError::Target(_), true) => ParseTargetError::Credentials.into(),
             (error, _) => error,
@@ -186,7 +186,7 @@ fn parse(text: &str) -> Result<Vec<Check>, TargetsError> {
     }
 }
 
-/// `None` for a line that is blank or a comment.
+/// Parses a line; `None` if it is blank or a comment.
 fn parse_line(line: &str) -> Result<Option<Check>, LineError> {
     let mut fields = line
         .split_whitespace()
@@ -227,7 +227,7 @@ fn parse_line(line: &str) -> Result<Option<Check>, LineError> {
     }))
 }
 
-/// A field as it may be repeated in an error: of a URL with a password, the host alone.
+/// A field as an error may quote it: without what stands before an `@`, which may be a password.
 fn without_credentials(field: &str) -> String {
     match field.rsplit_once('@') {
         Some((_, host)) => format!("...@{host}"),
@@ -244,7 +244,7 @@ mod tests {
     use crate::failure::FailureKind;
 
     #[test]
-    fn fields_options_and_comments_are_told_apart() {
+    fn fields_options_and_comments_are_parsed() {
         let text = "\u{feff}# a comment\r\n\r\n  ok\thttp://a:8080/x#y name=first # no field\r\n\
                     blocked tcp://b:1 control=tcp://b:2 #name=x\n\
                     dns_nxdomain old";
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn an_error_names_the_line_and_what_is_wrong_with_it() {
         let many: String = (1..=101)
             .map(|port| format!("ok tcp://a:{port}\n"))
             .collect();
@@ -357,7 +357,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text: String) {
+        fn parsing_never_panics(text: String) {
             let _ = parse(&text);
             let _ = parse(&format!("ok http://a/ {text}"));
         }

@@ -1,8 +1,8 @@
-//! Which certificates TLS trusts, and which one it shows: what `--cacert`, `--cert`, `--key` and
-//! `--insecure` name.
+//! TLS settings: the CA certificates to trust and the client certificate, from `--cacert`, `--cert`, `--key` and
+//! `--insecure`.
 //!
-//! Without `--cacert` that is the file in `SSL_CERT_FILE`, as in OpenSSL, or else the system's store. The CA
-//! of the cluster is trusted as well then, where a ServiceAccount is mounted.
+//! Without `--cacert`, the trusted certificates are those of the file in `SSL_CERT_FILE`, as in OpenSSL, or else
+//! the system's store, and also the cluster's CA, if a ServiceAccount is mounted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, RootCertStore};
 
-/// Where Linux distributions keep the CAs that they trust, as Go looks for them
+/// Where Linux distributions keep their trusted CA certificates: the files that Go tries
 /// (crypto/x509/root_linux.go).
 const SYSTEM_STORES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -25,63 +25,63 @@ const SYSTEM_STORES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Where the kubelet mounts the CA of the cluster with a ServiceAccount.
+/// Where the kubelet mounts the cluster's CA certificate, with a ServiceAccount.
 const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
-/// The files that TLS is configured by.
+/// The files of the TLS settings, all in PEM.
 #[derive(Clone, Debug, Default)]
-pub struct TrustFiles {
-    /// Certificates to trust, in place of the default ones.
+pub(crate) struct TrustFiles {
+    /// CA certificates to trust, in place of the default ones.
     pub cacert: Option<PathBuf>,
-    /// The certificate chain to show to servers that ask for one.
+    /// Client certificate, with its chain.
     pub cert: Option<PathBuf>,
-    /// Its private key, where that is not in the same file.
+    /// Private key of `cert`, if it is not in the same file.
     pub key: Option<PathBuf>,
-    /// Accept any certificate.
+    /// Whether to accept any server certificate.
     pub insecure: bool,
 }
 
-/// Whom TLS trusts, and who it is itself.
+/// The TLS settings, loaded: the CA certificates to trust and the client certificate.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
-    /// Verifies chains that lead to one of `anchors`; `None` if there is none.
+    /// Verifies that a certificate chain leads to one of `anchors`; `None` if there are none.
     pub(crate) verifier: Option<Arc<WebPkiServerVerifier>>,
-    /// The trusted certificates themselves.
+    /// The trusted CA certificates.
     pub(crate) anchors: Arc<[CertificateDer<'static>]>,
-    /// What is shown to servers that ask for a certificate.
+    /// The client certificate and its key, for servers that request one.
     pub(crate) identity: Option<Arc<CertifiedKey>>,
-    /// Accept any certificate.
+    /// Whether to accept any server certificate.
     pub(crate) insecure: bool,
 }
 
-/// Why TLS cannot be configured so.
+/// Why the TLS settings cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError {
+pub(crate) enum TrustError {
     /// A file cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is not PEM, or lacks what it is named for.
+    /// A file is not PEM, or does not contain the certificate or key that it is given for.
     #[error("{}: {problem}", path.display())]
     Content {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the content.
         problem: String,
     },
-    /// The key is not the certificate's.
+    /// The private key does not belong to the certificate.
     #[error("{}: the key does not fit the certificate in {}", key.display(), cert.display())]
     Mismatch {
-        /// The file with the key.
+        /// Path of the file with the key.
         key: PathBuf,
-        /// The file with the certificate.
+        /// Path of the file with the certificate.
         cert: PathBuf,
     },
-    /// Nothing is trusted.
+    /// There is no trusted certificate, although a target needs one.
     #[error(
         "https needs certificates to trust, and this system has none: give --cacert FILE, or set SSL_CERT_FILE"
     )]
@@ -89,14 +89,13 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// Reads the files. Those that are trusted by default are read only where they are needed, for
-    /// `https`.
+    /// Reads the files. The default CA certificates are read only if `is_needed`: if a target is `https`.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, or is not what it is to be; the error names it. When there is nothing
-    /// to trust, although it is needed.
-    pub fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
+    /// When a file cannot be read, or does not contain what it should; the error names it. When certificates
+    /// to trust are needed, and there are none.
+    pub(crate) fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let anchors = match &files.cacert {
             Some(path) => certificates(path)?,
@@ -122,7 +121,7 @@ fn verifier(
     files: &TrustFiles,
 ) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
     let mut roots = RootCertStore::empty();
-    // A store may hold certificates that no one can use any more; one of many is no reason to stop.
+    // A system's store may contain outdated certificates that cannot be parsed; the others are still of use.
     roots.add_parsable_certificates(anchors.iter().cloned());
     let builder =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
@@ -132,7 +131,7 @@ fn verifier(
     })
 }
 
-/// What is trusted where nothing is named.
+/// The CA certificates to trust without `--cacert`.
 fn default_anchors() -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let named = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
     let mut anchors = match named {
@@ -154,6 +153,7 @@ fn default_anchors() -> Result<Vec<CertificateDer<'static>>, TrustError> {
     }
 }
 
+/// The client certificate and its private key, if one is given.
 fn identity(
     files: &TrustFiles,
     provider: &CryptoProvider,

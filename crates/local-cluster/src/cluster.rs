@@ -1,4 +1,5 @@
-//! The whole: what `kubectl apply -k kustomize` deploys, in one process.
+//! The demo that `kubectl apply -k kustomize` deploys, in one process: cluster DNS, the Service, and the pods of
+//! both Deployments.
 
 use std::fmt;
 use std::future::Future;
@@ -31,57 +32,57 @@ use tokio::task::JoinSet;
 use crate::dns::{Dns, Records};
 use crate::service::{Endpoints, Service};
 
-/// The demo's namespace.
+/// The namespace of the demo.
 pub const NAMESPACE: &str = "pod-to-pod-communication";
 
 /// The Service's full name, as cluster DNS knows it.
 pub const SERVICE: &str = "backend.pod-to-pod-communication.svc.cluster.local";
 
-/// What the kubelet writes into each pod of the namespace, without the nameserver.
+/// The `resolv.conf` that the kubelet writes into each pod of the namespace, without the nameserver.
 pub const SEARCH: &str = "search pod-to-pod-communication.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
 
-/// Ports to take if they are free: those of the cluster with ten thousand added. The same ones would
-/// be shadowed by `kubectl port-forward` to a real cluster, or shadow it.
+/// Ports to use if they are free: those in a cluster plus 10,000, so that they do not collide with
+/// `kubectl port-forward` to a real cluster.
 const SERVICE_PORT: u16 = 18080;
 const DNS_PORT: u16 = 10053;
 const ADMIN_PORT: u16 = 18082;
 
-/// Pods of each Deployment.
+/// Number of pods of each Deployment.
 const REPLICAS: u16 = 2;
 
-/// How a backend leaves when nobody has to hear of it: the callers have left before.
+/// Graceful-shutdown timing of a backend whose callers have already stopped: no delay.
 pub const AT_ONCE: Drain = Drain {
     delay: Duration::ZERO,
     timeout: Duration::from_secs(1),
 };
 
-/// What to run.
+/// Configuration of the demo.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// From the start of a call to the start of the next.
+    /// Time from the start of a call to the start of the next.
     pub interval: Duration,
-    /// Stop after this many calls of each frontend.
+    /// Number of calls of each frontend to stop after; `None`: no limit.
     pub count: Option<NonZeroU64>,
-    /// How much to say of each call.
+    /// Output format of each call.
     pub format: Format,
-    /// Faults of the first backend; the second one is well.
+    /// Fault injection of the first backend; the second one has no faults.
     pub faults: Faults,
-    /// What the cluster does not have.
+    /// The part to leave out, if any.
     pub without: Option<Without>,
 }
 
-/// A part that is left out on purpose, to see what its absence looks like.
+/// A part of the demo that can be left out, to see how calls fail without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Without {
-    /// The Service: its name does not exist.
+    /// The Service: its name does not exist in DNS.
     Service,
-    /// Backends: nothing takes a connection to the Service.
+    /// The backends: connections to the Service are refused.
     Backends,
     /// Cluster DNS: nothing listens at its address.
     Dns,
 }
 
-/// The text is not a part.
+/// The text does not name a part that can be left out.
 #[derive(Debug, thiserror::Error)]
 #[error("expected service, backends or dns")]
 pub struct ParseWithoutError;
@@ -112,11 +113,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Opens all ports. Those that are usually taken give way to free ones.
+    /// Opens all ports: the usual ones, or free ones if those are in use.
     ///
     /// # Errors
     ///
-    /// When no ports can be had, or the pods' `resolv.conf` cannot be written.
+    /// When no port can be opened, or the pods' `resolv.conf` cannot be written.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         let records = Records::default();
         if config.without != Some(Without::Service) {
@@ -126,7 +127,7 @@ impl Cluster {
         let dns_port = if without_dns { 0 } else { DNS_PORT };
         let dns = Dns::start(dns_port, records).await.context("cluster DNS")?;
         let dns_addr = dns.addr;
-        // Closed again, so that the address is one at which nothing listens.
+        // Without DNS its port is closed again, which gives an address at which nothing listens.
         let dns = (!without_dns).then_some(dns);
 
         let endpoints = Endpoints::default();
@@ -186,8 +187,8 @@ impl Cluster {
         })
     }
 
-    /// Runs the pods until `shutdown` completes, or until every frontend has called often enough.
-    /// Returns whether no call failed.
+    /// Runs the pods until `shutdown` completes, or every frontend has made its number of calls. Returns whether
+    /// all calls succeeded.
     ///
     /// # Errors
     ///
@@ -232,13 +233,13 @@ impl Cluster {
         Ok(failed == 0)
     }
 
-    /// Where the pods' `resolv.conf` is, while the cluster lives.
+    /// Path of the pods' `resolv.conf`, which exists as long as the cluster.
     fn resolv_conf(&self) -> PathBuf {
         self.files.path().join("resolv.conf")
     }
 }
 
-/// Says what runs where, and what to try.
+/// Displays the addresses of all parts, and commands to try.
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (dns, service) = (self.dns_addr, self.service.addr);
@@ -297,7 +298,7 @@ pub fn program() -> String {
 ///
 /// # Errors
 ///
-/// When the address cannot be had, or a header cannot hold the name.
+/// When the address cannot be listened at, or the name is not valid in a header.
 pub fn backend(name: &str, listen: ListenAddr, drain: Drain) -> anyhow::Result<EchoServer> {
     faulty_backend(name, listen, drain, Faults::default())
 }
@@ -319,7 +320,7 @@ fn faulty_backend(
     Ok(echo_server::bind(config)?)
 }
 
-/// An echo-server without an admin port, that does not say which pod it is.
+/// The configuration of an echo-server without an admin port and without the name of a pod.
 pub(crate) fn echo_config(listen: ListenAddr, drain: Drain) -> echo_server::Config {
     echo_server::Config {
         text: b"Hello from Backend Service!".to_vec(),
@@ -340,7 +341,7 @@ pub(crate) fn echo_config(listen: ListenAddr, drain: Drain) -> echo_server::Conf
     }
 }
 
-/// Writes what the kubelet writes into each pod, and says how to read it.
+/// Writes the pods' `resolv.conf` as the kubelet would, and returns the resolver settings that use it.
 pub(crate) fn write_resolv_conf(
     folder: &Path,
     nameserver: SocketAddr,
@@ -378,7 +379,7 @@ fn frontend(
     Ok(run::bind(config, lines)?)
 }
 
-/// A caller with the settings that it has by default, but for an admin port, which it has not.
+/// The caller's default configuration, but without an admin port.
 pub(crate) fn caller_config(target: &str, source: &ConfSource) -> anyhow::Result<run::Config> {
     Ok(run::Config {
         probes: vec![ProbeConfig {
@@ -422,7 +423,7 @@ pub(crate) fn caller_config(target: &str, source: &ConfSource) -> anyhow::Result
     })
 }
 
-/// A free port of 127.0.0.1.
+/// A free port of 127.0.0.1, which the operating system chooses.
 pub fn any_port() -> ListenAddr {
     ListenAddr {
         ip: Some(Ipv4Addr::LOCALHOST.into()),
@@ -430,7 +431,8 @@ pub fn any_port() -> ListenAddr {
     }
 }
 
+/// Waits until the flag is set.
 pub(crate) async fn until_set(mut flag: watch::Receiver<bool>) {
-    // An error means that nobody is left to set it: then, too, it is time to go.
+    // An error means that the sender is gone, so that the flag can no longer be set: that ends the wait, too.
     let _ = flag.wait_for(|set| *set).await;
 }

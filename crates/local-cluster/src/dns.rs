@@ -1,12 +1,13 @@
-//! Cluster DNS: authoritative for `cluster.local`, answering as CoreDNS's kubernetes plugin does:
+//! Cluster DNS: authoritative for `cluster.local`, with the responses of CoreDNS's kubernetes plugin
+//! (<https://coredns.io/plugins/kubernetes/>):
 //!
-//! - a Service's name -- its addresses, TTL 30
-//! - a Service's name, another record type -- NODATA
-//! - a name above one -- NODATA
-//! - any other name -- NXDOMAIN; also outside the zone, where CoreDNS would hand on what the
-//!   internet's servers say, and where this demo's names do not exist
+//! - for a Service's name, its addresses with a TTL of 30 seconds
+//! - for a Service's name and another record type, NODATA
+//! - for a name above that of a Service, NODATA
+//! - for any other name, NXDOMAIN; also outside of the zone, where CoreDNS would forward the query to its
+//!   upstream servers, which do not know the names of this demo
 //!
-//! It listens on UDP and TCP at one port.
+//! It listens on UDP and TCP at the same port.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,28 +25,28 @@ use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::net::{TcpListener, UdpSocket};
 use tracing::warn;
 
-/// Seconds; what kubeadm writes into CoreDNS's configuration.
+/// Time to live of all records in seconds, as in kubeadm's configuration of CoreDNS.
 const TTL: u32 = 30;
 
-/// The zone.
+/// The zone of the cluster.
 const ZONE: &str = "cluster.local.";
 
-/// A client that keeps a TCP connection and asks nothing is cut off.
+/// Idle timeout of a TCP connection.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 
-/// Answers in flight on a TCP connection.
+/// Most responses in flight on a TCP connection.
 const TCP_RESPONSES: usize = 16;
 
-/// Two sockets want one port: how many free ports to try.
+/// Number of free ports to try, as one that is free for UDP may be in use for TCP.
 const PORT_TRIES: u32 = 16;
 
-/// The records, shared by the server and whoever changes them.
+/// The address records of the zone. A clone shares them, so that they can be changed while the server runs.
 #[derive(Clone, Debug, Default)]
 pub struct Records(Arc<RwLock<BTreeMap<LowerName, Vec<IpAddr>>>>);
 
 impl Records {
-    /// Gives `name` these addresses in place of any it had. With none, the name exists all the
-    /// same, as that of a headless Service without ready pods does.
+    /// Replaces the addresses of `name`. Without an address the name still exists, as that of a headless Service
+    /// without ready pods does.
     ///
     /// # Panics
     ///
@@ -56,7 +57,7 @@ impl Records {
         records.insert(name, addresses.into());
     }
 
-    /// Takes `name` out of the zone.
+    /// Removes `name` from the zone.
     ///
     /// # Panics
     ///
@@ -92,23 +93,23 @@ enum Found {
     Records(Vec<Record>),
     /// The name does not exist.
     Nothing,
-    /// There is no name to look for.
-    Nonsense,
+    /// The request has no valid question.
+    Malformed,
 }
 
-/// A running name server. Dropping it ends it.
+/// A running name server. Dropping it stops the server.
 pub struct Dns {
-    /// Where it listens.
+    /// The address at which it listens.
     pub addr: SocketAddr,
     _server: Server<Records>,
 }
 
 impl Dns {
-    /// Starts answering at a port of 127.0.0.1: `port`, or a free one where that is taken or 0.
+    /// Starts a server at a port of 127.0.0.1: `port`, or a free one if that is in use or 0.
     ///
     /// # Errors
     ///
-    /// When no port can be had.
+    /// When no port can be opened.
     pub async fn start(port: u16, records: Records) -> io::Result<Self> {
         let mut bound = bind(port).await;
         for _ in 0..PORT_TRIES {
@@ -148,12 +149,12 @@ impl RequestHandler for Records {
         metadata.recursion_available = true;
         let found = match request.request_info() {
             Ok(info) => self.find(info.query.name(), info.query.query_type()),
-            Err(_) => Found::Nonsense,
+            Err(_) => Found::Malformed,
         };
         let (code, records) = match found {
             Found::Records(records) => (ResponseCode::NoError, records),
             Found::Nothing => (ResponseCode::NXDomain, Vec::new()),
-            Found::Nonsense => (ResponseCode::FormErr, Vec::new()),
+            Found::Malformed => (ResponseCode::FormErr, Vec::new()),
         };
         metadata.response_code = code;
         let soa = records.is_empty().then(start_of_authority);
@@ -171,7 +172,7 @@ impl RequestHandler for Records {
     }
 }
 
-/// What a client may remember a missing name or type by (RFC 2308).
+/// The SOA record of a negative response, which tells clients how long they may cache it (RFC 2308).
 fn start_of_authority() -> Record {
     let name = |label: &str| Name::from(absolute(&format!("{label}.dns.{ZONE}")));
     let soa = SOA::new(

@@ -1,8 +1,8 @@
-//! A Kubernetes cluster as far as this pair can see one, on the loopback address of one machine:
-//! [`dns`] is its DNS, [`service`] its ClusterIP, [`cluster`] the whole with pods in it, and [`mesh`] has a pod on each
-//! of many nodes.
+//! The parts of a Kubernetes cluster that the two programs depend on, on the loopback addresses of one machine:
+//! [`dns`] is cluster DNS, [`service`] a ClusterIP, [`cluster`] the demo with its pods, and [`mesh`] a mesh with a
+//! pod on each of many nodes.
 //!
-//! It is what `cargo run -p local-cluster` shows, and what the tests stand on. It is never shipped.
+//! `cargo run -p local-cluster` runs them, and tests use them. The crate is not part of any image.
 
 pub mod cluster;
 pub mod dns;

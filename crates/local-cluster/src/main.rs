@@ -1,7 +1,7 @@
-//! local-cluster: see `local-cluster --help`.
+//! local-cluster: runs the demo on one machine (see `local-cluster --help`).
 //!
-//! Exit codes: 0; 1 when a call failed in a run with `--count`, or when it cannot start; 2 for an
-//! unknown flag or a bad value.
+//! Exit codes: 0; 1 if a call failed in a run with `--count`, or the program could not start; 2 for an unknown
+//! flag or an invalid value.
 
 use std::num::NonZeroU64;
 use std::process::ExitCode;
@@ -17,17 +17,17 @@ use local_cluster::cluster::{Cluster, Config, Without, program};
 use local_cluster::mesh::{self, Break, MAX_NODES, Mesh};
 use runtime::log::LevelFilter;
 
-/// Runs the demo on this machine alone: cluster DNS, the backend Service, two backends, two callers.
+/// Runs the demo on this machine without Kubernetes: cluster DNS, the backend Service, two backends, two callers.
 ///
-/// Everything listens on 127.0.0.1, at the usual ports where they are free. Lines are prefixed with
-/// the pod that says them, as `kubectl logs --prefix` does it. Ctrl-C stops all of it.
+/// Everything listens on 127.0.0.1, at fixed ports, or at free ones if those are in use. Every line of output has
+/// the name of its pod as a prefix, as `kubectl logs --prefix` writes it. Ctrl-C stops everything.
 ///
-/// `local-cluster caller ARGUMENTS...` is the program of the frontends, to be run beside a cluster:
-/// see `local-cluster caller --help`.
+/// `local-cluster caller ARGUMENTS...` runs the caller itself, for example against the running demo: see
+/// `local-cluster caller --help`.
 #[derive(Debug, Parser)]
 #[command(name = "local-cluster", version, verbatim_doc_comment)]
 struct Args {
-    /// From the start of a call to the start of the next
+    /// Time from the start of a call to the start of the next
     #[arg(long, default_value = "10s", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -36,47 +36,48 @@ struct Args {
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
 
-    /// text (three lines a call), wide (a fourth: pod, address, times by phase) or json
+    /// Output of each call: text (three lines), wide (a fourth line with pod, address and the duration of each
+    /// phase) or json (an object on one line)
     #[arg(long, default_value = "wide")]
     format: Format,
 
-    /// Of a hundred answers of backend-1, how many are faulty: a sick pod beside a well one
+    /// Percentage of faulty responses of backend-1; backend-2 has no faults
     #[arg(long, default_value = "0", value_name = "PERCENT",
           value_parser = clap::value_parser!(u8).range(0..=100))]
     fault_percent: u8,
 
-    /// Status of a faulty answer, 200 to 599
+    /// Status of a faulty response, 200 to 599
     #[arg(long, default_value = "503", value_name = "CODE",
           value_parser = clap::value_parser!(u16).range(200..=599))]
     fault_status: u16,
 
-    /// Delay before a faulty answer
+    /// Delay before a faulty response
     #[arg(long, default_value = "0s", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     fault_delay: Duration,
 
-    /// Leave a part out, to see what its absence looks like: service (the name does not exist), backends
-    /// (nothing takes a connection) or dns (nothing listens at the name server's address)
+    /// Leave out a part, to see how calls fail without it: service (the name does not exist), backends
+    /// (connections are refused) or dns (nothing listens at the name server's address)
     #[arg(long, value_name = "PART")]
     without: Option<Without>,
 
-    /// Run a mesh of this many nodes in place of the demo: an echo-server and a caller on each, at addresses of their
-    /// own in 127.0.0.0/8. Says how the mesh is whenever that changes, and where its page is (Linux)
+    /// Run a mesh of this many nodes instead of the demo: an echo-server and a caller on each, at an address of its
+    /// own in 127.0.0.0/8. Prints the address of its page, and the state of the mesh whenever it changes (Linux)
     #[arg(long, value_name = "N", conflicts_with_all = ["count", "format", "fault_percent", "without"],
           value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NODES)))]
     nodes: Option<u16>,
 
-    /// Break a node of the mesh, so that packets to it are dropped (NODE:in), or packets from it (NODE:out), or both;
-    /// may be given several times
+    /// Break a node of the mesh: drop packets to it (NODE:in), packets from it (NODE:out), or both (NODE); may be
+    /// repeated
     #[arg(long = "break", value_name = "NODE[:in|out]", requires = "nodes")]
     breaks: Vec<Break>,
 
-    /// How many of the others each node of the mesh calls in every round
+    /// Number of other nodes that each node of the mesh calls in every round
     #[arg(long, default_value = "10", value_name = "K", requires = "nodes",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     sample: u16,
 
-    /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off
+    /// Least severe diagnostics to write to stderr: error, warn, info, debug, trace or off
     #[arg(long, default_value = "warn", value_name = "LEVEL")]
     log_level: LevelFilter,
 }
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// Whether the run is a success.
+/// Runs the demo or the mesh, and returns whether that was a success.
 #[tokio::main(flavor = "current_thread")]
 async fn run(args: Args) -> anyhow::Result<bool> {
     let Args {
@@ -145,7 +146,7 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     Ok(none_failed || count.is_none())
 }
 
-/// Says where the mesh is, runs it, and says how it is whenever that changes.
+/// Prints the addresses of the mesh, runs it, and prints its state whenever it changes.
 async fn run_mesh(
     mesh: Mesh,
     shutdown: impl Future<Output = ()> + Send + 'static,

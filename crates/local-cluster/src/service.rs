@@ -1,5 +1,5 @@
-//! A ClusterIP: one address that spreads connections over endpoints by chance, as kube-proxy does,
-//! but by copying bytes, not by rewriting packets.
+//! A ClusterIP: one address whose connections are spread over the endpoints at random, as by kube-proxy, but by
+//! copying bytes and not by rewriting packets.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,12 +11,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-/// The pods behind a Service, shared by the Service and whoever changes them.
+/// The addresses of the pods behind a Service. A clone shares them, so that they can be changed while the Service
+/// runs.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints(Arc<RwLock<Vec<SocketAddr>>>);
 
 impl Endpoints {
-    /// New connections go to these from now on; those under way stay where they are.
+    /// Replaces the endpoints. Existing connections are kept.
     pub fn set(&self, addresses: impl Into<Vec<SocketAddr>>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();
     }
@@ -30,26 +31,25 @@ impl Endpoints {
 /// A running Service. Dropping it closes its port.
 #[derive(Debug)]
 pub struct Service {
-    /// Where it listens.
+    /// The address at which it listens, or refuses connections.
     pub addr: SocketAddr,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Connections are taken.
+    /// Connections are accepted by this task.
     Accepting(JoinHandle<()>),
-    /// They are refused: the port is held, and not listened on.
+    /// Connections are refused: the socket is bound, so that nothing else can use the port, but does not listen.
     Refusing(#[expect(dead_code, reason = "it holds the port")] TcpSocket),
 }
 
 impl Service {
-    /// Starts taking connections at a port of 127.0.0.1: `port`, or a free one where that is taken
-    /// or 0.
+    /// Starts accepting connections at a port of 127.0.0.1: `port`, or a free one if that is in use or 0.
     ///
     /// # Errors
     ///
-    /// When no port can be had.
+    /// When no port can be opened.
     pub async fn start(port: u16, endpoints: Endpoints) -> io::Result<Self> {
         let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
             Ok(listener) => listener,
@@ -70,7 +70,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// When no port can be had.
+    /// When no port can be bound.
     pub fn without_endpoints() -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
@@ -79,7 +79,7 @@ impl Service {
         Ok(Self { addr, state })
     }
 
-    /// Whether connections are taken.
+    /// Whether connections are accepted.
     pub fn has_endpoints(&self) -> bool {
         matches!(self.state, State::Accepting(_))
     }
@@ -93,7 +93,7 @@ impl Drop for Service {
     }
 }
 
-/// Joins a client with a pod. Without one the client sees its connection closed.
+/// Copies bytes between a client and a pod. Without a pod the client's connection is closed.
 async fn forward(mut client: TcpStream, pod: Option<SocketAddr>) {
     let Some(pod) = pod else { return };
     let joined = async {

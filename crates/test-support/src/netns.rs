@@ -1,5 +1,7 @@
-//! Network namespaces for tests, so that no packet leaves this machine: a single one, and three in a row, in which a
-//! router between a client and a backend can drop packets.
+//! Network namespaces for tests, so that no packet leaves this machine: a single one; three in a row, in which a router
+//! between a client and a backend can drop packets; and many nodes on a bridge.
+
+mod bridged;
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,6 +15,7 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+pub use self::bridged::Bridged;
 use crate::process::{Output, run};
 use crate::tool;
 

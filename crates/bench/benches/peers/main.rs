@@ -53,13 +53,19 @@ fn main() {
     println!("\nMeasured on {}.", machine());
 }
 
-/// Builds the binaries of the images, and returns the folder that has `caller`, `echo-server` and `local-cluster`.
+/// Builds the binaries of the images, and returns the folder that has them as `caller/caller`, `release/echo-server`
+/// and `release/local-cluster`.
 fn build() -> PathBuf {
     let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/static");
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    for package in ["echo-server", "caller", "local-cluster"] {
+    for (package, profile) in [
+        ("echo-server", "release"),
+        ("caller", "caller"),
+        ("local-cluster", "release"),
+    ] {
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--target", &triple, "-p", package])
+            .args(["build", "--profile", profile, "-p", package])
+            .args(["--target", &triple])
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             .env("CARGO_TARGET_DIR", target)
             .status();
@@ -68,7 +74,7 @@ fn build() -> PathBuf {
             "{package} does not build"
         );
     }
-    Path::new(target).join(triple).join("release")
+    Path::new(target).join(triple)
 }
 
 fn servers(binaries: &Path) -> Vec<Server> {
@@ -93,7 +99,7 @@ fn servers(binaries: &Path) -> Vec<Server> {
 
 fn echo_server(binaries: &Path, threads: u8) -> Server {
     Server::Echo {
-        binary: binaries.join("echo-server"),
+        binary: binaries.join("release/echo-server"),
         threads,
     }
 }
@@ -299,7 +305,10 @@ fn get(stream: &mut TcpStream) {
 
 fn callers(binaries: &Path) {
     eprintln!("caller");
-    let bed = callers::Bed::start(&binaries.join("caller"), &binaries.join("echo-server"));
+    let bed = callers::Bed::start(
+        &binaries.join("caller/caller"),
+        &binaries.join("release/echo-server"),
+    );
     let has_curl = tool("curl").is_some();
     let (mut ours, mut curls) = (Vec::new(), Vec::new());
     let (mut peak, mut curl_peak) = (0, 0);
@@ -327,7 +336,7 @@ fn callers(binaries: &Path) {
             peak / curl_peak
         );
     }
-    let over_tls = || callers::over_tls(&binaries.join("caller"), 1000, 100);
+    let over_tls = || callers::over_tls(&binaries.join("caller/caller"), 1000, 100);
     let (tls, curl): (Vec<f64>, Vec<f64>) = (0..3)
         .filter_map(|_| over_tls())
         .map(|(ours, curl)| (ours.as_secs_f64() * 1e6, curl.as_secs_f64() * 1e6))

@@ -45,7 +45,7 @@ pub(crate) struct Matrix {
     pub(crate) page: usize,
 }
 
-/// A running mesh.
+/// A `local-cluster --nodes` that runs.
 struct Running {
     process: Process,
     program: String,
@@ -87,7 +87,7 @@ pub(crate) fn full_matrix(binaries: &Path, nodes: u16, interval: Duration) -> Ma
 
 impl Running {
     fn start(binaries: &Path, nodes: u16, sample: u16, interval: Duration) -> Self {
-        let program = binaries.join("local-cluster");
+        let program = binaries.join("release/local-cluster");
         let files = tempfile::tempdir().expect("a directory");
         let said = files.path().join("said");
         let mut command = Command::new("sh");

@@ -1,4 +1,4 @@
-//! The flags of each command.
+//! The flags of each command, and how they become its configuration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,8 +26,9 @@ use crate::targets::{self, Check};
 use crate::trust::{Trust, TrustFiles};
 use crate::views::{Format, OnceFormat};
 
-/// A slower caller would not meet each pod before it is gone.
+/// Longest interval with `--until-replaced`: at a longer one, calls could miss a pod that is soon replaced.
 const MAX_ROLLOUT_INTERVAL: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Subcommand)]
 pub(super) enum CommandArgs {
     Once(OnceArgs),
@@ -35,14 +36,15 @@ pub(super) enum CommandArgs {
     Diagnose(DiagnoseArgs),
     Mesh(MeshArgs),
 }
+
 #[derive(Debug, Parser)]
 #[command(args_override_self = true)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) call: CallArgs,
 
-    /// From the start of a call to the start of the next; 0s: without a pause. Calls that would begin
-    /// while a slow one is under way are left out
+    /// Time from the start of a call to the start of the next; 0s calls without a pause. Calls that would
+    /// start while a slow one is still running are skipped
     #[arg(long, env = "CALLER_INTERVAL", default_value = "10s", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(super) interval: Duration,
@@ -50,24 +52,24 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) wait: WaitArgs,
 
-    /// Stop after this many calls of each target; exit 0 if all came to what was expected, else 1
+    /// Stop after this many calls of each target; exit 0 if every call was as expected, else 1
     #[arg(long, env = "CALLER_COUNT", value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: Option<u64>,
 
-    /// Stop so long after the first call began; exit 0 if all calls came to what was expected, else 1
+    /// Stop this long after the start of the first call; exit 0 if every call was as expected, else 1
     #[arg(long, env = "CALLER_DURATION", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(super) duration: Option<Duration>,
 
-    /// Stop once every pod that answered at first has been replaced by another, as a rollout does: exit 0;
-    /// 1 if a call failed; 3 if that was not seen within --duration, and what was seen. Needs answers that
-    /// name their pod (X-Pod-Name), and an --interval of 1s at most
+    /// Stop once every pod that responded at first has been replaced by another, as in a rollout: exit 0;
+    /// 1 if a call failed; 3 if that did not happen within --duration, with the reason in the summary. Needs
+    /// responses that name their pod (X-Pod-Name), and an --interval of at most 1s
     #[arg(long, env = "CALLER_UNTIL_REPLACED")]
     pub(super) until_replaced: bool,
 
-    /// text (three lines a call), wide (a fourth: pod, address, times by phase) or json (an object a
-    /// line)
+    /// Output of each call: text (three lines), wide (a fourth line with pod, address and the duration of each
+    /// phase) or json (an object on one line)
     #[arg(long, env = "CALLER_FORMAT", default_value = "text")]
     pub(super) format: Format,
 
@@ -75,9 +77,10 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CALLER_EACH_ADDRESS")]
     pub(super) each_address: bool,
 
-    /// Of the addresses that each name resolves to, call K that stay the same from round to round, and one more in
-    /// turn, with a large request: a mesh, if each node has such a caller behind that name. Serves /mesh and
-    /// /mesh.json beside the live page. POD_IP and NODE_NAME say which address and which node this one is
+    /// Call only K of the addresses that each name resolves to, the same ones in every round, and each of the
+    /// others in turn, one a round, with a large request. If every node runs such a caller behind that name,
+    /// they form a mesh, which /mesh and /mesh.json show beside the live page. The environment variables
+    /// POD_IP and NODE_NAME tell this caller its own address and node
     #[arg(long, env = "CALLER_SAMPLE", value_name = "K",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(super) sample: Option<u16>,
@@ -85,19 +88,19 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) rows: RowsArgs,
 
-    /// Use a connection for several calls. Without this each call has its own, so that a Service
-    /// balances every call
+    /// Reuse a connection for several calls. Without this flag each call makes a new connection, so that a
+    /// Service balances every call
     #[arg(long, env = "CALLER_KEEP_ALIVE")]
     pub(super) keep_alive: bool,
 
-    /// Where to serve the live page at /, /status.json, /metrics, /livez and /readyz: [IP]:PORT, or
-    /// off [default: :8082; if that is in use, a run with --count, --duration or --until-replaced does
-    /// without]
+    /// Listen address for the live page at /, and for /status.json, /metrics, /livez and /readyz: [IP]:PORT,
+    /// or off [default: :8082; a run with --count, --duration or --until-replaced goes on without it if that
+    /// port is in use]
     #[arg(long, env = "CALLER_ADMIN_LISTEN", value_name = "LISTEN")]
     pub(super) admin_listen: Option<OptionalListenAddr>,
 
-    /// Another host name that the live page answers to, as one of an ingress; may be given several times.
-    /// IP addresses, localhost, names without a dot and names of Services (.svc) always work
+    /// Accept requests for the live page with this host name, such as that of an ingress; several are separated
+    /// by commas. IP addresses, localhost, names without a dot and names of Services (.svc) are always accepted
     #[arg(
         long,
         env = "CALLER_ADMIN_HOST",
@@ -106,8 +109,8 @@ pub(super) struct RunArgs {
     )]
     pub(super) admin_host: Vec<String>,
 
-    /// Least severe diagnostics to show, on stderr: error, warn, info, debug, trace or off.
-    /// kubectl logs mixes stderr into the output
+    /// Least severe diagnostics to write to stderr: error, warn, info, debug, trace or off.
+    /// kubectl logs shows stderr among the calls
     #[arg(
         long,
         env = "CALLER_LOG_LEVEL",
@@ -117,15 +120,27 @@ pub(super) struct RunArgs {
     pub(super) log_level: LevelFilter,
 }
 
-/// Calls each target once, with an exit code: a test, an init container, a Job.
+/// Calls each target once and exits with the result, for tests, init containers and Jobs.
 ///
-/// With --wait it is the init container that waits for a backend:
-/// `caller once --wait 60s tcp://db:5432`. With --targets it is the gate of a pipeline or a sync.
+/// An init container that waits for a backend: `caller once --wait 60s tcp://db:5432`.
+/// A check in a pipeline, or in a hook of a sync: `caller once --targets FILE --format junit`.
 ///
-/// The exit code for one target is curl's: 0, 6 (DNS), 7 (refused, unreachable, or no descriptor or port left here), 8 (not HTTP),
-/// 18 (cut short), 22 (an error status, of the backend or of a proxy), 28 (too slow), 35 (no TLS), 52 (no answer), 56 (reset),
-/// 60 (a certificate that is not accepted), 63 (too large). It is 1 if a call succeeded that was to fail, or was blocked and proved
-/// nothing. For several targets it is 0 if all came to what was expected, else 1. It is 2 for a bad flag, value or file.
+/// Exit code for one target, 0 if the call was as expected, else as curl's:
+///    1  it succeeded although a failure was expected, or it was blocked but its control failed, too
+///    2  a flag, a value or a file is not valid
+///    6  DNS
+///    7  the connection was refused, the address is unreachable, or this pod has no descriptor or port left
+///    8  the response is not HTTP
+///   18  the response was cut short
+///   22  an error status of the backend or of a proxy
+///   28  timeout
+///   35  the TLS handshake failed
+///   52  the connection was closed before a response
+///   56  the connection was reset
+///   60  the certificate was not accepted
+///   63  the response is too large
+///
+/// Exit code for several targets: 0 if every call was as expected, else 1; 2 as above.
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct OnceArgs {
@@ -135,62 +150,65 @@ pub(super) struct OnceArgs {
     #[command(flatten)]
     pub(super) wait: WaitArgs,
 
-    /// text, wide or json; or, for CI and Argo CD, tap (version 14) or junit
+    /// Output: text, wide or json; or, for CI and Argo CD, tap (version 14) or junit
     #[arg(long, env = "CALLER_FORMAT", default_value = "text")]
     pub(super) format: OnceFormat,
 
-    /// Exit 0 if the calls of the targets on the command line come to this: ok; blocked (it cannot connect: connect_timeout or
+    /// Expected result of the targets on the command line: ok; blocked (no connection: connect_timeout or
     /// connect_unreachable); or a kind of failure, such as dns_nxdomain or connect_refused
     #[arg(long, env = "CALLER_EXPECT", default_value = "ok", value_name = "WHAT")]
     pub(super) expect: Expectation,
 }
 
-/// Looks a name up and shows the configuration and every query that it takes. Without a name, the host of
-/// CALLER_URL is looked up, or else `backend`.
+/// Looks up a name, and shows the resolver configuration and every query sent.
+///
+/// Without a name, the host of CALLER_URL is looked up, or else `backend`.
 ///
 /// The exit code is 0, or 6 if there is no address.
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct ResolveArgs {
-    /// The name to look up; HOST:PORT or a URL will do
+    /// Name to look up; HOST:PORT or a URL is accepted as well
     #[arg(env = "CALLER_NAME", default_value = "backend", value_parser = resolve::parse_argument)]
     pub(super) name: Host,
 
-    /// Then ask for A and AAAA this many times, from one socket as glibc does and from two, and count the
-    /// answers that are lost: a race in conntrack that costs programs five seconds
+    /// Afterwards query A and AAAA this many times, from one socket as glibc does and from two, and count the
+    /// lost responses: a race in conntrack can cost programs five seconds for each
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) repeat: Option<u32>,
 
     #[command(flatten)]
     pub(super) resolver: ResolverArgs,
 
-    /// Longest time for the whole lookup
+    /// Timeout of the whole lookup
     #[arg(long, env = "CALLER_TIMEOUT", default_value = "5s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     pub(super) timeout: Duration,
 }
 
-/// Goes through a call step by step: resolv.conf, DNS, TCP, TLS and HTTP for each address, and then the way there
-/// and back. At the first failure it says the likely cause and the kubectl command to run next.
+/// Makes a call step by step, and shows for the first failure the likely cause and the next command to run.
 ///
-/// The exit code is as that of `caller once`.
+/// The steps are resolv.conf and DNS; then TCP, TLS and HTTP for each address; then the network path in both
+/// directions. If the name has one address, it is called several times, since several pods may be behind it.
+///
+/// The exit code is that of `caller once`.
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct DiagnoseArgs {
     #[command(flatten)]
     pub(super) call: CallArgs,
 
-    /// Show what this pod listens at, and who can reach it, in place of a call
+    /// Show the listening sockets of this pod and who can reach them, instead of making a call
     #[arg(long)]
     pub(super) listening: bool,
 
-    /// Make no connections beyond the calls themselves: do not look for packets that are too large for the way,
-    /// nor for the last hop that answers
+    /// Do not test the network path, which takes further connections: the largest packets that pass, and the last
+    /// hop that answers
     #[arg(long, env = "CALLER_NO_PATH")]
     pub(super) no_path: bool,
 
-    /// text or json (an object for each target, with the same steps)
-    // Not the loop's flag of that name, which it would take over from process 1.
+    /// Output: text, or json (an object for each target, with the same steps)
+    // The id differs from that of the loop's flag so that process 1's value of that flag is not taken over.
     #[arg(
         id = "diagnose_format",
         long = "format",
@@ -200,28 +218,30 @@ pub(super) struct DiagnoseArgs {
     pub(super) format: ReportFormat,
 }
 
-/// Collects what the callers of a mesh know, and says in one sentence how it is: which node is not reached, which
-/// reaches nobody, which groups or pairs do not reach each other, what is slow, whose row is missing. Then it draws who
-/// reaches whom, in how many milliseconds.
+/// Collects the results of all callers of a mesh, and shows what is wrong and which node reaches which.
 ///
-/// A mesh is a caller with --sample on every node, all of them behind one headless name (or several names, as one
-/// for each zone, because a DNS message holds some 4,000 addresses). Without a target it is that of process 1 of
-/// this pod, if that is such a caller.
+/// It says in one sentence what is wrong, if anything: a node that cannot be reached or cannot reach any other,
+/// groups or pairs of nodes that do not reach each other, slow nodes, nodes without results. Then it draws a table
+/// of which node reaches which, in how many milliseconds.
 ///
-/// The exit code is 0 where all is well, 1 where it is not, and 3 where there is no row at all.
+/// A mesh is a caller with --sample on every node, all of them behind one headless name (or several names, such as
+/// one for each zone, because a DNS message holds about 4,000 addresses). Without a target, the target of process 1
+/// of this pod is used, if that is such a caller.
+///
+/// Exit code: 0 if all is well, 1 if not, 3 if no caller of the mesh gave its results.
 #[derive(Debug, Parser)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct MeshArgs {
-    /// What the callers of the mesh call
-    #[arg(env = "CALLER_URL", default_value = "http://mesh:8080/", value_parser = parse_target,
-          value_name = "TARGET")]
+    /// Target that the callers of the mesh call
+    // Not CALLER_URL, which is the backend where it is set for a frontend.
+    #[arg(default_value = "http://mesh:8080/", value_parser = parse_target, value_name = "TARGET")]
     pub(super) url: Vec<Target>,
 
     #[command(flatten)]
     pub(super) rows: RowsArgs,
 
-    /// text or json (an object, which the page at /mesh is drawn from)
-    // Not the loop's flag of that name, which it would take over from process 1.
+    /// Output: text, or json (the object that the page at /mesh is drawn from)
+    // The id differs from that of the loop's flag so that process 1's value of that flag is not taken over.
     #[arg(
         id = "mesh_format",
         long = "format",
@@ -236,13 +256,13 @@ pub(super) struct MeshArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RowsArgs {
-    /// The port at which the callers of a mesh serve what they know (their --admin-listen)
+    /// Port at which the callers of a mesh serve their results (that of their --admin-listen)
     #[arg(long, env = "CALLER_ROWS_PORT", default_value_t = collect::DEFAULT_PORT, value_name = "PORT",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) rows_port: u16,
 }
 
-/// How a diagnosis or a mesh is written.
+/// Output format of a diagnosis or a mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum ReportFormat {
     Text,
@@ -251,8 +271,8 @@ pub(super) enum ReportFormat {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WaitArgs {
-    /// Before the first call, try every 500ms until a call is as expected, for at most so long. Nothing is
-    /// printed of these attempts but of the last one, which counts as the first call
+    /// Before the first call, try every 500ms until a call is as expected, for at most this long. Only the last
+    /// of these attempts is printed; it counts as the first call
     #[arg(long, env = "CALLER_WAIT", default_value = "0s", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(super) wait: Duration,
@@ -260,25 +280,25 @@ pub(super) struct WaitArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CallArgs {
-    /// What to call: http://HOST[:PORT][/PATH], https://... or tcp://HOST:PORT; a HOST without a dot is found
-    /// in this namespace. Several are called side by side, each with its own --interval; in CALLER_URL there
-    /// is white space between them
+    /// What to call: http://HOST[:PORT][/PATH], https://... or tcp://HOST:PORT; a HOST without a dot is a
+    /// Service of this namespace. Several targets are called independently, each at its own --interval; in
+    /// CALLER_URL they are separated by white space
     #[arg(env = "CALLER_URL", default_value = "http://backend:8080/", value_parser = parse_target,
           value_name = "TARGET")]
     pub(super) url: Vec<Target>,
 
-    /// A file of targets, a line each: EXPECTATION TARGET [name=NAME] [control=TARGET]; # starts a comment.
-    /// An expectation is ok, blocked (it cannot connect) or a kind of failure; a control has to answer in the
-    /// same round for blocked to be proved
+    /// File with a target on each line: EXPECTATION TARGET [name=NAME] [control=TARGET]; # starts a comment.
+    /// An expectation is ok, blocked (no connection) or a kind of failure. The control is a target that has to
+    /// succeed in the same round, to prove that a policy and not a dead backend is what blocks
     #[arg(long, env = "CALLER_TARGETS", value_name = "FILE")]
     pub(super) targets: Option<PathBuf>,
 
-    /// Longest time for a whole call, DNS included
+    /// Timeout of a whole call, DNS included
     #[arg(long, env = "CALLER_TIMEOUT", default_value = "5s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     pub(super) timeout: Duration,
 
-    /// Longest time for each TCP connection to be made
+    /// Timeout of each TCP connection attempt
     #[arg(long, env = "CALLER_CONNECT_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     pub(super) connect_timeout: Duration,
@@ -289,15 +309,16 @@ pub(super) struct CallArgs {
     #[command(flatten)]
     pub(super) trust: TrustArgs,
 
-    /// Speak HTTP/2: with prior knowledge (h2c), or over TLS by agreement (ALPN)
+    /// Use HTTP/2: with prior knowledge (h2c) for http://, negotiated (ALPN) for https://
     #[arg(long, env = "CALLER_HTTP2")]
     pub(super) http2: bool,
 
-    /// The request's method
+    /// Method of the HTTP request
     #[arg(long, env = "CALLER_METHOD", default_value = "GET")]
     pub(super) method: Method,
 
-    /// A header to send, beside X-Request-Id and User-Agent; may be given several times
+    /// Header to send, besides X-Request-Id, traceparent and User-Agent; may be repeated. CALLER_HEADER has one
+    /// on each line
     #[arg(
         long,
         env = "CALLER_HEADER",
@@ -306,7 +327,7 @@ pub(super) struct CallArgs {
     )]
     pub(super) header: Vec<Header>,
 
-    /// Statuses that are a success: codes, classes and ranges, such as 2xx,404
+    /// HTTP statuses that count as a success: codes, classes and ranges, such as 2xx,404
     #[arg(
         long,
         env = "CALLER_EXPECT_STATUS",
@@ -316,17 +337,17 @@ pub(super) struct CallArgs {
     pub(super) expect_status: ExpectedStatus,
 }
 
-/// Which of its targets a command was given on the command line.
+/// Which targets of a command are from its command line, and not from the environment or a default.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Given {
-    /// At least one by itself.
+    /// At least one target as an argument.
     pub(super) url: bool,
-    /// A file of them.
+    /// A file of targets.
     pub(super) file: bool,
 }
 
 impl Given {
-    /// `None` for a command that has no targets.
+    /// `None` for a command without targets.
     pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
         let is_given = |id| {
             matches.try_contains_id(id).ok()?;
@@ -341,32 +362,32 @@ impl Given {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrustArgs {
-    /// Certificates to trust for https://, in PEM [default: the file in SSL_CERT_FILE, or the system's store,
-    /// and the cluster's CA where a ServiceAccount is mounted]
+    /// CA certificates to trust for https://, in PEM [default: the file in SSL_CERT_FILE, or the system's
+    /// store, and the cluster's CA if a ServiceAccount is mounted]
     #[arg(long, env = "CALLER_CACERT", value_name = "FILE")]
     pub(super) cacert: Option<PathBuf>,
 
-    /// A certificate to show to servers that ask for one (mutual TLS), in PEM, with its chain
+    /// Client certificate for servers that request one (mutual TLS), in PEM, with its chain
     #[arg(long, env = "CALLER_CERT", value_name = "FILE")]
     pub(super) cert: Option<PathBuf>,
 
-    /// The private key of --cert, in PEM [default: the file of --cert]
+    /// Private key of --cert, in PEM [default: the file of --cert]
     #[arg(long, env = "CALLER_KEY", value_name = "FILE", requires = "cert")]
     pub(super) key: Option<PathBuf>,
 
-    /// Accept any certificate; what it says is shown all the same
+    /// Do not verify the server's certificate; it is shown nevertheless
     #[arg(long, env = "CALLER_INSECURE")]
     pub(super) insecure: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ResolverArgs {
-    /// Longest time for each question to DNS; a shorter `timeout` in the file counts
+    /// Timeout of each DNS query; a shorter `timeout` in resolv.conf takes precedence
     #[arg(long, env = "CALLER_DNS_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = parse_positive_duration)]
     pub(super) dns_timeout: Duration,
 
-    /// Which addresses to ask DNS for: auto (IPv4, then IPv6), 4 or 6
+    /// Address family to look up: auto (both, IPv4 first), 4 or 6
     #[arg(
         long,
         env = "CALLER_IP_FAMILY",
@@ -375,7 +396,7 @@ pub(super) struct ResolverArgs {
     )]
     pub(super) ip_family: Families,
 
-    /// Name servers, search list and options; read anew for every call
+    /// File with the name servers, search list and options; read again for every call
     #[arg(
         long,
         env = "CALLER_RESOLV_CONF",
@@ -384,7 +405,7 @@ pub(super) struct ResolverArgs {
     )]
     pub(super) resolv_conf: PathBuf,
 
-    /// Names that are not looked up in DNS; read anew for every call
+    /// File with names that are not looked up in DNS; read again for every call
     #[arg(
         long,
         env = "CALLER_HOSTS",
@@ -393,7 +414,8 @@ pub(super) struct ResolverArgs {
     )]
     pub(super) hosts: PathBuf,
 
-    /// Ask this server instead of those in the file; may be given several times
+    /// Query this name server instead of those in resolv.conf; several are separated by commas. The port is 53
+    /// if none is given
     #[arg(
         long,
         env = "CALLER_NAMESERVER",
@@ -402,8 +424,9 @@ pub(super) struct ResolverArgs {
     )]
     pub(super) nameserver: Vec<NameServer>,
 }
+
 impl RunArgs {
-    /// What no single flag can check.
+    /// Checks flags that exclude each other.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         if self.until_replaced && self.interval > MAX_ROLLOUT_INTERVAL {
             return Err(
@@ -418,8 +441,8 @@ impl RunArgs {
 }
 
 impl CallArgs {
-    /// Leaves the targets that count: those on the command line, or else those of the variables, or else the
-    /// default.
+    /// Keeps the targets of the command line, or else those of the environment, or else the default, and drops
+    /// the others.
     pub(super) fn keep_given(&mut self, given: Given) {
         match given {
             Given {
@@ -447,11 +470,11 @@ impl CallArgs {
         }
     }
 
-    /// What to call and how, for each target. The expectation is for those that are not from a file.
+    /// The configuration of each target's calls. `expectation` is for targets that are not from a file.
     ///
     /// # Errors
     ///
-    /// When there are too many targets, or two that cannot be told apart, or a file of TLS cannot be used.
+    /// When there are too many targets, two have the same name or URL, or a certificate or key cannot be used.
     pub(super) fn into_probes(
         self,
         expectation: Expectation,
@@ -523,7 +546,7 @@ impl CallArgs {
     }
 }
 
-/// What the downward API says of this pod, for a caller of a mesh.
+/// The settings of `--sample`, with this pod's address and node from the downward API.
 fn sample_config(count: usize) -> Result<SampleConfig, String> {
     let variable = |name| std::env::var(name).ok();
     let given =
@@ -539,13 +562,13 @@ fn sample_config(count: usize) -> Result<SampleConfig, String> {
     })
 }
 
-/// The pod that this is, where the downward API says so.
+/// The name of this pod, if the downward API provides it.
 fn pod_name() -> Option<String> {
     std::env::var("POD_NAME").ok()
 }
 
 impl MeshArgs {
-    /// Where the rows of the mesh are, and how to show them.
+    /// The configuration of `caller mesh`.
     pub(super) fn into_config(self) -> mesh::Config {
         let Self {
             url,
@@ -591,7 +614,8 @@ impl RunArgs {
     ///
     /// # Errors
     ///
-    /// As [`CallArgs::into_probes`].
+    /// Those of [`CallArgs::into_probes`]; several targets with `--until-replaced`; a `POD_IP` that is not an
+    /// IP address.
     pub(super) fn into_config(self) -> Result<run::Config, String> {
         let RunArgs {
             call,

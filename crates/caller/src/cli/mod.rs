@@ -1,5 +1,5 @@
-//! The command line: [`Cli`] parses it and says what to do. Every flag has an environment variable beside
-//! it. `args` has the flags, `values` how their values are written.
+//! The command line: [`Cli`] parses it and gives a [`Command`] to execute. Flags can also be set by
+//! environment variables, which `--help` names. `args` has the flags, `values` the parsers of their values.
 
 mod args;
 mod values;
@@ -22,18 +22,24 @@ use crate::expectation::Expectation;
 use crate::process1::{Arguments, Process1};
 use crate::target::Target;
 
-/// Resolves a Service through cluster DNS, calls it, and prints what happened.
+/// Resolves a Service through cluster DNS, calls it, and prints the result.
 ///
-/// Without a subcommand it goes on for ever: every 10 seconds it looks the name of each target up anew, opens
-/// a new connection, and prints three lines: when, what came back, and how it ended. A call that fails says
-/// what was seen and what is the likely cause.
+/// Without a subcommand it runs until it is stopped: every 10 seconds it looks up the name of each target again,
+/// opens a new connection, sends a request, and prints three lines: the time, the response and the result. For
+/// a failed call it prints the evidence and the likely cause.
 ///
-/// It ends on SIGTERM or SIGINT, or after --count or --duration, with a summary: calls, failures by
-/// kind, the longest gap without a success, the share of each pod, times by phase.
+/// It stops on SIGTERM or SIGINT, or as --count, --duration or --until-replaced say, and prints a summary: calls,
+/// failures by kind, the longest gap without a success, the share of each pod, the duration of each phase.
 ///
-/// Exit code: 0; after --count, --duration or --until-replaced, 1 if a call did not come to what was expected;
-/// 1 if it cannot start, as on an admin port that is in use; 2 for a bad flag, value or file; 3 if
-/// --until-replaced did not see what it waits for.
+/// A DURATION is written as 500ms, 10s or 1m30s. A flag takes precedence over its environment variable.
+///
+/// Exit code:
+///   0  it was stopped by SIGTERM or SIGINT; with --count, --duration or --until-replaced, every call was as
+///      expected
+///   1  with --count, --duration or --until-replaced, a call was not as expected; or it could not start, for
+///      example because the admin port is in use
+///   2  a flag, a value or a file is not valid
+///   3  --until-replaced did not see every pod replaced
 #[derive(Debug, Parser)]
 #[command(
     name = "caller",
@@ -43,7 +49,7 @@ use crate::target::Target;
     disable_help_subcommand = true,
     verbatim_doc_comment
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<CommandArgs>,
     #[command(flatten)]
@@ -52,26 +58,26 @@ pub struct Cli {
     follows_process_1: bool,
 }
 
-/// What to do.
+/// The command to execute, with its configuration.
 #[derive(Clone, Debug)]
-pub enum Command {
-    /// Call over and over.
+pub(crate) enum Command {
+    /// Call each target again and again.
     Run(run::Config),
-    /// Call once.
+    /// Call each target once.
     Once(once::Config),
-    /// Look a name up.
+    /// Look up a name.
     Resolve(resolve::Config),
     /// Call every address of each target's name, step by step.
     Diagnose(diagnose::Config),
-    /// Show what this pod listens at.
+    /// Show the listening sockets of this pod.
     Listening,
-    /// Collect the rows of a mesh.
+    /// Collect the results of the callers of a mesh.
     Mesh(mesh::Config),
 }
 
 impl Command {
-    /// What a subcommand that calls is to call.
-    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+    /// The targets of a subcommand; none for the loop.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
         let (probes, collected): (&[_], &[_]) = match self {
             Self::Once(once::Config { probes, .. })
             | Self::Diagnose(diagnose::Config { probes, .. }) => (probes, &[]),
@@ -84,9 +90,9 @@ impl Command {
 }
 
 impl Cli {
-    /// Reads these arguments and this process's environment; prints help, the version or an error, and
-    /// exits, where there is nothing to run.
-    pub fn from_args(args: Vec<OsString>) -> Self {
+    /// Parses these arguments and this process's environment. If they ask for the help or the version, or are not
+    /// valid, it prints that and exits.
+    pub(crate) fn from_args(args: Vec<OsString>) -> Self {
         let command = Self::command();
         let mut matches = environment::matches(command.clone(), &args);
         let mut follows = false;
@@ -114,7 +120,7 @@ impl Cli {
         cli
     }
 
-    /// The targets, and the options, of what is called.
+    /// The targets and options of a command that calls.
     fn call(&mut self) -> Option<&mut CallArgs> {
         match &mut self.command {
             Some(CommandArgs::Once(args)) => Some(&mut args.call),
@@ -124,22 +130,23 @@ impl Cli {
         }
     }
 
-    /// Whether target and options are those of process 1, because none was given.
-    pub fn follows_process_1(&self) -> bool {
+    /// Whether target and options are those of process 1, because no target was given.
+    pub(crate) fn follows_process_1(&self) -> bool {
         self.follows_process_1
     }
 
-    /// The least severe diagnostics to show.
-    pub fn log_level(&self) -> LevelFilter {
+    /// The least severe diagnostics to write to stderr.
+    pub(crate) fn log_level(&self) -> LevelFilter {
         self.run.log_level
     }
 
-    /// What to do.
+    /// The command to execute.
     ///
     /// # Errors
     ///
-    /// When targets do not go together, or a file of TLS cannot be used; the error names it.
-    pub fn into_command(self) -> Result<Command, String> {
+    /// When the flags and targets do not fit together, or a certificate or key cannot be used; the error names
+    /// it.
+    pub(crate) fn into_command(self) -> Result<Command, String> {
         Ok(match self.command {
             None => Command::Run(self.run.into_config()?),
             Some(CommandArgs::Once(OnceArgs {
@@ -181,7 +188,7 @@ impl Cli {
     }
 }
 
-/// `resolve` without a name looks up what the environment says is called.
+/// The arguments of `resolve` without a name, with the first target of `CALLER_URL` added.
 fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option<Vec<OsString>> {
     let (_, given) = matches
         .subcommand()
@@ -194,8 +201,8 @@ fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option
     Some(args.iter().cloned().chain([url.into()]).collect())
 }
 
-/// The command line of a subcommand that calls and was given no target, in a pod whose process 1 is a
-/// caller: with that one's options before its own, and that one's target.
+/// The arguments of a subcommand that calls and was given no target, in a pod whose process 1 is a caller: that
+/// process's options are added before its own ones, which take precedence, and that process's targets after.
 fn following_process_1(
     command: &clap::Command,
     matches: &clap::ArgMatches,
@@ -222,7 +229,7 @@ fn following_process_1(
     Some(before.chain(options).chain(after).chain(targets).collect())
 }
 
-/// How names are resolved without a flag: by the environment, or else as a pod's programs do.
+/// The resolver settings of the environment, or else the default ones, for `curl`, which has no flags for them.
 pub(crate) fn resolver_from_env() -> Resolver {
     #[derive(Debug, Parser)]
     struct Args {
@@ -242,12 +249,12 @@ mod tests {
     use super::values::SUBCOMMANDS;
 
     #[test]
-    fn the_command_is_well_formed() {
+    fn the_definition_of_the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_subcommand_is_known_to_the_targets() {
+    fn the_list_of_subcommands_is_complete() {
         let command = Cli::command();
         let names = command.get_subcommands().map(clap::Command::get_name);
         assert!(names.eq(SUBCOMMANDS));

@@ -1,4 +1,4 @@
-//! How the values of flags are written.
+//! Parsers for the values of flags.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use crate::dns::Families;
 use crate::target::{ParseTargetError, Target};
 
-/// A name server's address; its port is 53 unless given.
+/// The address of a name server; the port is 53 if none is given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NameServer(pub(super) SocketAddr);
 
@@ -36,7 +36,7 @@ impl FromStr for Families {
     }
 }
 
-/// A header field of the command line, as `NAME: VALUE`.
+/// A header field on the command line, `NAME: VALUE`.
 #[derive(Clone, Debug)]
 pub(crate) struct Header(pub(crate) HeaderName, pub(crate) HeaderValue);
 
@@ -57,10 +57,11 @@ impl FromStr for Header {
     }
 }
 
-/// The names of the subcommands. To ask clap for them builds the whole command once more for each target.
+/// The names of the subcommands. Asking clap for them would build the whole command again for each target.
 pub(super) const SUBCOMMANDS: [&str; 4] = ["once", "resolve", "diagnose", "mesh"];
 
-/// A subcommand that comes after a flag, or is misspelt, is taken for a target; it is hardly meant so.
+/// Parses a target. To clap, a subcommand after a flag or with a typing error is a target; it is rejected with a
+/// hint, since hardly any host is called so.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     if ["help", "version"].contains(&text) {
         return Err(format!("did you mean --{text}? For a host: http://{text}/"));
@@ -81,7 +82,7 @@ pub(super) fn parse_target(text: &str) -> Result<Target, String> {
         .map_err(|error: ParseTargetError| error.to_string())
 }
 
-/// Whether one letter is missing, too many or another, or two have changed places.
+/// Whether one letter is missing, added or replaced, or two neighbouring ones are swapped.
 fn is_one_letter_off(text: &str, word: &str) -> bool {
     let same_start = text
         .bytes()
@@ -95,7 +96,7 @@ fn is_one_letter_off(text: &str, word: &str) -> bool {
     match (text, word) {
         ([], [_]) | ([_], []) => true,
         ([_, text @ ..], [_, word @ ..]) if text == word => true,
-        // Two that have changed places.
+        // Two neighbouring letters are swapped.
         ([a, b, text @ ..], [c, d, word @ ..]) if (a, b) == (d, c) && text == word => true,
         ([_, text @ ..], word) if text == word => true,
         (text, [_, word @ ..]) => text == word,

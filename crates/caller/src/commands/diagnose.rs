@@ -1,5 +1,5 @@
-//! `caller diagnose`: a call of every address, step by step. The exit code is that of the first call that was not
-//! as expected.
+//! `caller diagnose`: calls every address of each target, and prints each step. The exit code is that of the
+//! first call that was not as expected.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -16,21 +16,21 @@ use crate::views::diagnose::Diagnosis;
 use crate::views::listening::Listening;
 use crate::views::without_success;
 
-/// Calls in all, where there is one address: behind a Service's are several pods, and one call that
-/// succeeds says nothing about the others.
+/// Number of calls if the name has one address: behind a Service's address there are several pods, and one
+/// call that succeeds says nothing about the others.
 const CALLS: usize = 8;
 
-/// No further call begins after so long.
+/// Time after which no further call is started.
 const CALLS_TIME: Duration = Duration::from_secs(3);
 
-/// What to look at, and how to say it.
+/// Configuration of `caller diagnose`.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// How to call, for each target.
+pub(crate) struct Config {
+    /// The calls to make, for each target.
     pub probes: Vec<ProbeConfig>,
-    /// Look at the way as well, by connections of its own.
+    /// Whether to test the network path as well, with connections of its own.
     pub path: bool,
-    /// A JSON object for each target in place of text.
+    /// Whether to print a JSON object for each target in place of text.
     pub json: bool,
 }
 
@@ -39,7 +39,7 @@ pub struct Config {
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let Config { probes, path, json } = config;
     let mut code = 0;
     for (number, probe) in probes.into_iter().enumerate() {
@@ -52,8 +52,8 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     Ok(code.into())
 }
 
-/// Prints each step of a target's calls, and gives the exit code.
-async fn diagnose(probe: &Probe, looks_at_path: bool, json: bool) -> anyhow::Result<u8> {
+/// Prints each step of a target's calls, and returns the exit code.
+async fn diagnose(probe: &Probe, tests_path: bool, json: bool) -> anyhow::Result<u8> {
     let start = Instant::now();
     let mut reports = probe.round().await.calls.all().await;
     let mut again = Vec::new();
@@ -64,15 +64,15 @@ async fn diagnose(probe: &Probe, looks_at_path: bool, json: bool) -> anyhow::Res
             again.extend(probe.round().await.calls.all().await);
         }
     }
-    let path = match (looks_at_path, of_interest(&reports)) {
+    let path = match (tests_path, of_interest(&reports)) {
         (true, Some(report)) => Some(probe.path(report).await),
         _ => None,
     };
     if let Some(hole) = path.as_ref().and_then(|path| path.hole) {
         let address = of_interest(&reports).and_then(|report| report.address);
         let calls = reports.iter_mut().chain(&mut again);
-        let same_way = calls.filter(|report| report.address == address);
-        same_way.for_each(|report| report.is_lost_in(hole));
+        let same_path = calls.filter(|report| report.address == address);
+        same_path.for_each(|report| report.is_lost_in(hole));
     }
     let diagnosis = Diagnosis {
         target: probe.target(),
@@ -92,18 +92,18 @@ async fn diagnose(probe: &Probe, looks_at_path: bool, json: bool) -> anyhow::Res
     Ok(diagnosis.exit_code())
 }
 
-/// The call whose way is looked at: the first that failed, or else the first.
+/// The call whose network path is tested: the first that failed, or else the first.
 fn of_interest(reports: &[Report]) -> Option<&Report> {
     let failed = reports.iter().position(|report| !report.is_ok());
     reports.get(failed.unwrap_or_default())
 }
 
-/// Shows what this pod listens at.
+/// Prints the listening sockets of this pod.
 ///
 /// # Errors
 ///
-/// When the system does not tell, or stdout cannot be written to.
-pub fn listening() -> anyhow::Result<ExitCode> {
+/// When they cannot be read from `/proc`, or stdout cannot be written to.
+pub(crate) fn listening() -> anyhow::Result<ExitCode> {
     let sockets = listening::sockets().context("cannot tell what this pod listens at")?;
     print(&Listening(&sockets).to_string())?;
     Ok(ExitCode::SUCCESS)

@@ -1,9 +1,9 @@
-//! What the program does: a file for the loop, and one for each subcommand.
+//! The commands of the program: a file for the loop (`run`), and one for each subcommand.
 
-pub mod diagnose;
+pub(crate) mod diagnose;
 pub mod mesh;
-pub mod once;
-pub mod resolve;
+pub(crate) mod once;
+pub(crate) mod resolve;
 pub mod run;
 mod ticker;
 mod wait;

@@ -1,6 +1,7 @@
-//! `caller once`: one call of each target (or with `--wait` as many as it takes), with an exit code. For one
-//! target that is 0 where the call came to what was expected, else curl's for the failure, or 1 for a success
-//! that was not expected; for several it is 0 or 1.
+//! `caller once`: calls each target once, or with `--wait` until the call is as expected, and exits with the
+//! result. For one target the exit code is 0 if the call was as expected, else curl's code for the failure
+//! (<https://curl.se/libcurl/c/libcurl-errors.html>), or 1 for a success that was not expected; for several
+//! targets it is 0 or 1.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,14 +14,14 @@ use crate::probe::{Probe, ProbeConfig};
 use crate::report::Report;
 use crate::views::OnceFormat;
 
-/// What to call, and what to make of it.
+/// Configuration of `caller once`.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// How to call, for each target.
+pub(crate) struct Config {
+    /// The calls to make, one for each target.
     pub probes: Vec<ProbeConfig>,
-    /// How much to say of it, and to whom.
+    /// Output format.
     pub format: OnceFormat,
-    /// Call again, in silence, until the expectation is met, for at most so long.
+    /// How long to repeat a call, without output, until it is as expected; zero: one attempt.
     pub wait: Duration,
 }
 
@@ -29,7 +30,7 @@ pub struct Config {
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let Config {
         probes,
         format,
@@ -53,7 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The call of a target, or the last of them; with one report, as calls of a name's first address have.
+/// The reports of a target's last round: one, since `once` calls a single address of each name.
 async fn call(probe: &Probe, within: Duration) -> Vec<Report> {
     match within {
         Duration::ZERO => probe.round().await.calls.all().await,

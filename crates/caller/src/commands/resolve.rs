@@ -1,5 +1,5 @@
-//! `caller resolve`: looks one host up and tells every query that it took; with `--repeat`, how often the
-//! queries of such a lookup get lost. The exit code is 0, or that of the failure.
+//! `caller resolve`: looks up one host and prints every query sent; with `--repeat` also how many responses of
+//! repeated queries are lost. The exit code is 0, or that of the failure.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::dns::{Host, HostError, Resolver, host_text, parse_host};
 use crate::verdict;
 use crate::views::resolve::{RaceView, Transcript};
 
-/// What to look up.
+/// Configuration of `caller resolve`.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Resolver settings.
+pub(crate) struct Config {
+    /// Settings of the resolver.
     pub resolver: Resolver,
     /// Host to look up.
     pub host: Host,
-    /// Longest time for the whole lookup.
+    /// Timeout of the whole lookup.
     pub timeout: Duration,
-    /// How often to ask again, from one socket and from two, to count what is lost.
+    /// How often to repeat the queries, from one socket and from two, to count lost responses.
     pub repeat: Option<u32>,
 }
 
-/// Looks the host up and prints how.
+/// Looks up the host, and prints the configuration, the queries and the result.
 ///
 /// # Errors
 ///
 /// When stdout cannot be written to.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let Config {
         resolver,
         host,
@@ -67,7 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 ///
-/// When no host can be called that; the error says why.
-pub fn parse_argument(text: &str) -> Result<Host, HostError> {
+/// When it is not a valid host; the error says why.
+pub(crate) fn parse_argument(text: &str) -> Result<Host, HostError> {
     parse_host(host_text(text))
 }

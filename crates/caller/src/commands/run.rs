@@ -1,4 +1,4 @@
-//! The loop: a round of calls of each target, again and again.
+//! The loop: calls each target again and again, at a fixed interval.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -27,50 +27,50 @@ use crate::report::Report;
 use crate::stats::{Observer, Stats, Summary};
 use crate::views::Format;
 
-/// What to call and how often.
+/// Configuration of the loop.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How to call, for each target.
+    /// The calls to make, for each target.
     pub probes: Vec<ProbeConfig>,
     /// How often and for how long each target is called.
     pub schedule: Schedule,
-    /// Stop once the pods that answered at first have been replaced by others.
+    /// Whether to stop once the pods that responded at first have been replaced by others.
     pub until_replaced: bool,
-    /// How much to say of each call.
+    /// Output format of each call.
     pub format: Format,
-    /// Where the page, the probes and the metrics are served; `None` disables them.
+    /// Listen address of the page, the probes and the metrics; `None` disables them.
     pub admin: Option<Admin>,
-    /// Other host names that the page answers to, beside those that are this pod's in any case.
+    /// Host names that the page accepts, besides those that are always accepted.
     pub admin_hosts: Vec<String>,
-    /// The port at which the callers of a mesh serve their rows, for the page of the mesh.
+    /// Port at which the callers of a mesh serve their rows, for the page of the mesh.
     pub rows_port: u16,
-    /// The pod that this is, for the page.
+    /// Name of this pod, for the page.
     pub name: Option<String>,
 }
 
 /// How often and for how long a target is called.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
-    /// From the start of a call to the start of the next; zero: one after another.
+    /// Time from the start of a call to the start of the next; zero: no pause.
     pub interval: Duration,
-    /// Before the first call, try in silence until one is as expected, for at most so long.
+    /// How long to repeat the first call, without output, until it is as expected; zero: not at all.
     pub wait: Duration,
-    /// Stop after this many calls of the target.
+    /// Number of calls of the target to stop after.
     pub count: Option<u64>,
-    /// Stop so long after the first call began.
+    /// Time after the start of the first call to stop at.
     pub duration: Option<Duration>,
 }
 
 /// Listen address of the page, the probes and the metrics.
 #[derive(Clone, Copy, Debug)]
 pub enum Admin {
-    /// Asked for: a run without it is not what was wanted.
+    /// An address that was given by the user: if it is in use, the program does not start.
     Given(ListenAddr),
-    /// `:8082`. A run with an end goes without where it is taken, as in a pod whose caller has it.
+    /// `:8082`. If it is in use, as by another caller in this pod, a run with an end goes on without it.
     Default,
 }
 
-/// The admin port that nobody has to ask for.
+/// The admin address if none is given.
 const DEFAULT_ADMIN: ListenAddr = ListenAddr {
     ip: None,
     port: 8082,
@@ -93,7 +93,7 @@ pub struct Caller {
 ///
 /// # Errors
 ///
-/// When the port cannot be opened; the error names it.
+/// When the port cannot be opened; the error names the address.
 pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let readiness = Readiness::ready();
     let listener = match config.admin {
@@ -113,10 +113,10 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let probes: Vec<Probe> = config.probes.iter().cloned().map(Probe::new).collect();
     let mesh = mesh_page(&probes, &config);
     if let (Some(listener), Some(_)) = (&listener, &mesh) {
-        // Where it is refused, a row is lost wherever large packets are.
+        // If it is refused, a row is lost on a path that loses large packets.
         let _ = SockRef::from(listener).set_tcp_mss(ROW_SEGMENT);
     }
-    // In its search list a pod finds the zone of its cluster. All targets are resolved alike.
+    // The search list contains the cluster's zone. All targets have the same resolver settings.
     let resolver = config.probes.first().map(|probe| &probe.resolver);
     let conf = resolver.and_then(|resolver| resolver.source.read().ok());
     let search = conf
@@ -174,14 +174,14 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     })
 }
 
-/// What the pages of the mesh need, if targets are sampled.
+/// The pages of the mesh, if targets are sampled.
 fn mesh_page(probes: &[Probe], config: &Config) -> Option<MeshPage> {
     let sampled = probes.iter().filter_map(|probe| {
         let node = probe.node()?;
         Some((Arc::clone(probe.target()), Arc::clone(node)))
     });
     let sampled: Vec<_> = sampled.collect();
-    // All targets are resolved alike.
+    // All targets have the same resolver settings.
     let resolver = config.probes.first()?.resolver.clone();
     (!sampled.is_empty()).then(|| {
         let name = config.name.clone();
@@ -196,7 +196,7 @@ fn mesh_page(probes: &[Probe], config: &Config) -> Option<MeshPage> {
 }
 
 impl Config {
-    /// Whether the run ends by itself.
+    /// Whether the run ends without a signal.
     pub fn has_end(&self) -> bool {
         let Schedule {
             count, duration, ..
@@ -206,7 +206,7 @@ impl Config {
 }
 
 impl Caller {
-    /// The socket that listens for them.
+    /// The listening socket of the page, the probes and the metrics.
     pub fn admin_fd(&self) -> Option<BorrowedFd<'_>> {
         self.admin.as_ref().map(|(server, _)| server.as_fd())
     }
@@ -216,8 +216,8 @@ impl Caller {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
-    /// Calls until `shutdown` completes, or until it has called often or long enough; writes a block
-    /// for each call, and the summaries at the end. A round that is under way is finished first.
+    /// Calls until `shutdown` completes or the schedule ends; writes a block for each call, and the summaries
+    /// at the end. A round that has started is finished first.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<Summary> {
         let Self {
             schedule,
@@ -262,19 +262,19 @@ impl Caller {
     }
 }
 
-/// The calls of one target, and who follows them.
+/// The calls of one target, and the observers of their reports.
 struct Calling {
     probe: Probe,
     stats: Arc<Stats>,
     metrics: TargetMetrics,
-    /// What is known of the peers, and its metrics, if the target is sampled.
+    /// The node of the mesh and its metrics, if the target is sampled.
     mesh: Option<(Arc<Node>, MeshMetrics)>,
     printer: Printer,
 }
 
 impl Calling {
-    /// Calls until it is told to stop, or has called often or long enough. `first` is when its first call
-    /// is due, and `start` when the run began.
+    /// Calls until `stopping` is set or the schedule ends. `first` is when the first call is due, and `start`
+    /// when the run began.
     async fn run(
         self,
         schedule: Schedule,
@@ -291,7 +291,7 @@ impl Calling {
             }
             begin = Instant::now();
         }
-        // Each target is called for so long, whenever its first call is due.
+        // The duration counts from each target's own first call.
         let end = schedule
             .duration
             .map(|duration| begin.max(first) + duration);
@@ -303,7 +303,7 @@ impl Calling {
         });
         let mut ticker = Ticker::new(first, schedule.interval);
         if calls > 0 && first <= begin {
-            // That tick is the one of the call which has been made.
+            // The call that `wait` has made used up this tick.
             ticker.tick().await;
         }
         let mut is_stopping = false;
@@ -329,13 +329,13 @@ impl Calling {
 
     fn observers(&self) -> impl Iterator<Item = &dyn Observer> {
         let usual: [&dyn Observer; 3] = [&self.metrics, &*self.stats, &self.printer];
-        // The node first: the metrics have the name from it that the peer has just told.
+        // The node comes first: its metrics need the name of the peer, which is in the report.
         let mesh = self.mesh.iter();
         let mesh = mesh.flat_map(|(node, metrics)| [&**node as &dyn Observer, metrics]);
         mesh.chain(usual)
     }
 
-    /// Tells of a round that has ended. Gives the number of its calls.
+    /// Passes a completed round to the observers, and returns the number of its calls.
     fn observe(&self, EndedRound { lookup, reports }: EndedRound) -> u64 {
         for observer in self.observers() {
             if let Some(lookup) = &lookup {
@@ -349,7 +349,7 @@ impl Calling {
         reports.len() as u64
     }
 
-    /// Makes a round of calls, and tells of each as it ends. Gives their number.
+    /// Makes a round of calls, passes each report to the observers as it comes, and returns the number of calls.
     async fn make_round(&self) -> u64 {
         let mut round = self.probe.round().await;
         if let Some(lookup) = &round.lookup {
@@ -382,13 +382,17 @@ impl Calling {
     }
 }
 
-/// Finds out what is too large for the path to a peer, after a large call of it has failed. Paths are measured one
-/// after another.
+/// Measures the largest packet that passes to a peer, after a large call of it has failed. One path is measured at
+/// a time.
 async fn measure(probe: Probe, node: Arc<Node>, report: Report) {
     let measuring = node.measuring();
     let _permit = measuring.acquire().await;
-    if let (Some(address), Some(hole)) = (report.address, probe.hole_of_large_call(&report).await) {
-        node.set_hole(address.ip(), hole);
+    let Some(address) = report.address else {
+        return;
+    };
+    match probe.hole_of_large_call(&report).await {
+        Some(hole) => node.set_hole(address.ip(), hole),
+        None => node.found_no_hole(address.ip()),
     }
 }
 

@@ -1,14 +1,15 @@
-//! When calls start.
+//! The ticker that starts the calls of a target.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// Ticks from start to start. A call that takes longer than the interval skips ticks.
+/// Ticks at a fixed interval, from the start of a call to the start of the next. A call that takes longer than
+/// the interval skips ticks.
 pub(super) struct Ticker(Option<tokio::time::Interval>);
 
 impl Ticker {
-    /// Ticks at `first`, and then `every` so often; at any time, if that is zero.
+    /// Ticks at `first`, and from then on at intervals of `every`; without a pause if that is zero.
     pub(super) fn new(first: Instant, every: Duration) -> Self {
         Self((!every.is_zero()).then(|| {
             let mut ticks = interval_at(first, every);
@@ -48,7 +49,7 @@ mod tests {
             starts.push(start.elapsed().as_secs());
             advance(Duration::from_secs(call)).await;
         }
-        // The second call took until 35: the ticks at 20 and 30 are made up for by one, at once.
+        // The second call took until 35: one immediate tick replaces those at 20 and 30.
         assert_eq!(starts, [0, 10, 35, 40]);
     }
 }

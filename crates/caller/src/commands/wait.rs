@@ -1,7 +1,7 @@
-//! `--wait`: calls that are tried again, in silence, until one is as expected.
+//! `--wait`: repeats the first call, without output, until it is as expected.
 //!
-//! In a cluster all pods of a demo start in the same second, and a Service has no endpoints yet when its
-//! first client calls; a Job or an init container waits for what it needs.
+//! When all pods of an application start in the same second, a Service has no endpoints yet as its first
+//! client calls it; a Job or an init container waits until its backend is there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::dns::Lookup;
 use crate::probe::Probe;
 use crate::report::Report;
 
-/// From the end of an attempt to the start of the next.
+/// Time from the end of an attempt to the start of the next.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A round whose calls have ended.
@@ -23,8 +23,8 @@ pub(super) struct EndedRound {
     pub(super) reports: Vec<Report>,
 }
 
-/// Makes rounds until all calls of one are as expected, for at most so long: another begins only where it
-/// has some time left to succeed. Gives the last round.
+/// Makes rounds until all calls of one are as expected, for at most `within`, and returns the last one. Another
+/// round is started only if it has at least one more [`PAUSE`] of time to succeed.
 pub(super) async fn wait(probe: &Probe, within: Duration) -> EndedRound {
     let start = Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! The resolver's configuration: `resolv.conf`, read as glibc reads it (`res_vinit_1` and
-//! `res_setoptions` in res_init.c), and never made up.
+//! The resolver's configuration: `resolv.conf` (resolv.conf(5)), parsed as glibc does (`res_vinit_1` and
+//! `res_setoptions` in res_init.c). Nothing is made up where it is missing.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -8,89 +8,90 @@ use std::time::Duration;
 
 use super::name::{inet_aton, scope_id};
 
-/// Where a name server listens unless told otherwise.
+/// The port of a name server, unless another is given.
 const DNS_PORT: u16 = 53;
 
-/// glibc's MAXNS: it never asks a fourth server.
+/// Most name servers that are used: glibc's MAXNS.
 const MAX_NAMESERVERS: usize = 3;
 
-/// glibc's RES_MAXNDOTS.
+/// Largest value of `ndots`: glibc's RES_MAXNDOTS.
 const MAX_NDOTS: i64 = 15;
 
-/// glibc's RES_MAXRETRY.
+/// Largest value of `attempts`: glibc's RES_MAXRETRY.
 const MAX_ATTEMPTS: i64 = 5;
 
-/// glibc's RES_MAXRETRANS, in seconds.
+/// Largest value of `timeout`, in seconds: glibc's RES_MAXRETRANS.
 const MAX_TIMEOUT: i64 = 30;
 
-/// Lines and options that are kept to be shown.
+/// Most ignored lines and options to keep for display.
 const MAX_PASSED_OVER: usize = 8;
 
-/// Where the configuration comes from. It is read anew for every lookup: that is cheap, and
-/// nothing is ever out of date.
+/// Where the configuration comes from. It is read again for every lookup, which is cheap, so it is never
+/// out of date.
 #[derive(Clone, Debug)]
 pub struct ConfSource {
-    /// A file in the form of `/etc/resolv.conf`.
+    /// A file in the format of `/etc/resolv.conf`.
     pub path: PathBuf,
-    /// Asked instead of the file's servers, unless empty.
+    /// Name servers to query instead of those in the file; empty to use the file's.
     pub nameservers: Vec<SocketAddr>,
 }
 
-/// The parts of `resolv.conf` that decide what is asked.
+/// The settings of `resolv.conf` that decide which queries are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvConf {
-    /// In the order in which they are asked. Never empty.
+    /// Name servers, in the order in which they are queried. Never empty after [`ConfSource::read`].
     pub nameservers: Vec<SocketAddr>,
-    /// Domains to try under a name with few dots. Bytes over 127 are read as Latin-1.
+    /// The search list: domains to append to a name with fewer than `ndots` dots. Bytes over 127 are read
+    /// as Latin-1.
     pub search: Vec<String>,
-    /// A name with at least this many dots is tried as it is first.
+    /// A name with at least this many dots is queried as it is before the search list is applied.
     pub ndots: u32,
-    /// How often each server is asked before it counts as silent.
+    /// How often the list of servers is gone through while they do not respond.
     pub attempts: u32,
-    /// How long a server may take, where the file says so.
+    /// Timeout of a query; `None` if the file does not set it.
     pub timeout: Option<Duration>,
-    /// Start with another server each time.
+    /// Start with a random server each time (`rotate`).
     pub rotate: bool,
-    /// Allow answers over 512 bytes in one packet.
+    /// Allow responses over 512 bytes in one datagram (`edns0`, RFC 6891).
     pub edns: bool,
-    /// Ask over TCP from the start.
+    /// Send queries over TCP from the start (`use-vc`).
     pub use_tcp: bool,
-    /// Ask for AAAA only when A has been answered.
+    /// Send the AAAA query only after the response to the A query (`single-request`).
     pub single_request: bool,
-    /// The same, from another socket.
+    /// As `single_request`, and from another socket (`single-request-reopen`).
     pub single_request_reopen: bool,
-    /// Never ask for AAAA.
+    /// Never query AAAA (`no-aaaa`).
     pub no_aaaa: bool,
-    /// Never ask for a name without a dot as it is.
+    /// Never query a name without a dot as it is, unless the search list is empty (`no-tld-query`).
     pub no_tld_query: bool,
-    /// Lines and options that have no effect, the first few: the line's number and its text.
+    /// The first lines and options that have no effect, at most eight: line number and text.
     pub passed_over: Vec<(usize, String)>,
 }
 
-/// There is no usable configuration. No server is asked in its stead: an answer from elsewhere
-/// would say nothing about the cluster.
+/// There is no usable configuration. There is no fallback to a public name server: its response would say
+/// nothing about the cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfError {
     /// The file cannot be read.
     #[error("cannot read {path}: {source}")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file names no server.
+    /// The file names no name server.
     #[error("no nameserver in {path}{}", passed_over.as_ref().map(|(line, text)| format!(": line {line} is not one: {text}")).unwrap_or_default())]
     NoNameserver {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The first line that names something else.
+        /// Number and text of the first `nameserver` line whose value is not an IP address.
         passed_over: Option<(usize, String)>,
     },
 }
 
 impl ConfError {
-    /// It says nothing about the file: this process has no descriptor left.
+    /// Whether the cause is this process and not the file: it has no file descriptor left.
     pub(super) fn is_local(&self) -> bool {
         const ENFILE: i32 = 23;
         const EMFILE: i32 = 24;
@@ -102,11 +103,12 @@ impl ConfError {
 }
 
 impl ConfSource {
-    /// Reads the configuration. Lines and options that are not understood are passed over.
+    /// Reads the configuration. Lines and options that are not understood are ignored, and listed in
+    /// [`ResolvConf::passed_over`].
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or there is no server to ask.
+    /// When the file cannot be read, or there is no name server to use.
     pub fn read(&self) -> Result<ResolvConf, ConfError> {
         let text = std::fs::read(&self.path).map_err(|source| ConfError::Unreadable {
             path: self.path.clone(),
@@ -131,7 +133,7 @@ impl ConfSource {
     }
 }
 
-/// As glibc, `domain_from_hostname`: what follows the first dot of the host's name.
+/// The default search list: what follows the first dot of the host name, as glibc's `domain_from_hostname`.
 fn domain_of_this_host() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let (_, domain) = name.trim_end().split_once('.')?;
@@ -139,7 +141,7 @@ fn domain_of_this_host() -> Option<String> {
 }
 
 impl ResolvConf {
-    /// What glibc has where the file says nothing.
+    /// glibc's defaults, for what the file does not set.
     pub(super) fn new() -> Self {
         Self {
             nameservers: Vec::new(),
@@ -161,7 +163,7 @@ impl ResolvConf {
     fn parse(text: &[u8]) -> Self {
         let mut conf = Self::new();
         for (n, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            // A C string ends at its first zero.
+            // To glibc a line is a C string, which ends at its first zero byte.
             let line = line.split(|&byte| byte == 0).next().unwrap_or_default();
             let line: String = line.iter().copied().map(char::from).collect();
             let understood = match line.split_once(BLANK) {
@@ -207,22 +209,22 @@ impl ResolvConf {
         }
     }
 
-    /// Takes an option, and says whether it has an effect. `option` goes on to the end of the line,
-    /// since a number may follow a blank.
+    /// Applies an option, and returns whether it has an effect. `option` includes the rest of the line,
+    /// since blanks may stand before a number.
     fn set(&mut self, option: &str) -> bool {
         let number = |prefix: &str, max: i64| {
             let digits = option.strip_prefix(prefix)?;
             Some(atoi(digits).min(max))
         };
         if let Some(ndots) = number("ndots:", MAX_NDOTS) {
-            // It has four bits there.
+            // glibc stores it in a field of four bits.
             self.ndots = (ndots & 0xf) as u32;
         } else if let Some(seconds) = number("timeout:", MAX_TIMEOUT) {
             self.timeout = Some(Duration::from_secs(seconds.max(1).unsigned_abs()));
         } else if let Some(attempts) = number("attempts:", MAX_ATTEMPTS) {
             self.attempts = attempts.clamp(1, MAX_ATTEMPTS) as u32;
         } else {
-            // There, too, the beginning of a word is enough.
+            // As glibc, which compares the beginning of the word alone.
             let is = |name: &str| option.starts_with(name);
             match option {
                 _ if is("rotate") => self.rotate = true,
@@ -247,7 +249,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(BLANK).filter(|word| !word.is_empty())
 }
 
-/// Each option, with all that follows it.
+/// The options of a line, each with the rest of the line (see [`ResolvConf::set`]).
 fn options(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let option = text.trim_start_matches(BLANK);
@@ -256,7 +258,7 @@ fn options(mut text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// C's: blanks, a sign, digits; whatever follows does not matter.
+/// C's atoi(3): blanks, a sign, digits; the rest is ignored.
 fn atoi(text: &str) -> i64 {
     let text = text.trim_start();
     let (sign, digits) = match text.strip_prefix('-') {
@@ -270,8 +272,8 @@ fn atoi(text: &str) -> i64 {
     sign * number
 }
 
-/// An address, as `inet_aton` or `inet_pton` takes it, with an IPv6 zone or without. A carriage return
-/// at its end makes it none, in glibc, too.
+/// The first word, if it is an address as inet_aton(3) or inet_pton(3) accepts it, with an IPv6 zone or
+/// without. As in glibc, a carriage return at its end makes it invalid.
 fn nameserver(text: &str) -> Option<SocketAddr> {
     let text = words(text).next()?;
     if let Some(v4) = inet_aton(text) {
@@ -279,7 +281,7 @@ fn nameserver(text: &str) -> Option<SocketAddr> {
     }
     let (address, zone) = text.split_once('%').unwrap_or((text, ""));
     let address: Ipv6Addr = address.parse().ok()?;
-    // A zone that does not exist is none, as there.
+    // As in glibc, a zone that does not exist is ignored.
     let scope = scope_id(zone).unwrap_or_default();
     Some(SocketAddrV6::new(address, DNS_PORT, 0, scope).into())
 }
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_file_is_understood() {
+    fn the_resolv_conf_of_a_pod_is_parsed() {
         let conf = read(
             "search demo.svc.cluster.local svc.cluster.local cluster.local\n\
              nameserver 10.96.0.10\noptions ndots:5\n",
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_passed_over_and_named_with_its_line() {
+    fn unknown_lines_and_options_are_ignored_and_listed_with_their_line_number() {
         let conf = read(
             "# comment\nnonsense here\noptions no-such-option ndots:2 edns0 use-vc\n\
              nameserver not-an-address\nnameserver ::1\n",
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_as_glibc_reads_them() {
+    fn options_are_parsed_as_by_glibc() {
         let conf = |options: &str| read(format!("nameserver ::1\noptions {options}\n"));
         let conf = |options: &str| conf(options).expect("it has a server");
         assert_eq!(conf("ndots:99").ndots, 15);
@@ -356,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_carriage_returns_is_read_as_glibc_reads_it() {
+    fn carriage_returns_are_treated_as_by_glibc() {
         let text = "nameserver 10.0.0.1\r\nsearch a b\r\noptions ndots:5\r\n";
         let error = read(text).expect_err("that is no address").to_string();
         assert!(
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_a_number_or_an_interface_or_none() {
+    fn the_zone_of_a_nameserver_is_a_number_or_an_interface_and_is_ignored_if_unknown() {
         let conf = read("nameserver fe80::1%7\nnameserver fe80::1%lo\nnameserver fe80::1%nosuch\n");
         let servers = conf.expect("it has servers").nameservers;
         let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
@@ -387,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_search_and_domain_counts_unless_it_is_blank() {
+    fn the_last_search_or_domain_line_counts_unless_it_is_blank() {
         let search = |text: &str| read(text).expect("it has a server").search;
         assert_eq!(search("nameserver ::1\nsearch a b\ndomain c d\n"), ["c"]);
         assert_eq!(search("nameserver ::1\ndomain c\nsearch a b\n"), ["a", "b"]);
@@ -395,13 +397,13 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_lines_give_three_servers() {
+    fn only_the_first_three_of_ten_thousand_servers_are_used() {
         let conf = read("nameserver 127.0.0.1\n".repeat(10_000));
         assert_eq!(conf.expect("it has servers").nameservers.len(), 3);
     }
 
     #[test]
-    fn no_server_is_an_error_and_never_a_default() {
+    fn a_file_without_a_server_is_an_error_and_gets_no_default() {
         assert!(matches!(
             read("search a\n"),
             Err(ConfError::NoNameserver { .. })
@@ -415,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_as_c_reads_them() {
+    fn numbers_are_parsed_as_by_atoi() {
         assert_eq!(atoi(" +12x"), 12);
         assert_eq!(atoi("-3"), -3);
         assert_eq!(atoi("x"), 0);

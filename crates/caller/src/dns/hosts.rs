@@ -1,13 +1,13 @@
-//! The hosts file, which is asked before DNS (nsswitch's `hosts: files dns`), and read as glibc's
-//! `_nss_files_gethostbyname4_r` reads it.
+//! The hosts file (hosts(5)), which is consulted before DNS (`hosts: files dns` in nsswitch.conf(5)), and
+//! parsed as glibc's `_nss_files_gethostbyname4_r` does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use super::query::Family;
 
-/// Every address that the file has for `name`, as it is: a search list is not applied, and a final dot
-/// is a part of the name. A file that cannot be read has none.
+/// Every address that the file has for exactly `name`: the search list is not applied, and a final dot is
+/// part of the name. Empty if the file cannot be read.
 pub(super) fn find(path: &Path, name: &str, families: &[Family]) -> Vec<IpAddr> {
     let text = std::fs::read(path).unwrap_or_default();
     let mut found = Vec::new();
@@ -32,8 +32,8 @@ pub(super) fn find(path: &Path, name: &str, families: &[Family]) -> Vec<IpAddr> 
     found
 }
 
-/// The address, where it is of a family that is asked for. Where that is IPv4 alone, some IPv6 addresses
-/// stand for one of its own.
+/// The address, if its family is wanted. If only IPv4 is wanted, an IPv6 loopback or IPv4-mapped address
+/// becomes the IPv4 address that it stands for.
 fn of_family(address: IpAddr, families: &[Family]) -> Option<IpAddr> {
     let is_wanted = match address {
         IpAddr::V4(_) => families.contains(&Family::V4),
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_with_the_name_counts_whatever_its_case() {
+    fn every_line_with_the_name_in_any_case_counts() {
         let text = "10.0.0.1 a b\n# 10.0.0.2 b\n  10.0.0.3\tB # c\n10.0.0.4 ab\n::5 b\n";
         assert_eq!(look(text, "b", &BOTH), ["10.0.0.1", "10.0.0.3", "::5"]);
         assert_eq!(look(text, "b", &[Family::V6]), ["::5"]);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_loopback_stands_for_that_of_ipv4_where_no_other_is_asked_for() {
+    fn ipv6_loopback_becomes_ipv4_loopback_if_only_ipv4_is_wanted() {
         assert_eq!(look("::1 b\n", "b", &[Family::V4]), ["127.0.0.1"]);
         assert_eq!(
             look("::ffff:10.0.0.1 b\n", "b", &[Family::V4]),
@@ -80,13 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_odd_are_passed_over() {
+    fn malformed_lines_are_ignored() {
         let text = b"\xff\xfe\n10.0.0.300 b\n10.1 b\nfe80::1%lo b\n10.0.0.9\r\n10.0.0.1 b\r\n";
         assert_eq!(look(text, "b", &BOTH), ["10.0.0.1"]);
     }
 
     #[test]
-    fn a_file_that_is_not_there_has_no_names() {
+    fn a_missing_file_has_no_names() {
         assert!(find(std::path::Path::new("/nonexistent"), "b", &BOTH).is_empty());
     }
 }

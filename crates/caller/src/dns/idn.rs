@@ -1,11 +1,11 @@
-//! International host names: each label that is not ASCII becomes `xn--` and its Punycode (RFC 3492).
-//! Letters are put in lower case; the tables of Unicode that IDNA goes by otherwise are not worth their
-//! size in a cluster.
+//! Internationalized host names: each label that is not ASCII becomes `xn--` and its Punycode (RFC 3492).
+//! Letters are put in lower case. The rest of IDNA's mapping and validation is left out: its Unicode
+//! tables would enlarge the image for names that hardly occur in a cluster.
 
-/// The dots of other scripts that part labels as well (RFC 3490, section 3.1).
+/// Other characters that separate labels as a dot does (RFC 3490, section 3.1).
 const DOTS: [char; 3] = ['\u{3002}', '\u{ff0e}', '\u{ff61}'];
 
-/// The name in ASCII; `None`: it is too large to be encoded.
+/// The name in ASCII; `None` if it is too long to be encoded.
 pub(super) fn to_ascii(name: &str) -> Option<String> {
     if name.is_ascii() {
         return Some(name.to_owned());
@@ -18,7 +18,7 @@ pub(super) fn to_ascii(name: &str) -> Option<String> {
     Some(labels.collect::<Option<Vec<String>>>()?.join("."))
 }
 
-/// RFC 3492, section 6.3.
+/// Encodes a label as Punycode (RFC 3492, section 6.3).
 fn encode(label: &str) -> Option<String> {
     let mut output: String = label.chars().filter(char::is_ascii).collect();
     let basic = u32::try_from(output.len()).ok()?;
@@ -62,7 +62,7 @@ fn digit(value: u32) -> char {
     char::from_digit(if value < 26 { value + 10 } else { value - 26 }, 36).unwrap_or('?')
 }
 
-/// RFC 3492, section 6.1.
+/// Punycode's bias adaptation (RFC 3492, section 6.1).
 fn adapt(delta: u32, points: u32, is_first: bool) -> u32 {
     let mut delta = delta / if is_first { 700 } else { 2 };
     delta += delta / points;
@@ -79,7 +79,7 @@ mod tests {
     use super::to_ascii;
 
     #[test]
-    fn names_become_what_registries_have_for_them() {
+    fn names_are_encoded_as_they_are_registered() {
         for (name, ascii) in [
             ("backend", "backend"),
             ("B\u{fc}cher.example", "xn--bcher-kva.example"),

@@ -1,4 +1,4 @@
-//! A lookup: what is asked for, and everything that came of it.
+//! A lookup: settings, addresses or failure, and every query that was sent for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -12,86 +12,87 @@ use super::search::{absolute, cluster_zone, service_zone};
 use super::{ConfError, ConfSource, ResolvConf, hosts};
 use crate::failure::FailureKind;
 
-/// Which addresses are asked for.
+/// Which address families are queried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Families {
-    /// Both; IPv4 comes first, as RFC 6724 sorts it before the unique local IPv6 addresses that
-    /// clusters use.
+    /// Both A and AAAA. IPv4 comes first, as RFC 6724 sorts it before the unique local IPv6 addresses
+    /// that clusters use.
     #[default]
     Auto,
-    /// IPv4 alone.
+    /// A records only.
     V4,
-    /// IPv6 alone.
+    /// AAAA records only.
     V6,
 }
 
-/// Resolves names.
+/// Resolves names as glibc does: first the hosts file, then DNS with the search list.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    /// A file in the form of `/etc/hosts`, which is asked before DNS.
+    /// A file in the format of `/etc/hosts`, which is consulted before DNS.
     pub hosts: PathBuf,
-    /// Where the configuration of DNS comes from; read for every lookup.
+    /// Where the DNS configuration comes from; it is read for every lookup.
     pub source: ConfSource,
-    /// Which addresses to ask for.
+    /// Which address families to query.
     pub families: Families,
-    /// How long each query may take.
+    /// Timeout of each query. A shorter one in `resolv.conf` takes precedence.
     pub query_timeout: Duration,
 }
 
-/// A lookup, and everything that was asked for it.
+/// The result of a lookup, with every query that was sent for it.
 #[derive(Debug)]
 pub struct Lookup {
     /// The name as it was given.
     pub name: String,
-    /// Where the addresses are from, or would be.
+    /// Where the addresses come from, or would have come from.
     pub source: Source,
-    /// What decided what to ask; `None` where there is none to be had, or DNS was not asked.
+    /// The DNS configuration in effect; `None` if it could not be read, or DNS was not consulted.
     pub conf: Option<ResolvConf>,
-    /// In the order in which they were sent.
+    /// The queries, in the order in which they were sent.
     pub queries: Vec<Query>,
     /// The absolute name that has the addresses.
     pub answered: Option<Name>,
-    /// From the first query to the verdict.
+    /// Time that the whole lookup took.
     pub duration: Duration,
     /// The addresses, at least one, or why there is none.
     pub outcome: Result<Vec<IpAddr>, LookupFailure>,
 }
 
-/// Where addresses are from.
+/// Where addresses come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The hosts file.
+    /// They come from the hosts file at this path.
     Hosts(PathBuf),
-    /// The name is one of this machine's own (RFC 6761, section 6.3), and no question for DNS.
+    /// The name is `localhost` or below it, and is never looked up in DNS (RFC 6761, section 6.3).
     Loopback,
-    /// DNS.
+    /// They come from DNS.
     Dns,
 }
 
-/// Why a name has no address. What was asked and answered is in [`Lookup::queries`].
+/// Why a name has no address. The queries and their outcomes are in [`Lookup::queries`].
 #[derive(Debug)]
 pub enum LookupFailure {
-    /// There is no usable configuration, so no server was asked.
+    /// There is no usable configuration, so no query was sent.
     Conf(ConfError),
-    /// No server was asked, because DNS cannot have any name that this one may stand for.
+    /// No query was sent, because neither the name nor any name that the search list makes of it is a
+    /// valid DNS name.
     InvalidName,
-    /// The name exists, and `options no-aaaa` forbids to ask for its IPv6 addresses.
+    /// The name exists, but `options no-aaaa` forbids querying its IPv6 addresses.
     Forbidden {
-        /// What a program with glibc is told.
+        /// The error that a program with glibc gets.
         glibc: GaiError,
     },
-    /// No server was asked before the deadline.
+    /// The deadline passed before every name that could have decided was queried.
     OutOfTime,
-    /// DNS was asked.
+    /// Queries were sent, and none gave an address.
     Answered {
-        /// This outcome, of one query or several, decided.
+        /// The outcome of the query, or queries, that decided.
         outcome: QueryOutcome,
-        /// What a program with glibc is told.
+        /// The error that a program with glibc gets.
         glibc: GaiError,
     },
 }
 
-/// How glibc's `getaddrinfo` fails.
+/// The error of glibc's getaddrinfo(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GaiError {
     /// EAI_NONAME, "Name or service not known".
@@ -126,18 +127,18 @@ impl LookupFailure {
 }
 
 impl Lookup {
-    /// The cluster's zone, where the name looks like one of a Service in it.
+    /// The cluster's zone, if the name looks like that of a Service.
     pub fn service_zone(&self) -> Option<Name> {
         service_zone(&self.name, self.conf.as_ref()?)
     }
 
-    /// Whether the search list is that of a pod.
+    /// Whether the search list is that of a pod (it has a domain with `.svc.`).
     pub fn is_in_a_cluster(&self) -> bool {
         self.conf.as_ref().and_then(cluster_zone).is_some()
     }
 
-    /// The name that answered, where it is not one that was to be expected: for a Service, one in the
-    /// cluster's zone; for a name with enough dots, the name as it is.
+    /// The name that has the addresses, if it is not the one to expect. For a Service that is one in the
+    /// cluster's zone; for any other name in a cluster, the name without a search domain.
     pub fn answered_elsewhere(&self) -> Option<&Name> {
         let (answered, conf) = (self.answered.as_ref()?, self.conf.as_ref()?);
         let is_expected = match self.service_zone() {
@@ -150,11 +151,10 @@ impl Lookup {
         };
         (!is_expected).then_some(answered)
     }
-}
 
-impl Lookup {
-    /// The name that would have been enough to ask for: the one that answered, or outside of the cluster's
-    /// zone the name as it is. `None`: there is none that was to be expected.
+    /// The only name that had to be queried: the one that has the addresses, or else, for a name outside of
+    /// the cluster's zone, that name itself. `None` if another name had the addresses than was to be
+    /// expected, or a Service's name has none.
     pub fn expected_name(&self) -> Option<Name> {
         match &self.answered {
             Some(name) => self.answered_elsewhere().is_none().then(|| name.clone()),
@@ -208,15 +208,15 @@ impl Resolver {
         lookup
     }
 
-    /// How long each query may take: a shorter time in the file counts.
-    pub fn timeout(&self, conf: &ResolvConf) -> Duration {
+    /// The timeout of each query: the shorter of `query_timeout` and that in `resolv.conf`.
+    pub(super) fn timeout(&self, conf: &ResolvConf) -> Duration {
         conf.timeout
             .unwrap_or(self.query_timeout)
             .min(self.query_timeout)
     }
 }
 
-/// `localhost` and what is below it, with a final dot or without.
+/// Whether the name is `localhost` or below it, with a final dot or without.
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let top = name.rsplit_once('.').map_or(name, |(_, top)| top);

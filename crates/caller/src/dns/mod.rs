@@ -1,10 +1,9 @@
 //! Resolves a name the way glibc does, and keeps a transcript of every query.
 //!
-//! hickory encodes and decodes; which names are asked for, of which server, how often and in which
-//! order is decided here, because it is what a user wants to see. Where a comment says "as glibc", it
-//! names the function of glibc 2.36 that does the same.
+//! hickory encodes and decodes the messages. Which names are queried, at which server, how often and in
+//! which order is decided here, because that is what a user wants to see. Where a comment says "as glibc",
+//! it names the function of glibc 2.36 that does the same.
 
-mod answer;
 mod conf;
 mod hosts;
 mod idn;
@@ -12,6 +11,7 @@ mod lookup;
 mod name;
 mod query;
 mod race;
+mod response;
 mod search;
 mod session;
 mod tcp;
@@ -20,6 +20,7 @@ mod walk;
 
 pub use self::conf::{ConfError, ConfSource, ResolvConf};
 pub use self::lookup::{Families, GaiError, Lookup, LookupFailure, Resolver, Source};
-pub use self::name::{Host, HostError, host_text, parse_host};
+pub use self::name::{Host, HostError};
+pub(crate) use self::name::{host_text, parse_host};
 pub use self::query::{Family, Query, QueryOutcome, Transport};
-pub use self::race::{Race, Tally};
+pub(crate) use self::race::{Race, Tally};

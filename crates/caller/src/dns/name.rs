@@ -1,68 +1,68 @@
-//! The host part of a target, as people write it: a name, an address, a name in their own script.
+//! The host of a target as a user writes it: a name, in any script, or an address.
 //!
-//! The rule for URLs on the web is not for here: it takes `backend.123` for an IPv4 address and refuses
-//! it, though a namespace may well be a number.
+//! The host parser of the WHATWG URL standard is not used: it takes `backend.123` for an IPv4 address and
+//! rejects it, but a namespace may be called `123`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::idn;
 
-/// The longest name, with its dots and without the final one (RFC 1035, section 2.3.4).
+/// Longest name in bytes, with its dots but without the final one (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
 
-/// The longest label.
+/// Longest label in bytes (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
 
 /// A host to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// To be resolved; in ASCII.
+    /// A name to resolve, in ASCII.
     Name(String),
-    /// Not to be resolved.
+    /// An address, which needs no lookup.
     Address {
-        /// The address.
+        /// The IP address.
         ip: IpAddr,
-        /// The interface of a link-local IPv6 address (`fe80::1%eth0`); 0 where there is none.
+        /// The index of the interface of a link-local IPv6 address (`fe80::1%eth0`); 0 if there is none.
         scope_id: u32,
     },
 }
 
-/// The text is not a host.
+/// Why a text is not a host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("the host is missing")]
     Empty,
-    /// Between two dots, or before the first one, there is nothing.
+    /// A label is empty: there are two dots in a row, or one at the beginning.
     #[error("an empty label: two dots in a row, or one at the beginning")]
     EmptyLabel,
-    /// No host name has this character.
+    /// This character is not allowed in a host name.
     #[error("{0:?} cannot be in a host name")]
     Character(char),
-    /// glibc takes no answer for such a name.
+    /// A label begins with a hyphen: glibc accepts no address for such a name (`__res_binary_hnok`).
     #[error("a label of a host name cannot begin with '-'")]
     Hyphen,
-    /// A label is too long for DNS.
+    /// A label is too long for DNS; its length in bytes.
     #[error("a label of {0} bytes: DNS has at most 63")]
     LongLabel(usize),
-    /// The name is too long for DNS.
+    /// The name is too long for DNS; its length in bytes.
     #[error("a name of {0} bytes: DNS has at most 253")]
     LongName(usize),
-    /// In brackets or with a colon, and not an IPv6 address.
+    /// The text is in brackets or has a colon, but is not an IPv6 address.
     #[error("not an IPv6 address")]
     NotIpv6,
-    /// The zone of an IPv6 address is no interface here.
+    /// The zone of an IPv6 address is not an interface of this pod.
     #[error("there is no interface {0:?} here")]
     Zone(String),
 }
 
-/// Reads a host. An address may have any form that `inet_aton` takes (`127.1`), and IPv6 may stand in
-/// brackets and have a zone.
+/// Parses a host. An IPv4 address may have any form that inet_aton(3) accepts (`127.1`); an IPv6 address
+/// may be in brackets and have a zone.
 ///
 /// # Errors
 ///
-/// When no host can be called that; the error says why.
-pub fn parse_host(text: &str) -> Result<Host, HostError> {
+/// When the text is neither a valid host name nor an address; the error says why.
+pub(crate) fn parse_host(text: &str) -> Result<Host, HostError> {
     let bracketed = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'));
@@ -80,7 +80,7 @@ pub fn parse_host(text: &str) -> Result<Host, HostError> {
 
 fn ipv6(text: &str) -> Result<Host, HostError> {
     let (address, zone) = match text.split_once('%') {
-        // In a URL the percent sign is escaped itself (RFC 6874).
+        // In a URL the percent sign is itself escaped, as `%25` (RFC 6874).
         Some((address, zone)) => (address, Some(zone.strip_prefix("25").unwrap_or(zone))),
         None => (text, None),
     };
@@ -93,7 +93,8 @@ fn ipv6(text: &str) -> Result<Host, HostError> {
     Ok(Host::Address { ip, scope_id })
 }
 
-/// Letters, digits, hyphens and underscores, as glibc's `__res_binary_hnok` has them.
+/// Checks that the labels consist of letters, digits, hyphens and underscores, as glibc's
+/// `__res_binary_hnok` does, and are not too long for DNS.
 fn check(name: &str) -> Result<(), HostError> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() {
@@ -117,8 +118,8 @@ fn check(name: &str) -> Result<(), HostError> {
     }
 }
 
-/// The host in what people paste: a URL, `HOST:PORT`, or the host itself.
-pub fn host_text(text: &str) -> &str {
+/// The host in a text that a user may have pasted: a URL, `HOST:PORT`, or the host itself.
+pub(crate) fn host_text(text: &str) -> &str {
     let text = text.trim();
     let text = text.split_once("://").map_or(text, |(_, rest)| rest);
     let text = text.split(['/', '?', '#']).next().unwrap_or_default();
@@ -134,8 +135,8 @@ pub fn host_text(text: &str) -> &str {
     }
 }
 
-/// IPv4 in the forms that C takes: one to four numbers, decimal, octal (`0…`) or hexadecimal (`0x…`), of
-/// which the last fills what is left.
+/// An IPv4 address in any form of inet_aton(3): one to four numbers, decimal, octal (`0…`) or hexadecimal
+/// (`0x…`), of which the last one fills the remaining bytes.
 pub(super) fn inet_aton(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<&str> = text.split('.').collect();
     let (last, bytes) = parts.split_last()?;
@@ -158,14 +159,14 @@ fn number(text: &str) -> Option<u32> {
         None if text.len() > 1 && text.starts_with('0') => (text, 8),
         None => (text, 10),
     };
-    // A sign is none of C's digits here.
+    // Rust's parser would accept a sign, inet_aton does not.
     let first = digits.chars().next()?;
     first
         .is_digit(radix)
         .then(|| u32::from_str_radix(digits, radix).ok())?
 }
 
-/// The number of an interface, which a zone names by its number or its name.
+/// The index of the interface that an IPv6 zone gives by index or by name.
 pub(super) fn scope_id(zone: &str) -> Option<u32> {
     if let Ok(number) = zone.parse() {
         return Some(number);
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_people_have_are_names() {
+    fn names_with_digits_underscores_and_unicode_are_accepted() {
         for name in [
             "backend",
             "backend.123",
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_every_form_that_c_takes() {
+    fn an_address_is_accepted_in_every_form_of_inet_aton_and_with_an_ipv6_zone() {
         for (text, address) in [
             ("10.96.0.10", "<10.96.0.10>"),
             ("127.1", "<127.0.0.1>"),
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_why() {
+    fn an_invalid_host_is_rejected_with_the_reason() {
         let long = "l".repeat(64);
         let longer = format!("{}x", "l.".repeat(127));
         for (text, error) in [
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_found_in_what_people_paste() {
+    fn the_host_is_found_in_a_url_and_in_host_and_port() {
         for (text, host) in [
             ("backend", "backend"),
             (" backend:8080\n", "backend"),

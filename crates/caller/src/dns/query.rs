@@ -9,80 +9,80 @@ use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::op::{Edns, Message, Query as Question};
 use hickory_resolver::proto::rr::{Name, RecordType};
 
-/// With EDNS, the largest answer in one packet: what DNS Flag Day 2020 settled on.
+/// Largest UDP response in bytes that a query with EDNS allows: the value recommended by DNS Flag Day 2020.
 const EDNS_PAYLOAD: u16 = 1232;
 
-/// An address family, and so a record type.
+/// An address family, which is queried by its record type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// A records.
+    /// IPv4, by A records.
     V4,
-    /// AAAA records.
+    /// IPv6, by AAAA records.
     V6,
 }
 
-/// What carried the query.
+/// The transport protocol of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// The usual way.
+    /// UDP, which is tried first.
     Udp,
-    /// After a truncated answer, or by `options use-vc`.
+    /// TCP, after a truncated response or with `options use-vc`.
     Tcp,
 }
 
-/// A line of the transcript: a query and what came of it.
+/// A line of the transcript: a query and its outcome.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// The absolute name asked for.
+    /// The absolute name that was queried.
     pub name: Name,
-    /// The record type asked for.
+    /// The record type that was queried.
     pub family: Family,
-    /// The server asked.
+    /// Address of the name server.
     pub server: SocketAddr,
-    /// What carried the query.
+    /// The transport protocol used.
     pub transport: Transport,
-    /// What came of it.
+    /// Result of the query.
     pub outcome: QueryOutcome,
-    /// The targets of the CNAMEs in the answer, in its order; of a long chain the first few and the
+    /// The targets of the CNAMEs in the response, in its order; of a long chain the first few and the
     /// last.
     pub cnames: Vec<Name>,
-    /// Datagrams that came meanwhile and were no answer to this query.
+    /// Number of datagrams that arrived meanwhile and were not the response to this query.
     pub strays: u32,
-    /// From the query to its outcome.
+    /// Time from sending the query to its outcome.
     pub duration: Duration,
 }
 
-/// What came of a query.
+/// Result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryOutcome {
     /// The name has these addresses.
     Addresses {
-        /// In the server's order; at least one.
+        /// At least one address, in the server's order.
         addresses: Vec<IpAddr>,
-        /// Seconds that a cache might keep them; the shortest on the way from the name.
+        /// Time to live in seconds: the shortest among the CNAMEs and the addresses.
         ttl: u32,
     },
-    /// The name exists, but not with this record type.
+    /// NOERROR without a record of this type: the name exists, but has no such address.
     NoData,
     /// The name does not exist.
     NxDomain,
-    /// SERVFAIL.
+    /// SERVFAIL: the server could not resolve the name.
     ServFail,
-    /// REFUSED.
+    /// REFUSED: the server will not answer this query, or this client.
     Refused,
     /// Another error code, such as FORMERR or NOTIMP.
     OtherCode(u16),
-    /// The server neither knows the name nor asks others for it.
+    /// An empty response of a server that neither is authoritative for the name nor resolves it for clients.
     Referral,
-    /// The answer does not fit into one packet; the same query goes out over TCP next.
+    /// The response does not fit into one datagram; the same query is sent over TCP next.
     Truncated,
-    /// What came is no answer to the query.
+    /// What came is not a valid response to the query, for this reason.
     Malformed(String),
-    /// Nothing came in time.
+    /// No response came in time.
     Timeout,
-    /// The operating system says that the server cannot be reached.
+    /// The server cannot be reached; the operating system's error.
     Unreachable(String),
-    /// The operating system says that the query cannot be sent.
+    /// The query could not be sent; the operating system's error.
     Local(String),
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for Transport {
 }
 
 impl QueryOutcome {
-    /// The response code in DNS's own words, or in one word why there is none.
+    /// The response code by its name in DNS, or one word that says why there is none.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Addresses { .. } => "NOERROR",
@@ -131,15 +131,15 @@ impl QueryOutcome {
         }
     }
 
-    /// What an error of a socket means for a query.
+    /// The outcome of a query whose socket failed with this error.
     pub(super) fn failed(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::TimedOut => Self::Timeout,
-            // A TCP connection that is closed in place of an answer.
+            // A TCP connection that was closed instead of a response.
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
                 Self::Malformed("the connection was closed".into())
             }
-            // The last of these is how a policy on this side of the network shows.
+            // PermissionDenied (EPERM) is what a firewall in this pod's own network namespace causes.
             ErrorKind::ConnectionRefused
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
@@ -150,7 +150,7 @@ impl QueryOutcome {
     }
 }
 
-/// The code, and more where there is more to say.
+/// Displays the response code, and the reason where there is one.
 impl fmt::Display for QueryOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -164,7 +164,7 @@ impl fmt::Display for QueryOutcome {
     }
 }
 
-/// The bytes of a query with an id of its own, and that id.
+/// Encodes a query with a random id, and returns that id and the bytes.
 pub(super) fn encode(
     name: &Name,
     family: Family,

@@ -1,7 +1,8 @@
-//! A and AAAA asked for many times over, from one socket, as glibc sends them, and from two.
+//! Queries A and AAAA many times, from one socket, as glibc sends them, and from two.
 //!
-//! Two datagrams from one socket at once race each other through conntrack, and one of them may be
-//! dropped; a tool that uses two sockets never sees what its neighbours suffer.
+//! Two datagrams that one socket sends at the same time race each other through the kernel's connection
+//! tracking (conntrack), which may drop one of them. A tool that uses two sockets never sees that loss,
+//! though the programs beside it suffer from it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,37 +15,38 @@ use super::query::Family;
 use super::session::{Reply, Round};
 use super::{Lookup, Resolver, udp};
 
-/// Rounds in flight. A lost answer takes its whole time, and the losses should not add up.
+/// Number of rounds in flight. A lost response takes the whole timeout, so that rounds one after another
+/// would take too long.
 const AT_ONCE: usize = 64;
 
-/// An answer that takes longer than this is counted as slow: cluster DNS is in the same cluster.
+/// A response that takes longer than this counts as slow: cluster DNS is in the same cluster.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// What came of all rounds.
+/// Result of all rounds.
 #[derive(Debug)]
-pub struct Race {
-    /// The absolute name asked for.
+pub(crate) struct Race {
+    /// The absolute name that was queried.
     pub name: Name,
-    /// The server asked.
+    /// Address of the name server.
     pub server: SocketAddr,
-    /// How many rounds each way.
+    /// Number of rounds with one socket, and with two.
     pub rounds: u32,
-    /// Both queries of a round from one socket.
+    /// Totals of the rounds whose two queries came from one socket.
     pub one_socket: Tally,
-    /// Each query of a round from a socket of its own.
+    /// Totals of the rounds whose two queries each had a socket of their own.
     pub two_sockets: Tally,
 }
 
-/// Counts and times of queries.
+/// Counts and response times of queries.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Queries sent.
+pub(crate) struct Tally {
+    /// Number of queries sent.
     pub asked: u32,
-    /// Queries without an answer.
+    /// Number of queries without a response.
     pub lost: u32,
-    /// Answers that took over 100 ms.
+    /// Number of responses that took over 100 ms.
     pub slow: u32,
-    /// Of every answer, sorted.
+    /// The time that each response took, sorted.
     pub times: Vec<Duration>,
 }
 
@@ -62,8 +64,8 @@ impl Tally {
         }
     }
 
-    /// Both together.
-    pub fn and(&self, other: &Self) -> Self {
+    /// The sum of both.
+    pub(crate) fn and(&self, other: &Self) -> Self {
         let mut times = [self.times.as_slice(), &other.times].concat();
         times.sort_unstable();
         Self {
@@ -74,17 +76,18 @@ impl Tally {
         }
     }
 
-    /// The time within which this share of the answers came; `None` without one.
-    pub fn percentile(&self, percent: usize) -> Option<Duration> {
+    /// The time within which this percentage of the responses came; `None` without a response.
+    pub(crate) fn percentile(&self, percent: usize) -> Option<Duration> {
         let last = self.times.len().checked_sub(1)?;
         self.times.get(last * percent / 100).copied()
     }
 }
 
 impl Resolver {
-    /// Asks the first server for the name that answered, or else the first that was tried, `rounds` times
-    /// each way. `None`: no server was asked for it.
-    pub async fn race(&self, lookup: &Lookup, rounds: u32) -> Option<Race> {
+    /// Queries the first server, `rounds` times from one socket and from two, for the name that had the
+    /// addresses in `lookup`, or else the first one that was queried. `None` if no query was sent for
+    /// `lookup`.
+    pub(crate) async fn race(&self, lookup: &Lookup, rounds: u32) -> Option<Race> {
         let conf = lookup.conf.as_ref()?;
         let name = lookup
             .answered

@@ -1,22 +1,23 @@
-//! Which absolute names a name may stand for, in glibc's order (`__res_context_search`, resolv.conf(5)).
+//! The absolute names to query for a name, in glibc's order (`__res_context_search` in res_query.c, and
+//! `search` and `ndots` in resolv.conf(5)).
 
 use hickory_resolver::proto::rr::Name;
 
 use super::ResolvConf;
 
-/// A name to ask for.
+/// An absolute name to query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    /// `None`: it is too long for DNS, or has an empty label.
+    /// The name; `None` if it is too long for DNS, or has an empty label.
     pub(super) name: Option<Name>,
-    /// It is from the search list.
+    /// Whether it has a domain of the search list appended.
     pub(super) is_searched: bool,
-    /// A Service of that name would be found here.
+    /// Whether it is in the cluster's zone and the given name looks like that of a Service.
     pub(super) is_of_service: bool,
 }
 
-/// A trailing dot: that name alone. At least `ndots` dots: as it is, then with each search domain;
-/// fewer: the other way round.
+/// The names to query for `name`, in order. With a trailing dot: that name alone. With at least `ndots`
+/// dots: the name as it is, then with each search domain. With fewer: first with each search domain.
 pub(super) fn candidates(name: &str, conf: &ResolvConf) -> Vec<Candidate> {
     let zone = service_zone(name, conf);
     let candidate = |domain: Option<&str>| {
@@ -43,8 +44,8 @@ pub(super) fn candidates(name: &str, conf: &ResolvConf) -> Vec<Candidate> {
     names
 }
 
-/// The zone of the cluster, where `name` looks like one of a Service: `SERVICE`, `SERVICE.NAMESPACE`,
-/// `SERVICE.NAMESPACE.svc`, or a name in that zone itself.
+/// The zone of the cluster, if `name` looks like that of a Service: `SERVICE`, `SERVICE.NAMESPACE`,
+/// `SERVICE.NAMESPACE.svc`, or a name in the zone itself.
 pub(super) fn service_zone(name: &str, conf: &ResolvConf) -> Option<Name> {
     let zone = cluster_zone(conf)?;
     let is_fully_qualified = absolute(name, "").is_some_and(|name| zone.zone_of(&name));
@@ -56,7 +57,8 @@ pub(super) fn service_zone(name: &str, conf: &ResolvConf) -> Option<Name> {
     (is_short || is_fully_qualified).then_some(zone)
 }
 
-/// The zone of the cluster, as the search list of its pods has it: `NAMESPACE.svc.ZONE`.
+/// The zone of the cluster, from the search list that the kubelet gives a pod: it has
+/// `NAMESPACE.svc.ZONE`.
 pub(super) fn cluster_zone(conf: &ResolvConf) -> Option<Name> {
     let mut domains = conf.search.iter();
     domains.find_map(|domain| {
@@ -65,14 +67,14 @@ pub(super) fn cluster_zone(conf: &ResolvConf) -> Option<Name> {
     })
 }
 
-/// A name under a domain.
+/// `name` with `domain` appended, as an absolute name; `None` if it is not a valid DNS name.
 pub(super) fn absolute(name: &str, domain: &str) -> Option<Name> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let domain = domain.strip_prefix('.').unwrap_or(domain);
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let domain = (!domain.is_empty()).then(|| domain.split('.'));
     let labels = name.split('.').chain(domain.into_iter().flatten());
-    // The bytes of a file were read as Latin-1.
+    // The bytes of resolv.conf were read as Latin-1, so a character is a byte.
     let bytes = |label: &str| -> Option<Vec<u8>> {
         label
             .chars()
@@ -112,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn few_dots_go_through_the_search_list_first() {
+    fn a_name_with_fewer_dots_than_ndots_is_searched_first() {
         assert_eq!(names("b", 5, &["x.y", "y"]), ["b.x.y.", "b.y.", "b."]);
         assert_eq!(names("b.x", 5, &["y"]), ["b.x.y.", "b.x."]);
         assert_eq!(names("b", 1, &["y"]), ["b.y.", "b."]);
     }
 
     #[test]
-    fn enough_dots_are_tried_as_they_are_first() {
+    fn a_name_with_at_least_ndots_dots_is_tried_as_it_is_first() {
         assert_eq!(names("b.x", 1, &["y"]), ["b.x.", "b.x.y."]);
         assert_eq!(names("b", 0, &["y"]), ["b.", "b.y."]);
     }
@@ -130,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dot_in_front_of_a_domain_is_none() {
+    fn a_dot_before_a_search_domain_is_ignored() {
         assert_eq!(names("b", 5, &[".", "Y."]), ["b.", "b.Y.", "b."]);
         assert_eq!(names("b", 5, &[".y"]), ["b.y.", "b."]);
     }
 
     #[test]
-    fn a_name_that_dns_cannot_have_is_marked() {
+    fn an_invalid_dns_name_has_no_absolute_name() {
         let long = "l".repeat(64);
         assert_eq!(names("b", 5, &[&long]), ["invalid", "b."]);
         assert_eq!(names(&long, 5, &["y"]), ["invalid", "invalid"]);
@@ -144,12 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_latin_1_are_asked_for_as_they_are() {
+    fn a_byte_over_127_in_a_search_domain_is_kept() {
         assert_eq!(names("b", 5, &["f\u{fc}r"]), ["b.f\\374r.", "b."]);
     }
 
     #[test]
-    fn no_tld_query_leaves_out_a_bare_name_after_a_search() {
+    fn no_tld_query_omits_a_name_without_dots_if_there_is_a_search_list() {
         let no_tld = |search: &[&str], name| {
             let conf = ResolvConf {
                 no_tld_query: true,
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_looked_for_in_the_clusters_zone() {
+    fn candidates_of_a_service_are_those_in_the_clusters_zone() {
         let search = ["n.svc.cluster.local", "cluster.local", "corp.example"];
         let of_service = |name: &str| {
             let names = candidates(name, &conf(5, &search));
@@ -187,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_asked_for_is_absolute(
+        fn every_candidate_is_absolute(
             name: String,
             ndots in 0_u32..20,
             search: Vec<String>,

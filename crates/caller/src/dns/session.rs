@@ -1,4 +1,5 @@
-//! One name, asked of one server after another until one answers, as glibc's `__res_context_send`.
+//! Queries one absolute name at one server after another until one responds, as glibc's
+//! `__res_context_send` (res_send.c).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,18 +8,18 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::Name;
 use tokio::time::Instant;
 
-use super::answer::is_refusal;
 use super::query::{Family, Query, QueryOutcome, Transport};
+use super::response::is_refusal;
 use super::{ResolvConf, tcp, udp};
 
-/// Where a server does not take two queries at once, the time that the second one may take, as a share
-/// of the usual one: it is known to be silent, and each name of the search list waits for it.
-const SHARE_OF_THE_SECOND: u32 = 4;
+/// Divisor of the timeout of the second query, once a server has left one of two simultaneous queries
+/// unanswered: it will probably not answer that one either, and each name of the search list waits for it.
+const SECOND_TIMEOUT_DIVISOR: u32 = 4;
 
-/// After one family's answer, how often the other is asked for again.
+/// Number of retries of one family's query once the other one's is answered.
 const RETRIES_OF_ONE_FAMILY: u32 = 2;
 
-/// What is asked of one server.
+/// The queries for one name that are sent to one server together.
 pub(super) struct Round<'a> {
     pub(super) name: &'a Name,
     pub(super) families: &'a [Family],
@@ -26,22 +27,23 @@ pub(super) struct Round<'a> {
     pub(super) edns: bool,
 }
 
-/// What came of one query of a round.
+/// The result of one query of a round.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) query: Query,
-    /// It is a success that has records, so the search ends here, whatever they are.
+    /// Whether it is NOERROR with records of any type: then no other name of the search list is queried.
     pub(super) has_records: bool,
-    /// The code of an answer, where one came.
+    /// The response code, if a response came.
     pub(super) code: Option<ResponseCode>,
 }
 
 impl Reply {
-    /// The rest of the round is of no use: it starts anew over TCP.
+    /// Whether the response was truncated, so that the whole round is repeated over TCP.
     pub(super) fn is_truncated(&self) -> bool {
         self.query.outcome == QueryOutcome::Truncated
     }
 
+    /// Whether the response counts, so that no other server is asked.
     fn is_accepted(&self) -> bool {
         let is_refused =
             self.query.transport == Transport::Udp && self.code.is_some_and(is_refusal);
@@ -60,50 +62,51 @@ impl Reply {
     }
 }
 
-/// What a lookup keeps between its names.
+/// State of a lookup that is kept from one name of the search list to the next.
 pub(super) struct Session<'a> {
     pub(super) conf: &'a ResolvConf,
     pub(super) families: &'a [Family],
-    /// For each query.
+    /// Timeout of each query.
     pub(super) timeout: Duration,
-    /// For the whole lookup.
+    /// Deadline of the whole lookup.
     pub(super) deadline: Instant,
-    /// Every query so far.
+    /// Every query sent so far.
     pub(super) queries: Vec<Query>,
-    /// Servers that were silent once. A dead one costs each name of the search list a timeout
-    /// with glibc; here it is asked last from then on.
+    /// For each server, whether it once did not respond. With glibc a dead server costs each name of the
+    /// search list a timeout; here it is asked last from then on.
     silent: Vec<bool>,
-    /// As glibc's `send_dg`, which asks a family again that went unanswered, but not for every name.
-    asks_again: bool,
-    /// AAAA is asked for only when A has been answered. As glibc's `send_dg`, which turns to that once
-    /// one of two queries went unanswered: some servers and firewalls cannot take both.
+    /// Whether one family may be queried again alone. glibc's `send_dg` does it for every name; here
+    /// it is done for one, so that the time-outs do not add up.
+    retries_one_family: bool,
+    /// Whether AAAA is queried only after the response to A. As glibc's `send_dg`, which does so once one
+    /// of two queries went unanswered: some servers and firewalls cannot handle both at once.
     single_request: bool,
     buffer: Vec<u8>,
 }
 
-/// What came of one name.
+/// The result of querying one name.
 #[derive(Debug)]
 pub(super) enum Resolved {
-    /// These addresses, at least one.
+    /// The name has these addresses, at least one.
     Found(Vec<IpAddr>),
-    /// No address, by this answer.
+    /// A server responded, and the name has no address.
     Answered {
-        /// The answer that decides.
+        /// The outcome of the query that decides.
         outcome: QueryOutcome,
-        /// It is a success, if one without an address, so no other name is asked for.
+        /// The response was NOERROR with records, none of them an address: no other name is queried.
         ends_lookup: bool,
-        /// The first answer was SERVFAIL, over TCP, where that is an answer like any other.
+        /// The first response was SERVFAIL over TCP, where glibc does not go on to the next server.
         is_servfail: bool,
     },
-    /// No server answered.
+    /// No server gave a response that counts.
     Failed {
-        /// The failure that says most.
+        /// The outcome that tells most about the cause.
         outcome: QueryOutcome,
-        /// The last server that sent anything sent SERVFAIL.
+        /// The last response that came was SERVFAIL.
         is_servfail: bool,
         /// No server can be reached at all, or no query can be sent.
         ends_lookup: bool,
-        /// A TCP connection was closed instead of an answer, which leaves glibc without an error code.
+        /// A TCP connection was closed before a response came, for which glibc sets no error code.
         is_closed: bool,
     },
     /// The deadline had passed before a query was sent.
@@ -124,13 +127,13 @@ impl<'a> Session<'a> {
             deadline,
             queries: Vec::new(),
             silent: vec![false; conf.nameservers.len()],
-            asks_again: true,
+            retries_one_family: true,
             single_request: conf.single_request,
             buffer: Vec::with_capacity(udp::MAX_DATAGRAM),
         }
     }
 
-    /// Asks one server after another, and again while they are silent.
+    /// Queries one server after another, and all of them again while one does not respond.
     pub(super) async fn resolve(&mut self, name: &Name) -> Resolved {
         let first_query = self.queries.len();
         let mut over_tcp = self.conf.use_tcp;
@@ -150,7 +153,7 @@ impl<'a> Session<'a> {
                     last_code = replies.iter().find_map(|reply| reply.code).or(last_code);
                     self.queries
                         .extend(replies.into_iter().map(|reply| reply.query));
-                    // As in glibc, for the servers after this one as well.
+                    // As in glibc, the servers after this one are queried over TCP, too.
                     over_tcp = true;
                 };
                 last_code = replies.iter().find_map(|reply| reply.code).or(last_code);
@@ -166,7 +169,7 @@ impl<'a> Session<'a> {
                     return resolved;
                 }
             }
-            // Only silence may be a lost packet; any other answer would come again.
+            // Only a timeout may be due to a lost packet; any other result would be the same again.
             if over_tcp || !is_silent {
                 break;
             }
@@ -174,7 +177,7 @@ impl<'a> Session<'a> {
         failed(&self.queries[first_query..], last_code)
     }
 
-    /// The servers in the file's order, those last that were silent.
+    /// Indices of the servers in the file's order, those last that once did not respond.
     fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.conf.nameservers.len()).collect();
         if self.conf.rotate {
@@ -184,7 +187,7 @@ impl<'a> Session<'a> {
         order
     }
 
-    /// One round with one server.
+    /// Sends the queries for all families to one server, and waits for their results.
     async fn ask(&mut self, name: &Name, server: SocketAddr, over_tcp: bool) -> Vec<Reply> {
         let round = |families| Round {
             name,
@@ -204,7 +207,7 @@ impl<'a> Session<'a> {
         let mut socket = None;
         for (n, families) in steps.into_iter().enumerate() {
             let timeout = match n > 0 && !self.conf.single_request {
-                true => self.timeout / SHARE_OF_THE_SECOND,
+                true => self.timeout / SECOND_TIMEOUT_DIVISOR,
                 false => self.timeout,
             };
             if self.conf.single_request_reopen {
@@ -225,7 +228,7 @@ impl<'a> Session<'a> {
             let mut asked = udp::ask(&connected, &round, until(timeout), &mut self.buffer).await;
             let goes_on = asked.iter().all(Reply::is_accepted);
             replies.append(&mut asked);
-            // As there, a second query waits for an answer to the first for ever.
+            // As in glibc, the second query is not sent before the first one is answered.
             if !goes_on {
                 break;
             }
@@ -234,19 +237,25 @@ impl<'a> Session<'a> {
         let is_silent = |reply: &Reply| reply.query.outcome == QueryOutcome::Timeout;
         self.single_request |=
             replies.iter().any(Reply::is_accepted) && replies.iter().any(is_silent);
-        self.ask_again(&mut replies, name, server).await;
-        // A before AAAA, whichever was answered first.
+        self.retry_one_family(&mut replies, name, server).await;
+        // A before AAAA, in whichever order the responses came.
         replies.sort_by_key(|reply| reply.query.family as u8);
         replies
     }
 
-    /// As glibc's `send_dg`: where one family is answered and the other is not, that one is asked for
-    /// again. Not where it cannot change the outcome, since addresses are there or the name is not.
-    async fn ask_again(&mut self, replies: &mut Vec<Reply>, name: &Name, server: SocketAddr) {
+    /// As glibc's `send_dg`: if one family's query was answered and the other one's timed out, the latter
+    /// is sent again. Not if that cannot change the outcome: there are addresses already, or the name does
+    /// not exist.
+    async fn retry_one_family(
+        &mut self,
+        replies: &mut Vec<Reply>,
+        name: &Name,
+        server: SocketAddr,
+    ) {
         let has = |replies: &[Reply], wanted: &QueryOutcome| {
             replies.iter().any(|reply| reply.query.outcome == *wanted)
         };
-        if !self.asks_again
+        if !self.retries_one_family
             || !has(replies, &QueryOutcome::NoData)
             || replies.iter().any(|reply| reply.has_records)
         {
@@ -276,14 +285,14 @@ impl<'a> Session<'a> {
                 Err(error) => replies.extend(udp::unsent(&round, &error)),
             }
         }
-        self.asks_again = false;
+        self.retries_one_family = false;
     }
 }
 
-/// What the answers of one server come to, as glibc's `__res_context_query` decides it; `None`: the next
-/// server is asked.
+/// The result of one server's responses, as glibc's `__res_context_query` decides it; `None` if the next
+/// server is to be queried.
 fn answered(replies: &[Reply]) -> Option<Resolved> {
-    // Over TCP it takes both answers or none.
+    // Over TCP glibc accepts both responses or none.
     let is_broken = |reply: &Reply| {
         let query = &reply.query;
         query.transport == Transport::Tcp
@@ -308,11 +317,12 @@ fn answered(replies: &[Reply]) -> Option<Resolved> {
     })
 }
 
+/// The result for a name for which no server gave a response that counts.
 fn failed(queries: &[Query], last_code: Option<ResponseCode>) -> Resolved {
     let outcomes = || queries.iter().map(|query| &query.outcome);
     let is_unsent = |outcome: &QueryOutcome| matches!(outcome, QueryOutcome::Local(_));
     let is_dead = |outcome: &QueryOutcome| matches!(outcome, QueryOutcome::Unreachable(_));
-    let Some(outcome) = outcomes().rev().max_by_key(|outcome| telling(outcome)) else {
+    let Some(outcome) = outcomes().rev().max_by_key(|outcome| significance(outcome)) else {
         return Resolved::OutOfTime;
     };
     Resolved::Failed {
@@ -329,8 +339,8 @@ fn failed(queries: &[Query], last_code: Option<ResponseCode>) -> Resolved {
     }
 }
 
-/// Of several failures, the one that says most about what is wrong has the highest rank.
-fn telling(outcome: &QueryOutcome) -> u8 {
+/// Ranks outcomes by how much they tell about the cause of a failure; the highest one is shown.
+fn significance(outcome: &QueryOutcome) -> u8 {
     match outcome {
         QueryOutcome::ServFail | QueryOutcome::Refused | QueryOutcome::OtherCode(_) => 5,
         QueryOutcome::Referral => 5,

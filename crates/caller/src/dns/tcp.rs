@@ -1,4 +1,4 @@
-//! Queries to one name server over one TCP connection, sent at once, as glibc's `send_vc`.
+//! Queries to one name server over one TCP connection, sent together, as glibc's `send_vc` (res_send.c).
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,11 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Answer, Asked, Match};
 use super::query::{Query, QueryOutcome, Transport, encode};
+use super::response::{Match, PendingQuery, Response};
 use super::session::{Reply, Round};
 
-/// Sends a query for each family and waits until all are answered, or `until`.
+/// Sends a query for each family and waits for all responses, until `until` at the latest.
 pub(super) async fn ask(round: &Round<'_>, until: Instant, buffer: &mut Vec<u8>) -> Vec<Reply> {
     let start = Instant::now();
     let mut answers = Vec::with_capacity(2);
@@ -57,7 +57,7 @@ async fn exchange(
     round: &Round<'_>,
     until: Instant,
     buffer: &mut Vec<u8>,
-    answers: &mut Vec<(super::Family, Answer)>,
+    answers: &mut Vec<(super::Family, Response)>,
 ) -> io::Result<()> {
     let server: SocketAddr = round.server;
     let mut stream = TcpStream::connect(server).await?;
@@ -69,7 +69,7 @@ async fn exchange(
         packets.extend_from_slice(&len.to_be_bytes());
         packets.extend_from_slice(&packet);
         let name = round.name;
-        waiting.push(Asked { id, name, family });
+        waiting.push(PendingQuery { id, name, family });
     }
     stream.write_all(&packets).await?;
     while !waiting.is_empty() {
@@ -83,8 +83,8 @@ async fn exchange(
         };
         let asked = waiting.remove(n);
         let answer = match asked.matches(buffer) {
-            Match::Malformed(why) => Answer::malformed(why),
-            Match::AnotherQuestion => Answer::malformed("it answers another question"),
+            Match::Malformed(why) => Response::malformed(why),
+            Match::AnotherQuestion => Response::malformed("it answers another question"),
             _ => asked.read(buffer, Transport::Tcp, until).await,
         };
         answers.push((asked.family, answer));

@@ -1,7 +1,7 @@
-//! Queries to one name server over UDP, from one connected socket.
+//! Queries to one name server over UDP, from one connected socket, as glibc's `send_dg` (res_send.c).
 //!
-//! Connected, because only then the kernel tells of an ICMP "port unreachable", which says at once
-//! what would else be a timeout.
+//! The socket is connected because only then does the kernel report an ICMP "port unreachable"
+//! (ECONNREFUSED, udp(7)), which would otherwise be a timeout.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Asked, Match};
 use super::query::{Family, Query, QueryOutcome, Transport, encode};
+use super::response::{Match, PendingQuery};
 use super::session::{Reply, Round};
 
-/// The largest datagram. A server may send more than the query allows, and it is read all the same.
+/// Largest datagram in bytes. A server may send more than the query allows, and that is read, too.
 pub(super) const MAX_DATAGRAM: usize = 65_535;
 
-/// Datagrams of no use that are read before other tasks get their turn.
+/// Number of datagrams that match no query to read before yielding to other tasks.
 const STRAYS_AT_ONCE: u32 = 64;
 
 pub(super) async fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
@@ -30,7 +30,7 @@ pub(super) async fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends a query for each family at once and waits until all are answered, or `until`.
+/// Sends the queries for all families together and waits for all responses, until `until` at the latest.
 pub(super) async fn ask(
     socket: &UdpSocket,
     round: &Round<'_>,
@@ -48,8 +48,8 @@ pub(super) async fn ask(
         };
         let name = round.name;
         match sent {
-            Ok(id) => waiting.push(Asked { id, name, family }),
-            // Of the first query's fate, too, where that is already known.
+            Ok(id) => waiting.push(PendingQuery { id, name, family }),
+            // The error may also be the result of the first query, such as an ICMP message about it.
             Err(error) => return unsent(round, &error),
         }
     }
@@ -76,7 +76,7 @@ pub(super) async fn ask(
         let matches = waiting.iter().map(|asked| asked.matches(buffer));
         let best = matches.enumerate().find(|(_, m)| *m != Match::Stray);
         match best {
-            Some((n, Match::Answer)) => {
+            Some((n, Match::Response)) => {
                 let asked = waiting.remove(n);
                 let answer = asked.read(buffer, Transport::Udp, until).await;
                 let mut reply = reply(asked.family, answer.outcome, strays);
@@ -103,7 +103,7 @@ pub(super) async fn ask(
     replies
 }
 
-/// The replies where no query could be sent.
+/// The results of a round whose queries could not be sent.
 pub(super) fn unsent(round: &Round<'_>, error: &io::Error) -> Vec<Reply> {
     let outcome = || QueryOutcome::failed(error);
     let families = round.families.iter();

@@ -1,4 +1,4 @@
-//! Walks the search list, in order, and comes to one verdict.
+//! Queries the names of the search list in order, and decides the result of the lookup.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,9 @@ use super::search::{Candidate, candidates};
 use super::session::{Resolved, Session};
 
 impl Resolver {
-    /// Walks the search list as glibc's `__res_context_search`: NXDOMAIN, NODATA and SERVFAIL go on to
-    /// the next name; anything else ends the search, and only the name as it is is asked for yet.
+    /// Walks the search list as glibc's `__res_context_search` (res_query.c): after NXDOMAIN, NODATA and
+    /// SERVFAIL the next name is queried; anything else ends the search, and of the remaining names only
+    /// the one without a search domain is queried.
     pub(super) async fn walk(
         &self,
         conf: &ResolvConf,
@@ -22,7 +23,7 @@ impl Resolver {
         let is_asked = |family: &&Family| **family == Family::V4 || !conf.no_aaaa;
         let families = self.families.list().iter().filter(is_asked);
         let mut families: Vec<Family> = families.copied().collect();
-        // As glibc, which asks for A then, to tell a name without addresses from none.
+        // As glibc, which then queries A, to tell a name without addresses from one that does not exist.
         let is_forbidden = families.is_empty();
         if is_forbidden {
             families.push(Family::V4);
@@ -41,7 +42,7 @@ impl Resolver {
             if search_ended && is_searched {
                 continue;
             }
-            // `search .` and repeated domains: nothing is learnt from asking twice.
+            // With `search .` or a repeated domain a name comes twice; the result would be the same.
             let mut before = tried.iter().filter(|tried| tried.candidate.name.is_some());
             if let Some(before) = before.find(|tried| tried.candidate.name == candidate.name) {
                 if is_searched {
@@ -67,7 +68,7 @@ impl Resolver {
                     lookup.queries = session.queries;
                     return Ok(addresses);
                 }
-                // There it takes the records away and goes on.
+                // With `no-aaaa` glibc discards the records and goes on.
                 Some(
                     Resolved::Found(_)
                     | Resolved::Answered {
@@ -99,7 +100,7 @@ impl Resolver {
             .iter()
             .filter(|tried| tried.candidate.is_of_service)
             .count();
-        // A name that was not asked for may be the one that exists.
+        // A name that was not queried may be the one that exists.
         is_cut_short &= of_service == 0 || tried_of_service < of_service;
         Err(match verdict(&tried, self.families) {
             LookupFailure::Answered {
@@ -115,40 +116,44 @@ impl Resolver {
     }
 }
 
-/// A name that was tried in vain.
+/// A name that gave no address.
 #[derive(Clone)]
 struct Tried {
     candidate: Candidate,
-    /// `None`: DNS cannot have the name.
+    /// The outcome; `None` if the name is not a valid DNS name, and was not queried.
     outcome: Option<QueryOutcome>,
     error: ResolverError,
     ends: Ends,
-    /// No server answered, and glibc's `errno` says so.
+    /// No server responded, and glibc's `errno` says so.
     is_unanswered: bool,
 }
 
+/// What is left out after a name that gave no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
+    /// The next name is queried.
     Nothing,
+    /// If the name is of the search list, no other search domain is tried.
     Search,
-    /// No server can be reached, and the search need not go on.
+    /// No server can be reached: nothing else is queried if the name is of the search list.
     Unreachable,
+    /// Nothing else is queried.
     Lookup,
 }
 
-/// glibc's `h_errno`.
+/// glibc's `h_errno` (gethostbyname(3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ResolverError {
     HostNotFound,
     NoData,
     TryAgain,
-    /// The same, and of SERVFAIL.
+    /// `TRY_AGAIN` because of SERVFAIL, after which glibc goes on to the next name.
     ServFail,
     NoRecovery,
 }
 
 impl Tried {
-    /// `None`: it was not tried at all, for want of time.
+    /// `None` if the name has addresses, or the deadline had passed before it was queried.
     fn new(candidate: Candidate, resolved: Option<Resolved>) -> Option<Self> {
         use ResolverError::*;
         let mut is_unanswered = false;
@@ -195,31 +200,31 @@ impl Tried {
     }
 }
 
-/// What decides. glibc's error is that of the whole walk; the outcome that is shown goes by the names
-/// that a Service would have, where the name looks like one: what the servers of the node's own
-/// domains say, or those outside of the cluster, tells nothing about a Service.
+/// Decides why the lookup failed. The error of glibc is that of the whole walk. The outcome that is shown
+/// is, for a name that looks like that of a Service, the one of the names in the cluster's zone: responses
+/// for the node's own search domains, or from outside of the cluster, tell nothing about a Service.
 fn verdict(tried: &[Tried], families: Families) -> LookupFailure {
     let all: Vec<&Tried> = tried.iter().collect();
-    let Some(last_word) = decisive(&all) else {
+    let Some(overall) = decisive(&all) else {
         return LookupFailure::OutOfTime;
     };
     let of_service: Vec<&Tried> = tried.iter().filter(|t| t.candidate.is_of_service).collect();
-    let decides = match last_word.ends {
-        Ends::Lookup | Ends::Unreachable => last_word,
-        _ => decisive(&of_service).unwrap_or(last_word),
+    let decides = match overall.ends {
+        Ends::Lookup | Ends::Unreachable => overall,
+        _ => decisive(&of_service).unwrap_or(overall),
     };
-    // For IPv4 alone, `getaddrinfo` asks `gethostbyname2_r`, which says "try again" only where the last
+    // For IPv4 alone, glibc's getaddrinfo calls gethostbyname2_r, which returns TRY_AGAIN only if the last
     // query went unanswered.
-    let is_forgotten =
+    let hides_try_again =
         families == Families::V4 && !tried.last().is_some_and(|last| last.is_unanswered);
-    let outcomes = [decides, last_word].into_iter().chain(all);
+    let outcomes = [decides, overall].into_iter().chain(all);
     let mut outcomes = outcomes.filter_map(|tried| tried.outcome.clone());
     match outcomes.next() {
         Some(outcome) => LookupFailure::Answered {
             outcome,
-            glibc: match last_word.error {
+            glibc: match overall.error {
                 ResolverError::HostNotFound | ResolverError::NoRecovery => GaiError::NoName,
-                ResolverError::TryAgain | ResolverError::ServFail if is_forgotten => {
+                ResolverError::TryAgain | ResolverError::ServFail if hides_try_again => {
                     GaiError::NoName
                 }
                 ResolverError::NoData => GaiError::NoData,
@@ -231,8 +236,8 @@ fn verdict(tried: &[Tried], families: Families) -> LookupFailure {
 }
 
 /// Which of several names decides, as at the end of glibc's `__res_context_search`: one that ended the
-/// lookup; the name as it is, where that was the first; the first without data; the first SERVFAIL;
-/// else the last.
+/// lookup; else the name without a search domain, if it was the first; else the first one with NODATA;
+/// else the first one with SERVFAIL; else the last.
 fn decisive<'a>(tried: &[&'a Tried]) -> Option<&'a Tried> {
     let (first, last) = (tried.first()?, tried.last()?);
     let of_search = |error| {

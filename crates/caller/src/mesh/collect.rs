@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time for all rows.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest time for the lookup of a name.
+/// Longest time for the lookups of all names.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the rows of a mesh are.
@@ -61,23 +61,29 @@ impl Collector {
         labels.collect()
     }
 
-    /// Looks the names up and fetches the rows.
+    /// Looks the names up, all at once, and fetches the rows.
     pub async fn collect(&self) -> Collected {
-        let mut failed_lookups = Vec::new();
+        let deadline = Instant::now() + LOOKUP_TIMEOUT;
         let mut addresses = BTreeSet::new();
-        for target in &self.targets {
+        let mut lookups = JoinSet::new();
+        for (number, target) in self.targets.iter().enumerate() {
             match &target.host {
                 Host::Address { ip, .. } => {
                     addresses.insert(*ip);
                 }
                 Host::Name(name) => {
-                    let deadline = Instant::now() + LOOKUP_TIMEOUT;
-                    let lookup = self.resolver.lookup(name, deadline).await;
-                    match &lookup.outcome {
-                        Ok(ips) => addresses.extend(ips),
-                        Err(_) => failed_lookups.push(lookup),
-                    }
+                    let (resolver, name) = (self.resolver.clone(), name.clone());
+                    lookups.spawn(async move { (number, resolver.lookup(&name, deadline).await) });
                 }
+            }
+        }
+        let mut lookups = lookups.join_all().await;
+        lookups.sort_by_key(|(number, _)| *number);
+        let mut failed_lookups = Vec::new();
+        for (_, lookup) in lookups {
+            match &lookup.outcome {
+                Ok(ips) => addresses.extend(ips),
+                Err(_) => failed_lookups.push(lookup),
             }
         }
         let matrix = self.matrix(addresses).await;
@@ -149,10 +155,16 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, Missing> {
 /// Why a request failed, from the errors beneath reqwest's.
 fn missing(error: &reqwest::Error) -> Missing {
     let mut source = error.source();
-    let mut kind = None;
+    let (mut kind, mut is_http) = (None, true);
     while let Some(cause) = source {
         kind = kind.or(cause.downcast_ref::<io::Error>().map(io::Error::kind));
+        is_http &= !cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse);
         source = cause.source();
+    }
+    if !is_http {
+        return Missing::Malformed;
     }
     match (error.is_connect(), error.is_timeout(), kind) {
         (true, true, _) | (true, _, Some(io::ErrorKind::TimedOut)) => Missing::ConnectTimeout,

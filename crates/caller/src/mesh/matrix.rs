@@ -92,7 +92,7 @@ pub enum Cell {
     /// It was never asked, or not lately, or the row is missing.
     #[default]
     Unknown,
-    /// The node itself.
+    /// The diagonal: a node does not call itself.
     Itself,
     /// The last call succeeded.
     Ok {
@@ -105,7 +105,7 @@ pub enum Cell {
     },
     /// The last call failed.
     Failing {
-        /// Of what.
+        /// Kind of the last failure.
         kind: FailureKind,
         /// The largest packet that passes, in bytes, where larger ones are lost.
         mtu: Option<NonZeroU16>,
@@ -184,7 +184,7 @@ impl MatrixBuilder {
         for peer in &row.peers {
             if let (Some(&to), Some(name)) = (self.at.get(&peer.0), &peer.1)
                 && self.heard_names[to].is_none()
-                && name.len() <= MAX_NAME
+                && is_name(name)
             {
                 self.heard_names[to] = Some(name.to_string());
             }
@@ -192,7 +192,7 @@ impl MatrixBuilder {
         let n = self.addresses.len();
         fill(&mut self.cells[from * n..][..n], &row, &self.at);
         self.cells[from * n + from] = Cell::Itself;
-        self.own_names[from] = row.node.filter(|name| name.len() <= MAX_NAME);
+        self.own_names[from] = row.node.filter(|name| is_name(name));
         let lookup = row.lookup;
         self.rows[from] = Ok(RowFacts {
             lookup: lookup.and_then(|(kind, since)| Some((kind.parse().ok()?, since))),
@@ -252,6 +252,11 @@ impl Matrix {
     pub fn has_row(&self, node: usize) -> bool {
         self.nodes[node].row.is_ok()
     }
+}
+
+/// Whether a name is one to show.
+fn is_name(name: &str) -> bool {
+    !name.trim().is_empty() && name.len() <= MAX_NAME
 }
 
 /// Fills the cells of a row.

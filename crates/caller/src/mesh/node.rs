@@ -1,5 +1,5 @@
-//! A node's own view of the mesh: for each peer, what became of the last call. Memory is bounded by the addresses of
-//! the name, of which a DNS message holds some 4,000.
+//! A node's own view of the mesh: the result of the last call to each peer. Memory is bounded by the number of addresses
+//! of the name, of which a DNS message holds some 4,000.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +19,9 @@ use crate::stats::Observer;
 
 /// How long a peer that has left is remembered.
 const LEFT_FOR: Duration = Duration::from_secs(60);
+
+/// How often a path is measured in an outage at most: something else may have disturbed the first time.
+const MAX_MEASUREMENTS: u8 = 3;
 
 /// The longest name of a node that is kept, in bytes: as long as DNS has them.
 const MAX_NAME: usize = 253;
@@ -58,15 +61,17 @@ struct State {
 pub(super) struct Peer {
     /// The node that it is on, once it has said so.
     pub(super) node: Option<Box<str>>,
-    /// What the last small call failed of, if it did.
+    /// Kind of failure of the last small call, if it failed.
     small: Option<FailureKind>,
-    /// The same for the last large call.
+    /// Kind of failure of the last large call, if it failed.
     large: Option<FailureKind>,
     /// The hole that was found after a large call had failed.
     pub(super) hole: Option<Hole>,
-    /// Whether that was looked for in this outage.
+    /// Whether that is being looked for, or has been, in this outage.
     is_measured: bool,
-    /// Since when it fails, or does not.
+    /// Number of measurements that found no hole.
+    found_no_hole: u8,
+    /// When the peer began to fail, or to succeed.
     pub(super) since: Instant,
     /// When it was last called; `None` for one that has not been.
     pub(super) asked: Option<Instant>,
@@ -91,6 +96,7 @@ impl Peer {
             large: None,
             hole: None,
             is_measured: false,
+            found_no_hole: 0,
             since: now,
             asked: None,
             took: [None; 3],
@@ -104,7 +110,7 @@ impl Peer {
         self.took.into_iter().flatten().min()
     }
 
-    /// What it fails of, if it does. That small calls fail says more than that large ones do.
+    /// Kind of failure of the peer, if it fails. A failing small call is more significant than a failing large one.
     pub(super) fn failure(&self) -> Option<FailureKind> {
         self.small.or(match self.hole {
             Some(_) => Some(FailureKind::PathMtu),
@@ -114,7 +120,7 @@ impl Peer {
 }
 
 impl Node {
-    /// Nothing is known yet.
+    /// A view in which no peer is known yet.
     pub fn new(config: SampleConfig) -> Self {
         let own = config.own;
         Self {
@@ -209,7 +215,8 @@ impl Node {
         }
     }
 
-    /// Whether the path to a peer is to be measured, now that a large call has failed: that is done once an outage.
+    /// Whether the path to a peer is to be measured, now that a large call has failed: that is done
+    /// once an outage, and again where it has found nothing.
     pub(crate) fn is_to_be_measured(&self, report: &Report) -> bool {
         let Some((ip, sampled)) = sampled(report) else {
             return false;
@@ -236,6 +243,14 @@ impl Node {
             && peer.large.is_some()
         {
             peer.hole = Some(hole);
+        }
+    }
+
+    /// No hole has been found on the path to a peer, which may be measured again if it has not been too often.
+    pub(crate) fn found_no_hole(&self, ip: IpAddr) {
+        if let Some(peer) = self.state().peers.get_mut(&ip) {
+            peer.found_no_hole += 1;
+            peer.is_measured = peer.found_no_hole >= MAX_MEASUREMENTS;
         }
     }
 
@@ -307,7 +322,7 @@ impl Observer for Node {
         match (sampled.is_large, kind) {
             (true, None) => {
                 (peer.small, peer.large, peer.hole) = (None, None, None);
-                peer.is_measured = false;
+                (peer.is_measured, peer.found_no_hole) = (false, 0);
             }
             (true, Some(FailureKind::ResponseTimeout | FailureKind::PathMtu)) => {
                 peer.large = Some(FailureKind::ResponseTimeout);
@@ -347,3 +362,6 @@ fn own_among(addresses: &[SocketAddr]) -> Option<IpAddr> {
     let mut own = interfaces.filter_map(|interface| crate::probe::ip_of(&interface));
     own.find(|ip| addresses.iter().any(|address| address.ip() == *ip))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -14,9 +14,11 @@
 //! packets that pass, where larger ones are lost. `lookup` is `["dns_timeout",12]` while the name has not resolved for
 //! 12 seconds.
 //!
-//! A row has at most [`MAX_BYTES`]. Names of peers that are well are left out first, because those tell them
-//! themselves, and then peers that are well, whose number is `left_out`.
+//! A row has at most [`MAX_BYTES`]. Names of peers that do not fail are left out first, because those tell them
+//! themselves, then peers that have left, then those that are well, and those that fail last; `left_out` is their
+//! number.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +54,7 @@ pub struct Row {
     pub lookup: Option<(String, u64)>,
     /// How many peers there are.
     pub known: usize,
-    /// How many peers that are well are not among `peers`, for want of space.
+    /// How many peers are not among `peers`, for want of space.
     pub left_out: usize,
     /// What is known of each peer that has been called.
     pub peers: Vec<PeerRow>,
@@ -63,7 +65,7 @@ pub struct Row {
 /// What is known of a peer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PeerRow(
-    /// Its address.
+    /// Address of the peer's pod.
     pub IpAddr,
     /// The node that it is on, where that is known.
     pub Option<Box<str>>,
@@ -113,7 +115,8 @@ impl Row {
                 row.peers.extend(peer_row(ip, &peer, ago));
             }
         }
-        row.peers.sort_by_key(|peer| (peer.is_well(), peer.0));
+        row.peers.sort_by_key(|peer| (peer.rank(), peer.0));
+        row.mtus.sort_unstable();
         row
     }
 
@@ -122,7 +125,7 @@ impl Row {
         let json = |row: &Self| serde_json::to_string(row).expect("a row has keys of text");
         let mut text = json(&self);
         if text.len() > MAX_BYTES {
-            for peer in self.peers.iter_mut().filter(|peer| peer.is_well()) {
+            for peer in self.peers.iter_mut().filter(|peer| peer.rank() > FAILING) {
                 peer.1 = None;
             }
             text = json(&self);
@@ -131,17 +134,26 @@ impl Row {
             // Peers are of much the same length, and those that fail stand first.
             let share = MAX_BYTES as f64 / text.len() as f64 * 0.98;
             let kept = (self.peers.len() as f64 * share) as usize;
-            self.left_out += self.peers.len() - kept;
-            self.peers.truncate(kept);
+            let left_out: HashSet<IpAddr> = self.peers.drain(kept..).map(|peer| peer.0).collect();
+            self.left_out += left_out.len();
+            self.mtus.retain(|(ip, _)| !left_out.contains(ip));
             text = json(&self);
         }
         text
     }
 }
 
+/// The rank of peers that fail.
+const FAILING: u8 = 0;
+
 impl PeerRow {
-    fn is_well(&self) -> bool {
-        self.2 == OK
+    /// Where there is no space for all, those of the highest rank are left out first.
+    fn rank(&self) -> u8 {
+        match self.2.as_str() {
+            LEFT => 2,
+            OK => 1,
+            _ => FAILING,
+        }
     }
 }
 
@@ -163,4 +175,140 @@ fn peer_row(ip: IpAddr, peer: &Peer, ago: impl Fn(Instant) -> u64) -> Option<Pee
         seconds(since),
         seconds(asked),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::tests::{LARGE, SMALL, call, ip, named_call, node, round};
+    use super::*;
+    use crate::failure::FailureKind::{ConnectTimeout, ResponseTimeout};
+    use crate::failure::{FailureKind, Hole};
+
+    /// A node's peers by what they come to, in the order of their addresses. Each has a name of 50 characters.
+    #[derive(Default)]
+    struct Peers {
+        left: u16,
+        well: u16,
+        failing: u16,
+        losing_large_packets: u16,
+    }
+
+    impl Peers {
+        /// What others read of the row.
+        fn read(self) -> Row {
+            let Self {
+                left,
+                well,
+                failing,
+                losing_large_packets,
+            } = self;
+            let mut ends = [left, well, failing, losing_large_packets];
+            for at in 1..ends.len() {
+                ends[at] += ends[at - 1];
+            }
+            let node = node(ends[3]);
+            for peer in 1..=ends[3] {
+                named_call(&node, peer, &format!("{peer:0>50}"));
+            }
+            for peer in ends[1] + 1..=ends[2] {
+                call(&node, peer, SMALL, Some(ConnectTimeout));
+            }
+            for peer in ends[2] + 1..=ends[3] {
+                call(&node, peer, LARGE, Some(ResponseTimeout));
+                let (mtu, direction) = (1400, None);
+                node.set_hole(ip(peer), Hole { mtu, direction });
+            }
+            round(&node, left + 1..=ends[3]);
+            let targets = [("http://mesh:8080/".to_owned(), Arc::new(node))];
+            let json = Row::of(&targets, Duration::from_secs(10)).to_json();
+            assert!(json.len() <= MAX_BYTES, "{} bytes", json.len());
+            serde_json::from_str(&json).expect("a row")
+        }
+    }
+
+    impl Row {
+        /// How many peers came to this, and how many of them have a name.
+        fn count(&self, result: &str) -> (usize, usize) {
+            let peers = self.peers.iter().filter(|peer| peer.2 == result);
+            let named = peers.clone().filter(|peer| peer.1.is_some());
+            (peers.count(), named.count())
+        }
+    }
+
+    const TIMEOUT: &str = "connect_timeout";
+
+    #[test]
+    fn a_row_of_few_peers_has_all_of_them_with_their_names() {
+        let row = Peers {
+            left: 10,
+            well: 400,
+            failing: 20,
+            losing_large_packets: 2,
+        }
+        .read();
+        assert_eq!(row.count(OK), (400, 400));
+        assert_eq!(row.count(TIMEOUT), (20, 20));
+        assert_eq!(row.count(LEFT), (10, 10));
+        assert_eq!(row.count(FailureKind::PathMtu.label()), (2, 2));
+        assert_eq!(row.mtus, [(ip(431), 1400), (ip(432), 1400)]);
+        assert_eq!((row.known, row.left_out), (422, 0));
+        assert_eq!(row.address, Some(ip(0)));
+        assert_eq!(row.targets, ["http://mesh:8080/"]);
+    }
+
+    #[test]
+    fn names_of_peers_that_are_well_are_left_out_first() {
+        let (well, failing) = (1000, 20);
+        let row = Peers {
+            well,
+            failing,
+            ..Peers::default()
+        }
+        .read();
+        assert_eq!(row.count(OK), (1000, 0));
+        assert_eq!(row.count(TIMEOUT), (20, 20));
+        assert_eq!(row.left_out, 0);
+    }
+
+    #[test]
+    fn then_peers_that_are_well_are_left_out_and_counted() {
+        let (well, failing) = (4800, 200);
+        let row = Peers {
+            well,
+            failing,
+            ..Peers::default()
+        }
+        .read();
+        assert_eq!(row.count(TIMEOUT), (200, 200));
+        let (well, named) = row.count(OK);
+        assert_eq!((well + row.left_out, named, row.known), (4800, 0, 5000));
+        // No more than need be.
+        assert!(well > 800, "{well}");
+    }
+
+    #[test]
+    fn peers_that_have_left_do_not_take_the_space_of_others() {
+        let (left, well, failing) = (2000, 500, 300);
+        let row = Peers {
+            left,
+            well,
+            failing,
+            ..Peers::default()
+        }
+        .read();
+        assert_eq!(row.count(TIMEOUT), (300, 300));
+        assert_eq!(row.count(OK), (500, 0));
+    }
+
+    #[test]
+    fn a_row_is_read_where_more_fail_than_there_is_space_for() {
+        let row = Peers {
+            losing_large_packets: 5000,
+            ..Peers::default()
+        }
+        .read();
+        assert_eq!(row.peers.len() + row.left_out, 5000);
+        assert_eq!(row.mtus.len(), row.peers.len());
+        assert!(row.peers.len() > 400, "{}", row.peers.len());
+    }
 }

@@ -1,5 +1,4 @@
-//! Words for lookups: what was seen, what is likely behind a failure, and what is worth saying of a
-//! success.
+//! The wording of lookups: the evidence and the likely cause of a failure, and notes on a success.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,11 +8,11 @@ use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Sou
 use crate::failure::{FailureKind, MAX_EVIDENCE};
 use crate::millis::Millis;
 
-/// Names that are listed: no more would fit.
+/// Most items of a list, which is cut to [`MAX_EVIDENCE`] bytes in any case.
 const MAX_LISTED: usize = 64;
 
-/// What was seen: the names that were asked for, the servers and their answers.
-pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
+/// The evidence of a failed lookup: the names queried, the servers and their responses.
+pub(crate) fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
     let Lookup { name, queries, .. } = lookup;
     let outcome = match failure {
         LookupFailure::Conf(error) => return cut(error.to_string()),
@@ -28,7 +27,7 @@ pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
         Some(outcome) => format!("{name}: {}", Outcome(outcome, queries)),
         None => format!("{name}: no time left to ask for every name that it may stand for"),
     };
-    // What did not decide is not hidden, either.
+    // Other failures are listed too, although they did not decide the outcome.
     let mut told: Vec<&QueryOutcome> = outcome.into_iter().collect();
     for Query { outcome, .. } in queries {
         let is_plain = matches!(
@@ -50,8 +49,8 @@ pub fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
     cut(evidence) + &format!(" after {}", Millis(Some(lookup.duration)))
 }
 
-/// What is likely behind the failure: refined by what was seen, where it tells more than its kind.
-pub fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, str> {
+/// The likely cause of a failed lookup: refined by the evidence, or else the usual one of its kind.
+pub(crate) fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, str> {
     let usual = || super::usual_cause(failure.kind()).into();
     let outcome = match failure {
         LookupFailure::Forbidden { .. } => {
@@ -101,7 +100,7 @@ pub fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, st
     }
 }
 
-/// What it means that the name does not exist, where that is more than a missing Service.
+/// The likely cause of NXDOMAIN, if it is something else than a missing Service in this namespace.
 fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
     if lookup.service_zone().is_none() {
         return Some(match lookup.is_in_a_cluster() {
@@ -110,7 +109,7 @@ fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
         }
         .into());
     }
-    // One dot: it may be meant either way.
+    // A name with one dot may be SERVICE.NAMESPACE or a host name outside of the cluster.
     let (service, namespace) = lookup.name.split_once('.')?;
     let as_is = lookup.queries.last()?;
     let is_unknown = as_is.outcome == QueryOutcome::NxDomain && as_is.name.num_labels() == 2;
@@ -120,8 +119,8 @@ fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
     })
 }
 
-/// The command that tells most about the failure, where that differs from what its kind suggests.
-pub fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> {
+/// The most useful next command, if it differs from the usual one of the failure's kind.
+pub(crate) fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> {
     let config = || "kubectl get configmap -n kube-system coredns -o yaml".to_owned();
     let (query, target) = dangling(lookup).unzip();
     match (failure.kind(), lookup.service_zone(), query) {
@@ -133,8 +132,8 @@ pub fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> 
     }
 }
 
-/// What is worth saying of a lookup that succeeded, if anything.
-pub fn note(lookup: &Lookup) -> Option<String> {
+/// A warning about a lookup that succeeded, with an address that is probably not the one that was meant.
+pub(crate) fn note(lookup: &Lookup) -> Option<String> {
     let addresses = lookup.outcome.as_ref().ok()?;
     if let Some(name) = lookup.answered_elsewhere() {
         return Some(cut(format!(
@@ -148,8 +147,8 @@ pub fn note(lookup: &Lookup) -> Option<String> {
     ))
 }
 
-/// What `resolv.conf` says that has no effect here, a line each.
-pub fn passed_over(lookup: &Lookup) -> Vec<String> {
+/// The lines and options of `resolv.conf` that have no effect, with their line numbers.
+pub(crate) fn passed_over(lookup: &Lookup) -> Vec<String> {
     let Some(conf) = &lookup.conf else {
         return Vec::new();
     };
@@ -159,8 +158,8 @@ pub fn passed_over(lookup: &Lookup) -> Vec<String> {
         .collect()
 }
 
-/// The error as glibc's `gai_strerror` words it: what other programs in this pod write into their logs.
-pub fn as_glibc_says(error: GaiError) -> &'static str {
+/// The text of glibc's `gai_strerror` for this error, which other programs in this pod write into their logs.
+pub(crate) fn as_glibc_says(error: GaiError) -> &'static str {
     match error {
         GaiError::NoName => "Name or service not known",
         GaiError::NoData => "No address associated with hostname",
@@ -168,12 +167,12 @@ pub fn as_glibc_says(error: GaiError) -> &'static str {
     }
 }
 
-/// What the losses of many rounds tell, if there were any.
-pub fn race_verdict(race: &Race) -> Option<&'static str> {
+/// The likely cause of the responses that were lost in a race, if any were.
+pub(crate) fn race_verdict(race: &Race) -> Option<&'static str> {
     let (one, two) = (&race.one_socket, &race.two_sockets);
     match (one.lost, two.lost) {
         (0, 0) => None,
-        // A server that is silent: the lookup has said so.
+        // The server never responded, which the lookup before has reported.
         (lost, _) if lost == one.asked && two.lost == two.asked => None,
         (one, two) if one > two.saturating_mul(2) => Some(
             "two packets from one socket race each other (conntrack), and programs with glibc wait five seconds for the one that is lost: a DNS cache on each node, or options single-request-reopen, prevents it",
@@ -184,8 +183,8 @@ pub fn race_verdict(race: &Race) -> Option<&'static str> {
     }
 }
 
-/// Where the addresses are from.
-pub fn source(lookup: &Lookup) -> String {
+/// Where the addresses come from, for a sentence such as "backend is 10.96.3.4, found ...".
+pub(crate) fn source(lookup: &Lookup) -> String {
     match &lookup.source {
         Source::Hosts(path) => format!("in {}", path.display()),
         Source::Loopback => "this machine by definition".to_owned(),
@@ -196,7 +195,7 @@ pub fn source(lookup: &Lookup) -> String {
     }
 }
 
-/// An alias that leads nowhere, and its last target.
+/// A query whose CNAME chain ends at a name without an address, and that name.
 fn dangling(lookup: &Lookup) -> Option<(&Query, String)> {
     let mut queries = lookup.queries.iter();
     queries.find_map(|query| {
@@ -206,7 +205,7 @@ fn dangling(lookup: &Lookup) -> Option<(&Query, String)> {
     })
 }
 
-/// Whether a server that was silent has answered another query of the same lookup.
+/// Whether a server that let one query time out responded to another query of the same lookup.
 fn silent_server_answered(lookup: &Lookup) -> bool {
     let is_silent = |query: &&Query| query.outcome == QueryOutcome::Timeout;
     let silent: Vec<SocketAddr> = lookup
@@ -229,7 +228,7 @@ fn silent_server_answered(lookup: &Lookup) -> bool {
     })
 }
 
-/// An outcome, the names that were asked for, the servers that gave it and the record types.
+/// Displays an outcome with the names, servers and record types of all queries that had it.
 struct Outcome<'a>(&'a QueryOutcome, &'a [Query]);
 
 impl fmt::Display for Outcome<'_> {
@@ -258,6 +257,7 @@ fn distinct(items: impl Iterator<Item = String>) -> String {
     list.join(", ")
 }
 
+/// Cuts the text to [`MAX_EVIDENCE`] bytes.
 fn cut(mut text: String) -> String {
     if text.len() > MAX_EVIDENCE {
         let fits = |at: &usize| text.is_char_boundary(*at);

@@ -1,4 +1,4 @@
-//! Words for requests that failed on a connection that stood.
+//! The wording of requests that failed after the connection was made.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use runtime::escape::Escaped;
 use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received};
 use crate::report::{Proxy, Report, Response};
 
-/// How a server that wants TLS answers a plain request: Go's words, nginx's, and Apache's.
+/// Parts of the bodies with which Go, nginx and Apache answer a plain HTTP request at a port for TLS.
 const WANTS_TLS: [&str; 3] = [
     "HTTP request to an HTTPS server",
     "plain HTTP request was sent to HTTPS port",
@@ -50,7 +50,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             }
             text
         }
-        // Other stages failed; this is not the place.
+        // A failed lookup is of another stage, and worded in `super::dns`.
         Cause::Lookup => String::new(),
         Cause::Tls(error) => format!("{}{}", super::tls::error(error), progress(received)),
     };
@@ -71,6 +71,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     text
 }
 
+/// The status, and who sent it.
 fn status(response: &Response) -> String {
     let status = response.status;
     let mut text = match status.canonical_reason() {
@@ -92,7 +93,7 @@ fn status(response: &Response) -> String {
     text
 }
 
-/// A URL without the user and the password that may stand in it.
+/// The URL without user and password.
 fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
@@ -104,7 +105,7 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
-/// How far the response had come.
+/// How much of the response had been received.
 fn progress(received: &Received) -> String {
     match received {
         Received {
@@ -115,7 +116,7 @@ fn progress(received: &Received) -> String {
     }
 }
 
-/// What came first, as evidence of who speaks there.
+/// The first bytes received, which show what kind of server answered.
 pub(super) fn start(received: &Received) -> String {
     match received.start.as_slice() {
         [] => String::new(),
@@ -175,12 +176,12 @@ pub(super) fn starts_as_http1(received: &Received) -> bool {
     received.start.starts_with(b"HTTP/1.")
 }
 
-/// Who speaks there, by the first bytes that came.
+/// The likely cause of a response that is not valid HTTP/1, by its first bytes.
 fn protocol(received: &Received) -> Option<&'static str> {
     let start = received.start.as_slice();
     match start {
         _ if received.starts_as_tls() => Some("the port wants TLS: https://"),
-        // A SETTINGS frame on stream 0, with which an HTTP/2 server begins.
+        // An HTTP/2 server begins with a SETTINGS frame on stream 0 (RFC 9113, section 3.4).
         [0, _, _, 4, _, 0, 0, 0, 0, ..] => Some("the port speaks HTTP/2 alone: --http2"),
         _ if received.body.is_some() => {
             Some("the backend, or a proxy on the way, breaks the rules of HTTP")

@@ -1,11 +1,11 @@
-//! Words for failures: what was seen, what happened, what is the likely cause, what to run next. Every
-//! view takes them from here, so that no two can disagree.
+//! All wording of failures: the evidence, what happened, the likely cause, and the next command to run.
+//! Every view takes its sentences from here, so that no two views can disagree.
 
-pub mod dns;
+pub(crate) mod dns;
 mod http;
 pub mod mesh;
 mod next;
-pub mod path;
+pub(crate) mod path;
 pub mod tls;
 
 use std::borrow::Cow;
@@ -13,15 +13,15 @@ use std::collections::BTreeSet;
 
 use runtime::escape::Escaped;
 
-pub use self::next::{after_lookup, how_to_read, next_command};
+pub(crate) use self::next::{after_lookup, how_to_read, next_command};
 use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
 use crate::report::{Report, Resent};
 use crate::stats::NotSeen;
 
-/// What was seen: names, addresses, errors, sizes, times.
-pub fn evidence(report: &Report, failure: &Failure) -> String {
+/// The evidence of a failure: names, addresses, errors, sizes, times.
+pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
     if let Some((lookup, failure)) = failed_lookup(report) {
         return dns::evidence(lookup, failure);
     }
@@ -38,14 +38,15 @@ pub fn evidence(report: &Report, failure: &Failure) -> String {
     };
     let after = Millis(Some(failure.detail.after));
     let mut text = match report.address {
-        // A port that nobody gave is easily the wrong one.
+        // The scheme's default port is often the wrong one.
         Some(address) if failure.stage == Stage::Connect && !report.target.is_port_given => {
             format!("{address} (the URL names no port): {what} after {after}")
         }
         Some(address) => format!("{address}: {what} after {after}"),
         None => format!("{what} after {after}"),
     };
-    // Until a connection stands, only SYNs are its own.
+    // Without a connection, a call can only have resent SYNs: other segments that were counted meanwhile belong
+    // to other connections of this pod.
     let resent = report.resent.map(|resent| match failure.stage {
         Stage::Dns | Stage::Connect => Resent {
             segments: 0,
@@ -66,8 +67,8 @@ pub fn evidence(report: &Report, failure: &Failure) -> String {
     text
 }
 
-/// What happened, in a few words that the evidence bears out.
-pub fn what(failure: &Failure) -> &'static str {
+/// What happened, in a few words: refined by the evidence, or else those of the failure's kind.
+pub(crate) fn what(failure: &Failure) -> &'static str {
     let refined = match failure.stage {
         Stage::Dns | Stage::Connect => None,
         Stage::Tls => tls::what(failure),
@@ -76,10 +77,10 @@ pub fn what(failure: &Failure) -> &'static str {
     refined.unwrap_or_else(|| words(failure.kind))
 }
 
-/// What is most likely behind it, as far as the evidence tells.
-pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
+/// The likely cause: refined by the evidence, or else the usual one of the failure's kind.
+pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     let refined = match failure.stage {
-        // Whatever the connection failed of, the control's failure counts.
+        // The failure of the control matters, not how the blocked connection failed.
         _ if failure.kind == FailureKind::Unproven => None,
         Stage::Dns => {
             failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
@@ -91,37 +92,38 @@ pub fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     refined.unwrap_or_else(|| usual_cause(failure.kind).into())
 }
 
-/// What is likely where some of the same calls failed, as this one did, and others succeeded.
-pub fn likely_of_some<'a>(
+/// The likely cause if some calls of the same target failed, as this one did, and others succeeded.
+pub(crate) fn likely_of_some<'a>(
     failure: &Failure,
     reports: impl Iterator<Item = &'a Report> + Clone,
 ) -> &'static str {
     let fails = |report: &&Report| !report.is_ok();
-    let sick: BTreeSet<_> = reports
+    let failing: BTreeSet<_> = reports
         .clone()
         .filter(fails)
         .filter_map(Report::backend)
         .collect();
-    let mut well = reports
+    let mut healthy = reports
         .filter(|report| report.is_ok())
         .filter_map(Report::backend);
     match failure.stage {
         Stage::Dns => "cluster DNS answers only at times",
         Stage::Connect => "some of the endpoints are dead or not ready, and others are well",
-        // One that succeeds at times is no better than the others.
-        Stage::Tls | Stage::Http if well.any(|pod| !sick.contains(&pod)) => {
+        // A pod whose calls succeed only at times is not healthy.
+        Stage::Tls | Stage::Http if healthy.any(|pod| !failing.contains(&pod)) => {
             "some of the pods are sick, and others are well"
         }
         Stage::Tls | Stage::Http => "the backend fails at times, whichever pod answers",
     }
 }
 
-/// The lookup that ended the call, if one did.
+/// The lookup, if the call failed because of it.
 fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
     let lookup = report.lookup.as_deref()?;
     Some((lookup, lookup.outcome.as_ref().err()?))
 }
 
+/// The likely cause of a failed connection, if it is more specific than that of its kind.
 fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
     if failure.kind == FailureKind::ConnectRefused && next::is_this_pod(&report.target.host) {
         return Some("nothing in this pod listens at that port".into());
@@ -137,13 +139,14 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
     else {
         return None;
     };
-    // The address that was called may stand for anybody, as a Service's does.
-    let somebody_else = |icmp: &Icmp| {
+    // An ICMP message from the called address itself does not show who sent it: that may be the address of a
+    // Service, which no machine has.
+    let is_of_another = |icmp: &Icmp| {
         report
             .address
             .is_none_or(|address| address.ip() != icmp.from)
     };
-    let icmp = failure.detail.icmp.filter(somebody_else);
+    let icmp = failure.detail.icmp.filter(is_of_another);
     if let Some(likely) = icmp.and_then(path::likely_by_icmp) {
         return Some(likely.into());
     }
@@ -177,8 +180,8 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
     }
 }
 
-/// Why a rollout was not seen, in words that follow "not seen, ".
-pub fn not_replaced(why: &NotSeen) -> String {
+/// Why no complete rollout was observed, as the continuation of "not seen, ".
+pub(crate) fn not_replaced(why: &NotSeen) -> String {
     let list = |pods: &[String]| Escaped::new(pods.join(", ").as_bytes()).to_string();
     match why {
         NotSeen::NoBaseline => {
@@ -200,16 +203,17 @@ pub fn not_replaced(why: &NotSeen) -> String {
     }
 }
 
-/// What a failure of this kind is, in a few words.
+/// A description of a kind of failure, in a few words.
 pub fn words(kind: FailureKind) -> &'static str {
     table(kind).0
 }
 
-/// What is most often behind a failure of this kind in a cluster.
+/// The most frequent cause of this kind of failure in a cluster.
 pub fn usual_cause(kind: FailureKind) -> &'static str {
     table(kind).1
 }
 
+/// For each kind of failure: its description, and its usual cause.
 fn table(kind: FailureKind) -> (&'static str, &'static str) {
     use FailureKind::*;
     match kind {

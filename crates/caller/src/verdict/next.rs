@@ -1,5 +1,5 @@
-//! Which command to run next. It can be run as it is: names and addresses are filled in, and what is not
-//! known is left out.
+//! The next command to run after a failure. It can be run as it is: names and addresses are filled in, and
+//! a namespace that is not known becomes `-A`.
 
 use std::net::IpAddr;
 
@@ -7,21 +7,21 @@ use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::FailureKind;
 use crate::report::Report;
 
-/// Whom the call was for, as far as kubectl can be asked about it.
+/// What was called, as an object that kubectl can be asked about.
 #[derive(Debug, PartialEq, Eq)]
 enum Subject {
-    /// A Service, by its name and its namespace, where that is known.
+    /// A Service, by its name and, if known, its namespace.
     Service(String, Option<String>),
-    /// An address: a Service's or a pod's.
+    /// An IP address of a Service or a pod.
     Address(IpAddr),
-    /// The pod that calls.
+    /// The calling pod itself.
     ThisPod,
-    /// Something outside the cluster.
+    /// A host outside of the cluster.
     Outside,
 }
 
-/// The command that tells most about a failure of this kind.
-pub fn next_command(report: &Report, kind: FailureKind) -> String {
+/// The command that tells most about a call that failed in this way.
+pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
     if let Some((lookup, failure)) = super::failed_lookup(report) {
         return after_lookup(lookup, failure);
     }
@@ -31,13 +31,13 @@ pub fn next_command(report: &Report, kind: FailureKind) -> String {
         (Subject::Outside, Some(address)) => Subject::Address(address.ip()),
         (subject, _) => subject,
     };
-    // A pod that has answered is known by its name, which comes from the network.
+    // The name of the pod comes from the network, so it is checked before it becomes part of a command.
     let pod = report
         .response()
         .and_then(|response| response.pod.as_deref());
     let pod = pod.filter(|pod| pod.split('.').all(is_label));
     match (&subject, pod) {
-        (Subject::Service(_, namespace), Some(pod)) if is_death(kind) => {
+        (Subject::Service(_, namespace), Some(pod)) if is_cut_off(kind) => {
             let within = in_namespace(namespace.as_deref().or(own_namespace));
             format!("kubectl describe pod {within} {pod}")
         }
@@ -46,7 +46,7 @@ pub fn next_command(report: &Report, kind: FailureKind) -> String {
 }
 
 /// The command that tells most about a lookup that failed.
-pub fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
+pub(crate) fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
     let usual = || {
         let host = Host::Name(lookup.name.clone());
         let own_namespace = own_namespace(lookup);
@@ -59,8 +59,8 @@ pub fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
     super::dns::next_command(lookup, failure).unwrap_or_else(usual)
 }
 
-/// How to read what the next command prints, where it tells several causes apart.
-pub fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
+/// How to interpret the output of the next command, if it distinguishes several causes.
+pub(crate) fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
     let is_service = matches!(
         subject(
             &report.target.host,
@@ -74,13 +74,13 @@ pub fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
     )
 }
 
-/// Whether the backend seems to have died while it answered.
-fn is_death(kind: FailureKind) -> bool {
+/// Whether the connection ended before the response was complete, as when the backend dies.
+fn is_cut_off(kind: FailureKind) -> bool {
     use FailureKind::*;
     matches!(kind, Reset | EmptyReply | Incomplete)
 }
 
-/// Whether the certificate that was shown is what is wrong.
+/// Whether the server's certificate was not accepted.
 fn is_of_certificate(kind: FailureKind) -> bool {
     use FailureKind::*;
     matches!(kind, TlsUntrusted | TlsExpired | TlsName)
@@ -103,7 +103,7 @@ fn command(kind: FailureKind, subject: &Subject, own_namespace: Option<&str>) ->
             "kubectl get services,endpointslices -n kube-system -l k8s-app=kube-dns".to_owned()
         }
         Local => format!("kubectl describe pods {own}"),
-        // Whoever makes the pods' network has set the MTU of their interfaces.
+        // The CNI plugin, which runs as a DaemonSet, sets the MTU of the pods' interfaces.
         PathMtu => "kubectl get nodes -o wide; kubectl get daemonsets -A".to_owned(),
         _ => match subject {
             Subject::Service(name, namespace) => {
@@ -137,7 +137,7 @@ fn of_service(
             format!("kubectl describe service {within} {name}")
         }
         ConnectUnreachable => format!("kubectl get nodes; kubectl get pods {within} -o wide"),
-        // Either end's policy may be in the way.
+        // The egress policies of one namespace or the ingress policies of the other may drop the packets.
         ConnectTimeout if namespace == own_namespace => {
             format!("kubectl get networkpolicies {within}")
         }
@@ -156,7 +156,7 @@ fn of_service(
         TlsHandshake | Protocol | BodyTooLarge if namespace.is_some() => {
             format!("kubectl get service {within} {name} -o yaml")
         }
-        // A Service's name alone cannot be asked for in all namespaces.
+        // kubectl accepts no name together with -A, but a field selector.
         ConnectRefused | HttpStatus | ProxyError | ResponseTimeout | TlsHandshake | Protocol
         | BodyTooLarge => {
             format!("kubectl get services -A --field-selector metadata.name={name} -o yaml")
@@ -181,7 +181,7 @@ fn in_namespace(namespace: Option<&str>) -> String {
     namespace.map_or("-A".to_owned(), |namespace| format!("-n {namespace}"))
 }
 
-/// The pod's own namespace, which the kubelet puts into the search list.
+/// The pod's own namespace, from the search list that the kubelet writes.
 fn own_namespace(lookup: &Lookup) -> Option<&str> {
     let mut search = lookup.conf.as_ref()?.search.iter();
     search
@@ -189,7 +189,7 @@ fn own_namespace(lookup: &Lookup) -> Option<&str> {
         .filter(|namespace| is_label(namespace))
 }
 
-/// From the host of a URL, `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
+/// What a host stands for; a name is read as `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
 fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
     let name = match host {
         host if is_this_pod(host) => return Subject::ThisPod,
@@ -211,7 +211,7 @@ fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
     }
 }
 
-/// Whether the host is the pod that calls, by a loopback address or a name for it.
+/// Whether the host is the calling pod itself: a loopback address or `localhost`.
 pub(super) fn is_this_pod(host: &Host) -> bool {
     match host {
         Host::Name(name) => {
@@ -222,8 +222,8 @@ pub(super) fn is_this_pod(host: &Host) -> bool {
     }
 }
 
-/// Whether the text is a name that Kubernetes gives to a Service or a namespace (RFC 1123, a label).
-/// Nothing else of a URL reaches a command line.
+/// Whether the text is a valid name of a Service or a namespace (a label of RFC 1123). Nothing else of a URL
+/// becomes part of a command.
 pub(super) fn is_label(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_a_command_with_nothing_left_to_fill_in() {
+    fn every_kind_of_failure_has_a_command_without_placeholders() {
         let address = Subject::Address([10, 96, 37, 4].into());
         let unknown = Subject::Service("backend".to_owned(), None);
         for subject in [
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_is_told_from_a_pod_and_from_a_host_outside() {
+    fn service_and_namespace_are_taken_from_the_host_name() {
         assert_eq!(named("backend"), service("backend", "demo"));
         assert_eq!(named("backend.other"), service("backend", "other"));
         assert_eq!(

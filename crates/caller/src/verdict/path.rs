@@ -1,4 +1,5 @@
-//! Words for the way between two pods: what was sent again, who rejected, what is too large, who translates.
+//! The wording of the network path between two pods: retransmissions, ICMP rejections, packet sizes, NAT,
+//! hops, accept queues.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,8 +7,8 @@ use std::net::IpAddr;
 use crate::failure::{Direction, Hole, Icmp};
 use crate::report::{Hops, Passed, Path, Report, Resent, Source};
 
-/// What TCP sent again, such as `1 SYN lost, 3 segments sent again`; `None` for nothing.
-pub fn resent(resent: Resent) -> Option<String> {
+/// TCP's retransmissions, such as `1 SYN lost, 3 segments sent again`; `None` if there were none.
+pub(crate) fn resent(resent: Resent) -> Option<String> {
     let Resent {
         syns,
         segments,
@@ -28,7 +29,9 @@ pub fn resent(resent: Resent) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}{shared}", parts.join(", ")))
 }
 
-/// Who rejected a connection, such as `ICMP 3/13 (prohibited by an administrator) from 10.9.1.1`.
+/// The ICMP message that rejected a connection, such as
+/// `ICMP 3/13 (prohibited by an administrator) from 10.9.1.1`. Types and codes: RFC 792, RFC 1812,
+/// RFC 4443.
 pub(super) fn icmp(icmp: Icmp) -> String {
     let Icmp { r#type, code, from } = icmp;
     let meaning = match (from, r#type, code) {
@@ -48,7 +51,7 @@ pub(super) fn icmp(icmp: Icmp) -> String {
     format!("ICMP {type}/{code}{meaning} from {from}")
 }
 
-/// What is likely behind a rejection.
+/// The likely cause of a rejection by ICMP.
 pub(super) fn likely_by_icmp(icmp: Icmp) -> Option<String> {
     let Icmp { r#type, code, from } = icmp;
     match (from, r#type, code) {
@@ -68,7 +71,7 @@ pub(super) fn likely_by_icmp(icmp: Icmp) -> Option<String> {
     }
 }
 
-/// How large a packet may be.
+/// The largest packet that passes.
 pub(super) fn hole(hole: Hole) -> String {
     let Hole { mtu, direction } = hole;
     let way = match direction {
@@ -79,11 +82,11 @@ pub(super) fn hole(hole: Hole) -> String {
     format!("packets over {mtu} bytes are lost on the way{way}, smaller ones pass")
 }
 
-/// Who the backend takes this caller for.
-pub struct Seen<'a>(
-    /// The call that was answered.
+/// Displays the source address that the backend saw, and whether NAT or a proxy changed it.
+pub(crate) struct Seen<'a>(
+    /// A call that was answered.
     pub &'a Report,
-    /// Who the answer says it was.
+    /// The source that the response reports.
     pub Source,
 );
 
@@ -113,8 +116,8 @@ impl fmt::Display for Seen<'_> {
     }
 }
 
-/// What is known of sizes on a way that is well, if anything is.
-pub fn sizes(path: &Path) -> Option<String> {
+/// The packet sizes that passed on a path without a loss, if they were tested.
+pub(crate) fn sizes(path: &Path) -> Option<String> {
     let passed = match path.passed? {
         Passed::BothWays(bytes) => format!("{bytes} bytes passed each way in one request"),
         Passed::Answer(bytes) => format!("an answer of {bytes} bytes passed"),
@@ -125,8 +128,8 @@ pub fn sizes(path: &Path) -> Option<String> {
     })
 }
 
-/// Where packets end that are dropped.
-pub fn end(hops: &Hops) -> String {
+/// The last hop that answered on a path that drops packets.
+pub(crate) fn end(hops: &Hops) -> String {
     match hops.last {
         Some((number, address)) => format!(
             "the last hop that answered is number {number}, {address}; packets are dropped there or beyond, and nothing proves on which side of it"
@@ -139,7 +142,7 @@ pub fn end(hops: &Hops) -> String {
 }
 
 /// How often a backend's accept queue was full.
-pub fn overflows(pod: &str, count: u64) -> String {
+pub(crate) fn overflows(pod: &str, count: u64) -> String {
     let attempts = match count {
         1 => "1 attempt".to_owned(),
         count => format!("{count} attempts"),

@@ -1,4 +1,4 @@
-//! `caller diagnose`: the reports of a round, step by step, for a person or as JSON.
+//! The output of `caller diagnose`: the reports of a round, step by step, as text or JSON.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,10 +21,10 @@ use crate::verdict;
 /// A lookup that takes longer is slow: within a cluster it takes a few milliseconds.
 const SLOW_LOOKUP: Duration = Duration::from_millis(100);
 
-/// A handshake or a response that takes longer is slow. The first SYN that is lost costs a second.
+/// A handshake or a response that takes longer is slow. A lost SYN costs one second (RFC 6298, section 2.1).
 const SLOW_STEP: Duration = Duration::from_secs(1);
 
-/// How a step went.
+/// Result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Mark {
@@ -35,7 +35,7 @@ enum Mark {
 }
 
 impl Mark {
-    /// For a step that succeeded, and took so long.
+    /// The mark of a successful step that took this long.
     fn of(took: Option<Duration>, slow: Duration) -> Self {
         match took {
             Some(took) if took >= slow => Self::Slow,
@@ -59,24 +59,24 @@ impl Mark {
 /// A line of a diagnosis.
 #[derive(Debug, Serialize)]
 struct Step {
-    /// `None` for a remark on the step before.
+    /// The result of the step; `None` for a remark, which is about the step before.
     #[serde(skip_serializing_if = "Option::is_none")]
     mark: Option<Mark>,
     step: &'static str,
     text: String,
 }
 
-/// The way of a round's calls, a line a step; after the first failure its likely cause and the command to run
-/// next.
+/// The calls of a target, with a line for each step. After the first failure stand its likely cause and the
+/// next command to run.
 #[derive(Debug)]
-pub struct Diagnosis<'a> {
-    /// What was called.
+pub(crate) struct Diagnosis<'a> {
+    /// The target that was called.
     pub target: &'a Target,
     /// The calls, one for each address.
     pub reports: &'a [Report],
-    /// Further calls, where there is one address.
+    /// Further calls of the address, if the name has only one.
     pub again: &'a [Report],
-    /// What was found of the way, where it was looked at.
+    /// Result of testing the network path; `None` if it was not tested.
     pub path: Option<&'a Path>,
 }
 
@@ -97,9 +97,10 @@ struct Json<'a, T> {
 struct PathView<T> {
     #[serde(skip_serializing_if = "Option::is_none")]
     interface_mtu: Option<u32>,
-    /// Bytes that passed there, and back.
+    /// Bytes that passed to the backend in one request.
     #[serde(skip_serializing_if = "Option::is_none")]
     passed_there: Option<u64>,
+    /// Bytes that passed back in one response.
     #[serde(skip_serializing_if = "Option::is_none")]
     passed_back: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,8 +115,8 @@ struct PathView<T> {
 }
 
 impl Diagnosis<'_> {
-    /// As text, each line ended; in colour (ECMA-48 SGR) if that is wanted.
-    pub fn to_text(&self, colour: bool) -> String {
+    /// The diagnosis as text, with or without colours (ECMA-48 SGR); every line ends with a newline.
+    pub(crate) fn to_text(&self, colour: bool) -> String {
         let line = |step: &Step| {
             let mark = step
                 .mark
@@ -126,8 +127,8 @@ impl Diagnosis<'_> {
         self.steps().iter().map(line).collect()
     }
 
-    /// As a JSON object, on one line.
-    pub fn to_json(&self) -> String {
+    /// The diagnosis as a JSON object on one line, which ends with a newline.
+    pub(crate) fn to_json(&self) -> String {
         let calls = || self.reports.iter().chain(self.again);
         let failure = self.kind();
         let expectation = self.expectation();
@@ -162,7 +163,7 @@ impl Diagnosis<'_> {
         format!("{}\n", json::to_json(&object))
     }
 
-    /// The calls, and the one that failed because it was large.
+    /// All calls, including the one of the path test that failed because it was large.
     fn calls(&self) -> impl Iterator<Item = &Report> {
         let calls = self.reports.iter().chain(self.again);
         calls.chain(self.path.and_then(|path| path.failed.as_deref()))
@@ -174,12 +175,12 @@ impl Diagnosis<'_> {
     }
 
     /// The exit code of the first call that was not as expected.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         let mut codes = self.calls().map(Report::exit_code);
         codes.find(|code| *code != 0).unwrap_or_default()
     }
 
-    /// What the calls are expected to come to, if that is not a success.
+    /// The expected result, if it is not a success.
     fn expectation(&self) -> Option<Expectation> {
         let report = self.reports.first()?;
         (report.expectation != Expectation::Ok).then_some(report.expectation)
@@ -214,7 +215,7 @@ impl Diagnosis<'_> {
             }
         }
         if !self.again.is_empty() {
-            self.share(&mut steps);
+            self.repeated_calls(&mut steps);
         }
         if let Some(path) = self.path {
             steps.path(path, self.reports);
@@ -222,8 +223,8 @@ impl Diagnosis<'_> {
         steps.0
     }
 
-    /// How many of all the calls failed, who answered them, and the first failure explained.
-    fn share(&self, steps: &mut Steps) {
+    /// Adds how many of all calls failed, which pods answered, and an explanation of the first failure.
+    fn repeated_calls(&self, steps: &mut Steps) {
         let calls = || self.reports.iter().chain(self.again);
         let count = calls().count();
         let (mut failed, mut answered) = (BTreeMap::new(), BTreeMap::new());
@@ -271,7 +272,7 @@ impl Diagnosis<'_> {
     }
 }
 
-/// The lines so far.
+/// The steps collected so far.
 #[derive(Debug, Default)]
 struct Steps(Vec<Step>);
 
@@ -325,7 +326,7 @@ impl Steps {
         }
     }
 
-    /// The handshake, if it ended, and the certificate, even if it was not accepted.
+    /// Adds the handshake, if it completed, and the certificate, even if it was not accepted.
     fn tls(&mut self, report: &Report, tls: &Tls) {
         let took = report.timings[Phase::Tls];
         if let Some(version) = tls.version
@@ -352,7 +353,7 @@ impl Steps {
         let connect = report.timings[Phase::Connect];
         if let (Some(address), Some(took)) = (report.address, connect) {
             let mut text = format!("{address} connected in {}", Millis(Some(took)));
-            // With a failure it stands in the evidence.
+            // The evidence of a failure contains it already.
             if let Some(resent) = report.resent.and_then(verdict::path::resent)
                 && report.is_ok()
             {
@@ -367,7 +368,7 @@ impl Steps {
             Outcome::Connected => {}
             Outcome::Failed(failure, _) => {
                 let step = match failure.stage {
-                    // The lookup's line has said why.
+                    // The step of the lookup has the reason already.
                     Stage::Dns => return,
                     Stage::Connect => "TCP",
                     Stage::Tls => "TLS",
@@ -391,7 +392,7 @@ impl Steps {
         }
     }
 
-    /// The way of the calls: who sees whom, what passes, where packets end.
+    /// Adds what is known of the network path: the source address seen, packet sizes, the last hop.
     fn path(&mut self, path: &Path, reports: &[Report]) {
         let mut seen = reports
             .iter()
@@ -417,7 +418,8 @@ impl Steps {
         }
     }
 
-    /// What happened, why, and what to do next. `likely` is for what only several calls tell.
+    /// Adds what happened, the likely cause and the next command. `likely` replaces the cause where several
+    /// calls tell more than one.
     fn explain(&mut self, report: &Report, failure: &Failure, likely: Option<&str>) {
         self.remark("what", verdict::what(failure));
         let usual = || verdict::likely(report, failure).into_owned();

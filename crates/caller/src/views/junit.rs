@@ -1,5 +1,5 @@
-//! The calls of `once` as JUnit's XML, which CI systems read: a test case a target. It is valid by the schema of
-//! Ant's JUnit task, the strictest of those in use.
+//! The calls of `once` as JUnit XML, which CI systems read: a test case for each target. It is valid by the
+//! schema of Ant's JUnit task, the strictest of those in use.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,10 +11,10 @@ use crate::clock;
 use crate::report::{Phase, Report};
 use crate::verdict;
 
-/// Displays one call of each target, each line ended.
+/// Displays one call of each target; every line ends with a newline.
 #[derive(Debug)]
-pub struct Junit<'a>(
-    /// What to show.
+pub(crate) struct Junit<'a>(
+    /// A report for each target.
     pub &'a [Report],
 );
 
@@ -22,7 +22,7 @@ impl fmt::Display for Junit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reports = self.0;
         let failures = reports.iter().filter(|report| !report.is_as_expected());
-        // They run side by side.
+        // The calls run at the same time, so the longest one is the time of the suite.
         let time = reports.iter().map(total).max().unwrap_or_default();
         let started = reports.iter().map(|report| report.started).min();
         let started = clock::date_time(started.unwrap_or(UNIX_EPOCH));
@@ -91,7 +91,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Displays text so that it can stand in an element or between double quotes (XML 1.0, sections 2.2 and 2.4).
+/// Displays text escaped for an element or an attribute in double quotes (XML 1.0, sections 2.2 and 2.4).
 struct Xml<'a>(&'a str);
 
 impl fmt::Display for Xml<'_> {

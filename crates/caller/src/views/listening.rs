@@ -1,12 +1,12 @@
-//! `caller diagnose --listening`: who can reach the sockets of this pod.
+//! The output of `caller diagnose --listening`: the listening sockets of this pod, and who can reach each.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-/// Displays listening sockets, a line each.
+/// Displays listening sockets, one on each line.
 #[derive(Debug)]
-pub struct Listening<'a>(
-    /// What this pod listens at.
+pub(crate) struct Listening<'a>(
+    /// Local addresses of the sockets.
     pub &'a [SocketAddr],
 );
 

@@ -1,15 +1,16 @@
-//! Views of reports: one file a format. They know what a report says, and nothing of how it came about.
+//! Views of reports: a file for each format. A view depends on the report alone, and not on how the call was
+//! made.
 
-pub mod diagnose;
+pub(crate) mod diagnose;
 pub mod json;
-pub mod junit;
-pub mod listening;
+pub(crate) mod junit;
+pub(crate) mod listening;
 pub mod mesh;
-pub mod resolve;
-pub mod summary;
-pub mod table;
-pub mod tap;
-pub mod text;
+pub(crate) mod resolve;
+pub(crate) mod summary;
+pub(crate) mod table;
+pub(crate) mod tap;
+pub(crate) mod text;
 
 use std::str::FromStr;
 
@@ -22,76 +23,60 @@ use crate::stats::Summary;
 /// The last line of a successful call, and of no other.
 pub(crate) const SUCCESS: &str = "Response received successfully!";
 
-/// How much to say of a call, and to whom.
+/// Output format of each call, in the loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Three lines.
+    /// Three lines of text for each call.
     #[default]
     Text,
-    /// A fourth line: the pod, the address, and how long each phase took.
+    /// As `Text`, with a fourth line: the pod, the address, and the duration of each phase.
     Wide,
-    /// A JSON object.
+    /// A JSON object for each call, on one line.
     Json,
 }
 
-/// The text is not a format.
-#[derive(Debug, thiserror::Error)]
-#[error("expected text, wide or json")]
-pub struct ParseFormatError;
-
 impl FromStr for Format {
-    type Err = ParseFormatError;
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "text" => Ok(Self::Text),
             "wide" => Ok(Self::Wide),
             "json" => Ok(Self::Json),
-            _ => Err(ParseFormatError),
+            _ => Err("expected text, wide or json"),
         }
     }
 }
 
-/// How much to say of the calls of `once`, and to whom.
+/// Output format of `once`: the formats of the loop, and those that need all results at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnceFormat {
-    /// As in the loop; of several targets, text is a table.
+pub(crate) enum OnceFormat {
+    /// A format of the loop. With several targets, text is a table.
     Lines(Format),
     /// The Test Anything Protocol, version 14.
     Tap,
-    /// JUnit's XML.
+    /// JUnit XML, as CI systems read it.
     Junit,
 }
 
-impl Default for OnceFormat {
-    fn default() -> Self {
-        Self::Lines(Format::Text)
-    }
-}
-
-/// The text is not a format of `once`.
-#[derive(Debug, thiserror::Error)]
-#[error("expected text, wide, json, tap or junit")]
-pub struct ParseOnceFormatError;
-
 impl FromStr for OnceFormat {
-    type Err = ParseOnceFormatError;
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "tap" => Ok(Self::Tap),
             "junit" => Ok(Self::Junit),
             format => {
-                let format = format.parse().map_err(|_| ParseOnceFormatError)?;
-                Ok(Self::Lines(format))
+                let format = format.parse().map(Self::Lines);
+                format.map_err(|_| "expected text, wide, json, tap or junit")
             }
         }
     }
 }
 
 impl OnceFormat {
-    /// The reports of all targets in this format, each line ended.
-    pub fn reports(self, reports: &[Report]) -> String {
+    /// The reports of all targets in this format; every line ends with a newline.
+    pub(crate) fn reports(self, reports: &[Report]) -> String {
         let is_table = reports.len() > 1;
         let blocks = |format: Format| -> String {
             let blocks = reports.iter().map(|report| format.report(report, is_table));
@@ -116,13 +101,13 @@ impl OnceFormat {
     }
 }
 
-/// What a call is a test of, in a few words.
+/// The name of a call as a test case: target and expectation.
 fn expected(report: &Report) -> String {
     let label = Escaped::new(report.target.label().as_bytes());
     format!("{label} is {}", report.expectation)
 }
 
-/// Whether a call came to what was expected, where that is not a success.
+/// The line that says whether an expectation other than `ok` was met.
 fn check(report: &Report) -> String {
     let Report { expectation, .. } = report;
     match report.is_as_expected() {
@@ -135,8 +120,8 @@ fn check(report: &Report) -> String {
 }
 
 impl Format {
-    /// A report in this format, each line ended; with the target, if it is one of several.
-    pub fn report(self, report: &Report, names_target: bool) -> String {
+    /// A report in this format; every line ends with a newline. `names_target` is for one of several targets.
+    pub(crate) fn report(self, report: &Report, names_target: bool) -> String {
         let text = match self {
             Self::Text | Self::Wide => text::Block {
                 report,
@@ -159,9 +144,9 @@ impl Format {
         }
     }
 
-    /// The summaries of all targets in this format, and their total where there are several. Each line is
-    /// ended.
-    pub fn summaries(self, summaries: &[Summary]) -> String {
+    /// The summaries of all targets in this format, and their total if there are several; every line ends
+    /// with a newline.
+    pub(crate) fn summaries(self, summaries: &[Summary]) -> String {
         let names_target = summaries.len() > 1;
         let each = summaries.iter().map(|summary| match self {
             Self::Text | Self::Wide => summary::TextSummary(summary).to_string(),
@@ -185,8 +170,8 @@ impl Format {
     }
 }
 
-/// What a failed call prints never has the line of a successful one, whatever its response says, so that
-/// `grep -c` counts rightly: its spaces are written as `space`.
+/// Replaces the spaces of the success line with `space` in the output of a failed call, whose evidence may
+/// quote that line from the response. So `grep -c` of the success line counts successful calls alone.
 pub(crate) fn without_success(text: String, space: &str) -> String {
     match text.contains(SUCCESS) {
         true => text.replace(SUCCESS, &SUCCESS.replace(' ', space)),

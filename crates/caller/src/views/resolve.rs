@@ -1,5 +1,5 @@
-//! What `caller resolve` prints of a lookup: the configuration, every query, the verdict, and what the
-//! search list cost.
+//! The output of `caller resolve`: the configuration, every query, the result, and how many queries the search
+//! list cost.
 //!
 //! ```text
 //! nameserver 10.96.0.10:53
@@ -21,12 +21,12 @@ use crate::dns::{Lookup, LookupFailure, Query, QueryOutcome, Race, ResolvConf, T
 use crate::millis::Millis;
 use crate::verdict::{self, dns};
 
-/// Displays a lookup.
+/// Displays a lookup with every query; every line ends with a newline.
 #[derive(Debug)]
-pub struct Transcript<'a> {
-    /// The lookup.
+pub(crate) struct Transcript<'a> {
+    /// The lookup to display.
     pub lookup: &'a Lookup,
-    /// What to run next, where it failed.
+    /// The next command to run, if the lookup failed.
     pub next: Option<String>,
 }
 
@@ -131,14 +131,14 @@ impl Transcript<'_> {
     }
 }
 
-/// How many queries there were, and how many of them the search list was to blame for.
+/// Displays the number of queries, and how many of them were only sent because of the search list.
 struct Cost<'a>(&'a Lookup);
 
 impl fmt::Display for Cost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lookup = self.0;
         write!(f, "{} queries", lookup.queries.len())?;
-        // The search list is not to blame for what it is there for.
+        // A Service's short name cannot be found without the search list.
         let Some(name) = lookup.expected_name() else {
             return Ok(());
         };
@@ -155,9 +155,9 @@ impl fmt::Display for Cost<'_> {
     }
 }
 
-/// Displays what got lost in many rounds of the same queries.
+/// Displays how many responses were lost in many rounds of the same queries.
 #[derive(Debug)]
-pub struct RaceView<'a>(pub &'a Race);
+pub(crate) struct RaceView<'a>(pub &'a Race);
 
 impl fmt::Display for RaceView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,7 +193,7 @@ impl fmt::Display for Counts<'_> {
     }
 }
 
-/// The options that decide what is asked.
+/// Displays the options of `resolv.conf` in effect.
 pub(crate) struct Options<'a>(pub(crate) &'a ResolvConf);
 
 impl fmt::Display for Options<'_> {

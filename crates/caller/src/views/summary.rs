@@ -1,4 +1,4 @@
-//! The summary of a run, as ping says it when it is interrupted; or as a JSON object.
+//! The summary at the end of a run: as text, in the manner of ping(8), or as a JSON object.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,10 @@ use crate::report::Phase;
 use crate::stats::{Answered, Backend, Rollout, Summary};
 use crate::verdict;
 
-/// Displays a summary as text, each line ended.
+/// Displays a summary as text; every line ends with a newline.
 #[derive(Debug)]
-pub struct TextSummary<'a>(
-    /// What to show.
+pub(crate) struct TextSummary<'a>(
+    /// The summary of a target.
     pub &'a Summary,
 );
 
@@ -76,9 +76,9 @@ impl fmt::Display for TextSummary<'_> {
     }
 }
 
-/// Displays the total over several targets, each line ended.
+/// Displays the total over several targets; every line ends with a newline.
 #[derive(Debug)]
-pub struct Total<'a>(
+pub(crate) struct Total<'a>(
     /// The summaries of the targets.
     pub &'a [Summary],
 );
@@ -88,12 +88,12 @@ impl Total<'_> {
         self.0.iter().map(count).sum()
     }
 
-    /// The targets whose expectation was not met throughout.
+    /// The targets for which not every call was as expected.
     fn unexpected(&self) -> impl Iterator<Item = &Summary> {
         self.0.iter().filter(|summary| summary.unexpected() > 0)
     }
 
-    /// The same as a JSON object, with a newline.
+    /// The total as a JSON object on one line, which ends with a newline.
     pub(super) fn to_json(&self) -> String {
         let total = JsonTotal {
             targets: self.0.len(),
@@ -142,7 +142,7 @@ struct JsonTotal<'a> {
     not_as_expected: Vec<&'a str>,
 }
 
-/// The pods before and after, and whether the ones have replaced the others.
+/// Displays the old and the new pods of a rollout, and whether the new ones replaced the old ones.
 struct RolloutLines<'a>(&'a Rollout);
 
 impl fmt::Display for RolloutLines<'_> {
@@ -164,10 +164,10 @@ impl fmt::Display for RolloutLines<'_> {
 
 /// Displays a summary as a JSON object, without a newline.
 #[derive(Debug)]
-pub struct JsonSummary<'a> {
-    /// What to show.
+pub(crate) struct JsonSummary<'a> {
+    /// The summary of a target.
     pub summary: &'a Summary,
-    /// Name the target, as one of several.
+    /// Whether to name the target, as one of several.
     pub names_target: bool,
 }
 
@@ -178,7 +178,7 @@ impl fmt::Display for JsonSummary<'_> {
     }
 }
 
-/// A summary as it stands in JSON; with the target, if it is one of several.
+/// A summary as a serializable object. `names_target` is for one of several targets.
 pub(crate) fn json_summary(summary: &Summary, names_target: bool) -> impl Serialize {
     let quantiles = |(phase, quantiles): (Phase, Option<[Duration; 3]>)| {
         let [p50, p99, max] = quantiles?.map(millis);

@@ -1,5 +1,5 @@
-//! The calls of `once` as a table, a line a target; under a target that did not come to what was expected, why
-//! that is likely so and what to run next.
+//! The calls of `once` as a table with a line for each target. Below a call that was not as expected stand the
+//! likely cause and the next command.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use crate::millis::Millis;
 use crate::report::{Outcome, Phase, Report};
 use crate::verdict;
 
-/// Displays one call of each of several targets, each line ended.
+/// Displays one call of each of several targets; every line ends with a newline.
 #[derive(Debug)]
-pub struct Table<'a>(
-    /// What to show.
+pub(crate) struct Table<'a>(
+    /// A report for each target.
     pub &'a [Report],
 );
 
@@ -58,7 +58,7 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// Displays what a call came to, on one line.
+/// Displays the result of a call on one line.
 pub(super) struct CallResult<'a>(pub(super) &'a Report);
 
 impl fmt::Display for CallResult<'_> {

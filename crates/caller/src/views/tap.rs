@@ -1,5 +1,5 @@
 //! The calls of `once` in the Test Anything Protocol, version 14 (<https://testanything.org/tap-version-14-specification.html>):
-//! a test point a target.
+//! a test point for each target.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use super::table::CallResult;
 use crate::report::{Phase, Report};
 use crate::verdict;
 
-/// Displays one call of each target, each line ended.
+/// Displays one call of each target; every line ends with a newline.
 #[derive(Debug)]
-pub struct Tap<'a>(
-    /// What to show.
+pub(crate) struct Tap<'a>(
+    /// A report for each target.
     pub &'a [Report],
 );
 
@@ -36,7 +36,7 @@ impl fmt::Display for Tap<'_> {
     }
 }
 
-/// What is to be known of a failure, as a block of YAML. A string of JSON is one of YAML, too.
+/// The details of a failed test point, as a YAML block. Values are written as JSON, which is valid YAML.
 fn diagnostics(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     let failure = report.failure();
     writeln!(f, "  ---")?;
@@ -61,7 +61,7 @@ fn field(f: &mut fmt::Formatter<'_>, name: &str, value: &impl Serialize) -> fmt:
     writeln!(f)
 }
 
-/// A description, in which `#` would start a directive.
+/// Escapes a description, in which `#` would start a directive.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('#', "\\#")
 }

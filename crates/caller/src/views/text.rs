@@ -6,10 +6,10 @@
 //! Response received successfully!
 //! ```
 //!
-//! kubectl shows ten lines of each pod, so a call has three: when, what, and how it ended. A
-//! failure has three as well, and says `Call failed` where a success says `Response received`. Where there
-//! are several targets, the first line names one in place of `Backend`; where something else than a success
-//! is expected, the third says whether it came to that.
+//! `kubectl logs` with a selector shows the last ten lines of each pod, so a call has only three: time,
+//! response body, result. A failed call has three as well, and its last line begins with `Call failed`. With
+//! several targets, the first line names the target in place of `Backend`; with an expectation other than
+//! `ok`, the third line says whether it was met.
 
 use std::fmt;
 
@@ -23,17 +23,17 @@ use crate::millis::Millis;
 use crate::report::{Outcome, Phase, Report, Response, Source};
 use crate::verdict;
 
-/// Most bytes of the body of a success to show.
+/// Most bytes to show of the body of a successful response.
 const SHOWN_BODY: usize = 1024;
 
-/// Displays a report, each line ended.
+/// Displays a report; every line ends with a newline.
 #[derive(Clone, Copy, Debug)]
-pub struct Block<'a> {
-    /// What to show.
+pub(crate) struct Block<'a> {
+    /// The report to display.
     pub report: &'a Report,
-    /// Add a fourth line: the pod, the address, and how long each phase took.
+    /// Whether to add a fourth line: the pod, the address, and the duration of each phase.
     pub wide: bool,
-    /// Name the target.
+    /// Whether to name the target in the first line.
     pub names_target: bool,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Block<'_> {
     }
 }
 
-/// Displays what was seen of a failure, the beginning of the response's body included, on one line.
+/// Displays the evidence of a failure with the beginning of the response's body, on one line.
 pub(crate) struct Evidence<'a> {
     pub(crate) report: &'a Report,
     pub(crate) failure: &'a Failure,
@@ -93,7 +93,7 @@ impl fmt::Display for Evidence<'_> {
     }
 }
 
-/// Displays what a call is that has nothing to ask.
+/// Displays the result of a successful call of a `tcp://` target, which has no response.
 pub(crate) struct Connected<'a>(pub(crate) &'a Report);
 
 impl fmt::Display for Connected<'_> {
@@ -105,7 +105,7 @@ impl fmt::Display for Connected<'_> {
     }
 }
 
-/// The body on one line, without the newline that ends it.
+/// Displays a response body on one line, without its final newline.
 pub(crate) struct Body<'a> {
     response: &'a Response,
     most: usize,

@@ -1,4 +1,5 @@
-//! Conclusions where rows are missing: of nodes that may be about to leave, and of those that only small packets reach.
+//! Conclusions where rows are missing or old: of nodes that may be about to leave, of those that only small packets reach,
+//! and of those that no longer call.
 
 use std::net::IpAddr;
 
@@ -9,12 +10,13 @@ use super::super::row::{PeerRow, Row};
 
 const NODES: u8 = 12;
 
-/// The result of a call, for how many seconds it has been so, and how many seconds ago it was made.
-type Seen = (&'static str, u32, u32);
+/// The result of a call, how many milliseconds it took, for how many seconds it has been so, and how many seconds ago it
+/// was made.
+type Seen = (&'static str, f32, u32, u32);
 
-const WELL: Seen = ("ok", 3600, 5);
-const DEAD: Seen = ("connect_timeout", 300, 5);
-const HOLE: Seen = ("path_mtu", 300, 5);
+const WELL: Seen = ("ok", 0.4, 3600, 5);
+const DEAD: Seen = ("connect_timeout", 0.0, 300, 5);
+const HOLE: Seen = ("path_mtu", 0.0, 300, 5);
 
 fn address(node: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, node])
@@ -27,8 +29,8 @@ fn report(missing: &[u8], seen: impl Fn(u8, u8) -> Seen) -> MeshReport {
         let others = (1..=NODES).filter(|to| *to != from);
         let peers: Vec<PeerRow> = others
             .map(|to| {
-                let (result, since_s, asked_s) = seen(from, to);
-                let ms = (result == "ok").then_some(0.4);
+                let (result, ms, since_s, asked_s) = seen(from, to);
+                let ms = (result == "ok").then_some(ms);
                 PeerRow(address(to), None, result.to_owned(), ms, since_s, asked_s)
             })
             .collect();
@@ -60,7 +62,7 @@ fn report(missing: &[u8], seen: impl Fn(u8, u8) -> Seen) -> MeshReport {
 /// What the first ten callers of node 3 have seen by now, and the last one before.
 fn first_callers_fail(to: u8, from: u8, before: Seen) -> Seen {
     match (to, from) {
-        (3, 1..=11) => ("connect_timeout", 20, 5),
+        (3, 1..=11) => ("connect_timeout", 0.0, 20, 5),
         (3, _) => before,
         _ => WELL,
     }
@@ -68,12 +70,12 @@ fn first_callers_fail(to: u8, from: u8, before: Seen) -> Seen {
 
 #[test]
 fn a_node_that_was_reached_before_it_began_to_fail_may_be_about_to_leave() {
-    let before = ("ok", 3600, 20);
+    let before = ("ok", 0.4, 3600, 20);
     let leaving = report(&[3], |from, to| first_callers_fail(to, from, before));
     assert_eq!(leaving.state(), MeshState::Ok, "{:?}", leaving.sentences());
 
     // Where somebody has reached it since, it is there, and its row is not.
-    let since = ("ok", 3600, 19);
+    let since = ("ok", 0.4, 3600, 19);
     let there = report(&[3], |from, to| first_callers_fail(to, from, since));
     let said = there.sentences();
     assert!(
@@ -84,7 +86,7 @@ fn a_node_that_was_reached_before_it_began_to_fail_may_be_about_to_leave() {
 
 #[test]
 fn a_mesh_of_which_hardly_a_row_is_known_is_not_well() {
-    let brief = ("connect_timeout", 20, 5);
+    let brief = ("connect_timeout", 0.0, 20, 5);
     let lonely = |others: &[u8]| {
         let missing = others.to_vec();
         report(others, move |_, to| match missing.contains(&to) {
@@ -103,7 +105,7 @@ fn a_mesh_of_which_hardly_a_row_is_known_is_not_well() {
 
 #[test]
 fn a_mesh_in_which_all_calls_have_begun_to_fail_has_called() {
-    let all = report(&[], |_, _| ("connect_timeout", 59, 5));
+    let all = report(&[], |_, _| ("connect_timeout", 0.0, 59, 5));
     let said = "nothing has failed for a minute: none of 132 pairs called lately succeeds";
     assert_eq!(all.sentences(), [said]);
 }
@@ -127,4 +129,31 @@ fn a_node_that_small_packets_reach_comes_after_one_that_nothing_reaches_and_is_n
             "{said:?}"
         );
     }
+}
+
+#[test]
+fn a_path_that_has_not_been_measured_is_of_the_same_fault_as_those_that_have() {
+    let said = report(&[], |from, to| match (from, to) {
+        (4, 2) => ("response_timeout", 0.0, 300, 5),
+        (2, _) | (_, 2) => HOLE,
+        _ => WELL,
+    });
+    let sentence = "packets over 1400 bytes to node-2 (10.0.0.2) are lost from 11 of 11 nodes (path_mtu, \
+                    response_timeout), and those of its own, too: the MTU of its network";
+    assert_eq!(said.sentences(), [sentence]);
+}
+
+#[test]
+fn calls_of_the_first_minute_say_nothing_of_slowness_however_long_ago_they_were() {
+    let slow = |since_s, asked_s| {
+        report(&[], move |from, _| match from {
+            3 => ("ok", 40.0, since_s, asked_s),
+            _ => WELL,
+        })
+    };
+    // It has called for 59 seconds, and no more since.
+    let stopped = slow(119, 60);
+    assert_eq!(stopped.state(), MeshState::Ok, "{:?}", stopped.sentences());
+    let said = slow(120, 60).sentences();
+    assert!(said[0].starts_with("everything from node-3 "), "{said:?}");
 }

@@ -1,8 +1,8 @@
-//! Reads what a name server answered, in one pass over its records, in their order.
+//! Parses the response of a name server, in one pass over its records, in their order.
 //!
-//! Only the header, the question and the answer section are decoded. A message holds thousands of
-//! records and each name in it may take many steps to decode, so reading gives way to other tasks now
-//! and then, and ends at the deadline.
+//! Only the header, the question and the answer section are decoded. A message can hold thousands of
+//! records, and each name in it may take many steps to decode, so parsing yields to other tasks at
+//! intervals, and stops at the deadline.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,32 +13,32 @@ use tokio::time::Instant;
 
 use super::query::{Family, QueryOutcome, Transport};
 
-/// Records that are read before other tasks get their turn.
+/// Number of records to parse before yielding to other tasks.
 const RECORDS_AT_ONCE: usize = 32;
 
-/// CNAMEs that are kept to be shown.
+/// Most CNAME targets to keep for display.
 const MAX_CNAMES: usize = 8;
 
-/// A query whose answer is awaited.
+/// A query that was sent and whose response has not come yet.
 #[derive(Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct PendingQuery<'a> {
     pub(super) id: u16,
     pub(super) name: &'a Name,
     pub(super) family: Family,
 }
 
-/// An answer to a query.
+/// What a response says.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) outcome: QueryOutcome,
     pub(super) cnames: Vec<Name>,
-    /// It is a success that has records, so the search ends here, whatever they are.
+    /// Whether it is NOERROR with records of any type: then no other name of the search list is queried.
     pub(super) has_records: bool,
-    /// `None` where what came is no answer.
+    /// The response code; `None` if the message is malformed.
     pub(super) code: Option<ResponseCode>,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn malformed(why: &str) -> Self {
         Self {
             outcome: QueryOutcome::Malformed(why.to_owned()),
@@ -49,22 +49,22 @@ impl Answer {
     }
 }
 
-/// What a datagram or message is to a query.
+/// How a received message relates to a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// It answers the query.
-    Answer,
-    /// It has the query's id by chance, or by guessing.
+    /// It is the response to the query.
+    Response,
+    /// It has the query's id but another question: a coincidence, or an attempt at spoofing.
     AnotherQuestion,
-    /// It has the query's id, but is no answer to it.
+    /// It has the query's id, but cannot be its response, for this reason.
     Malformed(&'static str),
-    /// It has nothing to do with the query.
+    /// It has another id, or is too short to have one.
     Stray,
 }
 
-impl Asked<'_> {
-    /// Whether `message` answers this query, as glibc's `__libc_res_queriesmatch` decides it: same id,
-    /// same question. A refusal may come as a bare header.
+impl PendingQuery<'_> {
+    /// Whether `message` is the response to this query, as glibc's `__libc_res_queriesmatch` decides it:
+    /// same id, same question. A refusal (see [`is_refusal`]) may consist of a header alone.
     pub(super) fn matches(&self, message: &[u8]) -> Match {
         if message.get(..2) != Some(&self.id.to_be_bytes()[..]) {
             return Match::Stray;
@@ -77,9 +77,9 @@ impl Asked<'_> {
             return Match::Malformed("it is not a response to a query");
         }
         match header.counts.queries {
-            0 if is_refusal(header.response_code) => Match::Answer,
+            0 if is_refusal(header.response_code) => Match::Response,
             1 => match Question::read(&mut decoder) {
-                Ok(question) if self.is_question(&question) => Match::Answer,
+                Ok(question) if self.is_question(&question) => Match::Response,
                 Ok(_) => Match::AnotherQuestion,
                 Err(_) => Match::Malformed("its question cannot be decoded"),
             },
@@ -93,30 +93,31 @@ impl Asked<'_> {
             && question.query_class() == DNSClass::IN
     }
 
-    /// Reads a message that matches, until `deadline` at the latest.
-    /// As there, no answer is taken for a name that no host can have (`__res_binary_hnok`), which a
-    /// search domain can make of any.
+    /// Parses a message that matches, until `deadline` at the latest.
+    ///
+    /// As in glibc, no addresses are accepted for a name that is not a valid host name
+    /// (`__res_binary_hnok`); a search domain can turn a valid name into such a one.
     pub(super) async fn read(
         &self,
         message: &[u8],
         transport: Transport,
         deadline: Instant,
-    ) -> Answer {
+    ) -> Response {
         let mut decoder = BinDecoder::new(message);
         let header = match Header::read(&mut decoder) {
             Ok(header) => header,
-            Err(error) => return Answer::malformed(&error.to_string()),
+            Err(error) => return Response::malformed(&error.to_string()),
         };
         let count = header.counts.answers;
         let is_success = header.response_code == ResponseCode::NoError;
-        let mut answer = Answer {
+        let mut answer = Response {
             outcome: QueryOutcome::NoData,
             cnames: Vec::new(),
             has_records: is_success && count > 0,
             code: Some(header.response_code),
         };
         if transport == Transport::Udp {
-            // As glibc's `send_dg`: neither an answer nor a server that would ask for one.
+            // As glibc's `send_dg`: an empty response from a server that neither is authoritative nor resolves.
             let is_referral = is_success
                 && count == 0
                 && header.counts.additionals == 0
@@ -152,13 +153,13 @@ impl Asked<'_> {
         answer
     }
 
-    /// Follows the CNAMEs to addresses, as glibc's `gaih_getanswer_slice`: every CNAME changes the
-    /// name whose addresses count from there on, and a chain out of order leads nowhere.
+    /// Follows the CNAMEs to addresses, as glibc's `gaih_getanswer_slice`: after a CNAME only records of
+    /// its target count, so a chain whose records are out of order yields no address.
     async fn records(
         &self,
         decoder: &mut BinDecoder<'_>,
         count: u16,
-        answer: &mut Answer,
+        answer: &mut Response,
         deadline: Instant,
     ) -> Result<Option<QueryOutcome>, DecodeError> {
         let mut wanted = self.name.clone();
@@ -200,7 +201,7 @@ impl Asked<'_> {
     }
 }
 
-/// The server does not answer the query at all; glibc's `send_dg` asks the next one.
+/// Whether a server that sends this code declines the query; glibc's `send_dg` then asks the next server.
 pub(super) fn is_refusal(code: ResponseCode) -> bool {
     matches!(
         code,
@@ -214,7 +215,7 @@ fn is_host(name: &Name) -> bool {
         .all(|label| !label.starts_with(b"-") && label.iter().all(is_plain))
 }
 
-/// A record whose data is not decoded yet.
+/// A resource record (RFC 1035, section 3.2.1) whose data is not decoded yet.
 struct Record<'a> {
     owner: Name,
     rtype: RecordType,
@@ -227,12 +228,12 @@ struct Record<'a> {
 impl<'a> Record<'a> {
     fn read(decoder: &mut BinDecoder<'a>) -> Result<Self, DecodeError> {
         let owner = Name::read(decoder)?;
-        // These are names for any number.
+        // These types have a variant for every number, so the conversions cannot fail.
         let rtype = decoder.read_u16()?.unverified().into();
         let class = decoder.read_u16()?.unverified().into();
         let ttl = decoder.read_u32()?.unverified();
         let len = decoder.read_u16()?.unverified();
-        // A message over TCP has a length of 16 bits, and a datagram is shorter.
+        // It always fits: a message over TCP has a 16-bit length, and a datagram is shorter.
         let data_at = u16::try_from(decoder.index()).unwrap_or(u16::MAX);
         let data = decoder.read_slice(len.into())?.unverified();
         Ok(Self {
