@@ -11,7 +11,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 # Static glibc: no name is ever looked up by it, so nothing is missing at run time.
 # On x86-64, where Rust links with lld, the caller is 22 KB smaller (compressed) for relocations that are packed, and
-# 60 KB for functions and constants that lie beside those they resemble.
+# 60 KB for functions and constants that lie beside those they resemble; echo-server is 29 KB smaller for both.
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static \
         -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--bp-compression-sort=both"

@@ -1,6 +1,9 @@
 //! The README and the pages in `docs` say what the program does: samples of output are compared with what is
 //! printed, tables with what is declared, and commands and links with what exists.
 
+#[path = "documents/mesh.rs"]
+mod mesh;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
@@ -241,12 +244,15 @@ fn images_have_the_tag_of_this_version() {
 
 #[test]
 fn links_lead_to_files_and_headings_that_exist() {
-    let mut pages = pages();
-    pages.push(Page {
-        text: page("CONTRIBUTING.md"),
-        path: "CONTRIBUTING.md".to_owned(),
+    let others = [
+        "CONTRIBUTING.md",
+        "kustomize/components/monitoring/runbook.md",
+    ];
+    let others = others.map(|path| Page {
+        text: page(path),
+        path: path.to_owned(),
     });
-    for page in pages {
+    for page in pages().into_iter().chain(others) {
         let folder = root().join(&page.path);
         let folder = folder.parent().expect("a folder");
         for (start, _) in page.text.match_indices("](") {
@@ -427,6 +433,14 @@ fn metrics_are_those_that_are_exposed() {
             .all(|backend| metrics(*backend).contains_key("echo_server_requests_total"))
     });
     exposed.extend(metrics(cluster.backends[0]));
+    let mesh = Process::spawn(local_cluster().args(["--nodes=2", "--interval=1s"]));
+    let line = mesh.wait_for_stdout("mesh, page at http://");
+    let (_, url) = line.split_once("http://").expect("a URL");
+    let admin = url.trim_end_matches("/mesh").parse().expect("an address");
+    wait_until("a call of the mesh", PATIENCE, || {
+        metrics(admin).contains_key("caller_mesh_calls_total")
+    });
+    exposed.extend(metrics(admin));
 
     let text = page("docs/metrics.md");
     let rows = text.lines().filter(|line| line.starts_with("| `"));

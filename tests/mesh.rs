@@ -506,10 +506,13 @@ fn egress_that_is_blocked_and_a_row_that_is_missing(mut mesh: Mesh) {
     );
 }
 
+/// Breaks a mesh, and checks what is said of it.
+type Tell = fn(Mesh);
+
 /// All of them at once, because each takes a good minute, in which it has little to do.
 #[test]
 fn each_fault_of_a_mesh_is_told_by_its_node_its_direction_and_its_kind() {
-    let meshes: [(&str, fn(Mesh)); 4] = [
+    let meshes: [(&str, Tell); 4] = [
         ("split", well_and_then_split),
         ("gone", nodes_that_are_gone_and_pairs_that_are_cut),
         ("ingress", ingress_that_is_blocked_and_paths_that_are_narrow),

@@ -1,11 +1,13 @@
-//! A real Prometheus: what it learns of the local cluster, what the dashboard asks it, what the
+//! A real Prometheus: what it learns of the local cluster and of a mesh, what the dashboard asks it, what the
 //! alerts make of it, and the configuration for it in the docs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use local_cluster::mesh::address;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::documents::checked_by;
@@ -19,11 +21,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A local cluster, and the admin ports of its pods by their names.
+/// The admin ports of pods by their names.
+type Pods = Vec<(String, SocketAddr)>;
+
+/// A local cluster, and its pods.
 struct Cluster {
     _process: Process,
     service: SocketAddr,
-    pods: Vec<(String, SocketAddr)>,
+    pods: Pods,
 }
 
 impl Cluster {
@@ -41,7 +46,7 @@ impl Cluster {
             Some((name.to_owned(), address(admin)))
         };
         let service = banner.lines().find_map(|line| line.split_once(" -> "));
-        let pods: Vec<_> = banner.lines().filter_map(pod).collect();
+        let pods: Pods = banner.lines().filter_map(pod).collect();
         assert_eq!(pods.len(), 4, "{banner}");
         Self {
             service: address(service.expect("there is one").1),
@@ -51,24 +56,43 @@ impl Cluster {
     }
 }
 
-/// What the PodMonitor of an app asks for, as the operator writes it into a configuration.
-fn metric_relabel_configs(app: &str) -> Value {
+/// A mesh of so many nodes, and the pods of its callers.
+fn mesh(nodes: u16, flags: &[&str]) -> (Process, Pods) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_local-cluster"));
+    let process = Process::spawn(command.arg(format!("--nodes={nodes}")).args(flags));
+    let line = process.wait_for_stdout("mesh, page at http://");
+    let (_, page) = line.split_once("http://").expect("a URL");
+    let (page, _) = page.split_once('/').expect("a path");
+    let page: SocketAddr = page.parse().expect("an address");
+    let admin = |node| SocketAddr::new(address(node).into(), page.port());
+    let pods = (1..=nodes).map(|node| (format!("mesh-{node}"), admin(node)));
+    (process, pods.collect())
+}
+
+/// The ports that the PodMonitor of an app has scraped, and how.
+fn endpoints(app: &str) -> Vec<Value> {
     let file = format!("kustomize/components/monitoring/podmonitor-{app}.yaml");
     let text = fs::read_to_string(root().join(file)).expect("it is there");
     let monitor: Value = serde_yaml_ng::from_str(&text).expect("YAML");
     let endpoints = monitor["spec"]["podMetricsEndpoints"].as_array();
-    let [endpoint] = &endpoints.expect("a list")[..] else {
-        panic!("{app} has one endpoint");
-    };
+    endpoints.expect("a list").clone()
+}
+
+/// Relabelings of the PodMonitor of an app for the port `admin`, as the operator writes them into a configuration.
+fn relabelings(app: &str, field: &str) -> Value {
+    let mut endpoints = endpoints(app).into_iter();
+    let endpoint = endpoints.find(|endpoint| endpoint["port"] == "admin");
+    let endpoint = endpoint.unwrap_or_else(|| panic!("{app} has this port"));
     assert!(endpoint["honorLabels"].is_null(), "it is not carried over");
-    let relabelings = endpoint["metricRelabelings"].as_array();
-    let relabelings = relabelings.into_iter().flatten();
+    let relabelings = endpoint[field].as_array().into_iter().flatten();
     relabelings
         .map(|relabeling| {
             let fields = relabeling.as_object().expect("a map").iter();
             fields
                 .map(|(name, value)| match name.as_str() {
                     "action" | "regex" => (name.clone(), value.clone()),
+                    "sourceLabels" => ("source_labels".to_owned(), value.clone()),
+                    "targetLabel" => ("target_label".to_owned(), value.clone()),
                     _ => panic!("Prometheus has another name for {name}"),
                 })
                 .collect::<Value>()
@@ -83,19 +107,19 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes the cluster's pods as the PodMonitors would have it. `None`: there is
-    /// none to be had.
-    fn start(cluster: &Cluster) -> Option<Self> {
+    /// Starts one that scrapes pods as the PodMonitors would have it. `None`: there is none to be had.
+    fn start(pods: &Pods) -> Option<Self> {
         let prometheus = tool("prometheus")?;
         let files = tempfile::tempdir().expect("a directory");
         let mut config = String::from(
             "global: { scrape_interval: 250ms, scrape_timeout: 250ms }\nscrape_configs:\n",
         );
-        for (pod, admin) in &cluster.pods {
-            let (app, _) = pod.split_once('-').expect("an app and a number");
-            let relabelings = metric_relabel_configs(app);
+        for (pod, admin) in pods {
+            let (app, number) = pod.split_once('-').expect("an app and a number");
+            let of_targets = relabelings(app, "relabelings");
+            let of_metrics = relabelings(app, "metricRelabelings");
             config += &format!(
-                "  - job_name: {pod}\n    metric_relabel_configs: {relabelings}\n    static_configs:\n      - targets: ['{admin}']\n        labels: {{ namespace: {NAMESPACE}, pod: {pod} }}\n"
+                "  - job_name: {pod}\n    relabel_configs: {of_targets}\n    metric_relabel_configs: {of_metrics}\n    static_configs:\n      - targets: ['{admin}']\n        labels: {{ namespace: {NAMESPACE}, pod: {pod}, __meta_kubernetes_pod_node_name: node-{number} }}\n"
             );
         }
         let file = files.path().join("prometheus.yml");
@@ -148,7 +172,7 @@ impl Prometheus {
 #[test]
 fn what_prometheus_counts_is_what_was_done() {
     let cluster = Cluster::start("1h");
-    let Some(prometheus) = Prometheus::start(&cluster) else {
+    let Some(prometheus) = Prometheus::start(&cluster.pods) else {
         return;
     };
     for _ in 0..5 {
@@ -216,7 +240,7 @@ fn what_prometheus_counts_is_what_was_done() {
 #[test]
 fn who_answered_is_still_called_pod_beside_who_was_scraped() {
     let cluster = Cluster::start("50ms");
-    let Some(prometheus) = Prometheus::start(&cluster) else {
+    let Some(prometheus) = Prometheus::start(&cluster.pods) else {
         return;
     };
     // Each of the two callers has a count of its own for each of the two backends.
@@ -237,7 +261,8 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
         return;
     };
     let cluster = Cluster::start("20ms");
-    for (pod, admin) in &cluster.pods {
+    let (_mesh, of_mesh) = mesh(2, &["--interval=20ms"]);
+    for (pod, admin) in cluster.pods.iter().chain(&of_mesh) {
         let files = tempfile::tempdir().expect("a directory");
         let file = files.path().join("metrics");
         fs::write(&file, get(*admin, "/metrics").body).expect("it can be written");
@@ -283,7 +308,8 @@ fn fill_in(query: &str, interval: &str, range: &str) -> String {
 #[test]
 fn every_query_of_the_dashboard_returns_data() {
     let cluster = Cluster::start("50ms");
-    let Some(prometheus) = Prometheus::start(&cluster) else {
+    let (_mesh, of_mesh) = mesh(3, &["--interval=250ms", "--break=3:in"]);
+    let Some(prometheus) = Prometheus::start(&[cluster.pods, of_mesh].concat()) else {
         return;
     };
     let dashboard = dashboard();
@@ -298,9 +324,8 @@ fn every_query_of_the_dashboard_returns_data() {
             "{query}"
         );
         let query = fill_in(query, "5s", "5s");
-        if query.contains("caller_tls_") || is_of_mesh {
-            // Nobody is called over TLS here, and there is no mesh, so it has to be a valid query and no
-            // more.
+        if query.contains("caller_tls_") {
+            // Nobody is called over TLS here, so it has to be a valid query and no more.
             prometheus.query(&query, "");
             continue;
         }
@@ -308,6 +333,11 @@ fn every_query_of_the_dashboard_returns_data() {
             !prometheus.query(&query, "").is_empty()
         });
     }
+    // From which node a call of the mesh came.
+    assert_eq!(
+        prometheus.query(r#"max by (node) (caller_mesh_peers{pod="mesh-1"})"#, "node"),
+        ["node-1: 2"]
+    );
     let namespaces = prometheus.api("/api/v1/label/namespace/values?match[]=caller_build_info");
     assert_eq!(namespaces, json!([NAMESPACE]));
     let variable = &dashboard["templating"]["list"][1];
@@ -316,7 +346,8 @@ fn every_query_of_the_dashboard_returns_data() {
         "label_values(caller_build_info, namespace)"
     );
     let targets = prometheus.api("/api/v1/label/target/values?match[]=caller_calls_total");
-    assert_eq!(targets.as_array().expect("a list").len(), 1, "{targets}");
+    // The backend, and the mesh.
+    assert_eq!(targets.as_array().expect("a list").len(), 2, "{targets}");
     let variable = &dashboard["templating"]["list"][2];
     assert_eq!(
         variable["query"],
@@ -449,20 +480,40 @@ fn the_docs_have_a_scrape_configuration_that_prometheus_takes() {
         return;
     };
     let blocks = checked_by("the_docs_have_a_scrape_configuration_that_prometheus_takes");
-    let config = &blocks[0].text;
+    let mut config: Value = serde_yaml_ng::from_str(&blocks[0].text).expect("YAML");
+    let job = &mut config["scrape_configs"][0];
     // Debian builds Prometheus without the discovery of Kubernetes; all else can be checked.
-    let (before, discovery) = config.split_once("kubernetes_sd_configs:").expect("there");
-    let (discovery, after) = discovery.split_once("    relabel_configs:").expect("there");
-    assert!(discovery.contains("role: pod") && discovery.contains("[pod-to-pod-communication]"));
-    let (_, relabelings) = after
-        .split_once("    metric_relabel_configs:")
-        .expect("there");
-    let relabelings: Value = serde_yaml_ng::from_str(relabelings).expect("YAML");
-    assert_eq!(relabelings, metric_relabel_configs("frontend"));
-    let config = format!("{before}static_configs: []\n    relabel_configs:{after}");
+    let job = job.as_object_mut().expect("a map");
+    let discovery = job.remove("kubernetes_sd_configs");
+    let namespaces = json!({"names": ["pod-to-pod-communication"]});
+    let expected = json!([{"role": "pod", "namespaces": namespaces}]);
+    assert_eq!(discovery, Some(expected));
+    // The ports, and what is made of their metrics, as the PodMonitors have it.
+    let apps = ["backend", "frontend", "mesh"];
+    let ports = apps.iter().flat_map(|app| endpoints(app));
+    let ports = ports.map(|endpoint| endpoint["port"].as_str().expect("a name").to_owned());
+    let ports: BTreeSet<String> = ports.collect();
+    let ports: Vec<String> = ports.into_iter().collect();
+    let of_targets = job["relabel_configs"].as_array().expect("a list");
+    assert_eq!(
+        of_targets[0],
+        json!({
+            "source_labels": ["__meta_kubernetes_pod_container_port_name"],
+            "regex": ports.join("|"),
+            "action": "keep",
+        })
+    );
+    let of_mesh = relabelings("mesh", "relabelings");
+    for relabeling in of_mesh.as_array().expect("a list") {
+        assert!(of_targets.contains(relabeling), "{relabeling}");
+    }
+    let of_metrics = &job["metric_relabel_configs"];
+    for app in ["frontend", "mesh"] {
+        assert_eq!(*of_metrics, relabelings(app, "metricRelabelings"));
+    }
     let files = tempfile::tempdir().expect("a directory");
     let file = files.path().join("prometheus.yml");
-    fs::write(&file, config).expect("it can be written");
+    fs::write(&file, config.to_string()).expect("it can be written");
     let output = run(Command::new(promtool).args(["check", "config"]).arg(file));
     assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
 }

@@ -1,4 +1,5 @@
-//! Moments as reports show them: always in UTC, and within the years 1970 to 9999, as the bound where they are beyond.
+//! Points in time as reports show them: in UTC, limited to the years 1970 to 9999. A time outside of that
+//! range is shown as its nearest bound.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,18 +9,18 @@ use humantime::format_rfc3339_millis;
 /// The last second of the year 9999, which stands for no end in certificates (RFC 5280, section 4.1.2.5).
 const LAST: Duration = Duration::from_secs(253_402_300_799);
 
-/// From the epoch to a moment.
+/// Time since the Unix epoch, limited as the module says.
 pub(crate) fn since_epoch(moment: SystemTime) -> Duration {
     let since = moment.duration_since(UNIX_EPOCH);
     since.unwrap_or_default().min(LAST)
 }
 
-/// A moment, to the millisecond (RFC 3339): `2025-12-10T16:20:00.000Z`.
+/// Date and time to the millisecond (RFC 3339): `2025-12-10T16:20:00.000Z`.
 pub(crate) fn rfc3339(moment: SystemTime) -> String {
     format_rfc3339_millis(UNIX_EPOCH + since_epoch(moment)).to_string()
 }
 
-/// A moment to the second: `2025-12-10T16:20:00`.
+/// Date and time to the second: `2025-12-10T16:20:00`.
 pub(crate) fn date_time(moment: SystemTime) -> String {
     rfc3339(moment)[..19].to_owned()
 }
@@ -29,13 +30,13 @@ pub(crate) fn time_of_day(moment: SystemTime) -> String {
     rfc3339(moment)[11..19].to_owned()
 }
 
-/// The day, and the time of day to the minute: `2025-12-10 16:20 UTC`.
+/// Date and time to the minute: `2025-12-10 16:20 UTC`.
 pub(crate) fn to_the_minute(moment: SystemTime) -> String {
     let text = rfc3339(moment);
     format!("{} {} UTC", &text[..10], &text[11..16])
 }
 
-/// As date(1) writes it in the C locale: `Wed Dec 10 16:20:00 UTC 2025`.
+/// Date and time in the format of date(1) in the C locale: `Wed Dec 10 16:20:00 UTC 2025`.
 pub(crate) fn unix_date(moment: SystemTime) -> String {
     // `Wed, 10 Dec 2025 16:20:00 GMT`, where the day of the month may begin with a zero.
     let text = fmt_http_date(UNIX_EPOCH + since_epoch(moment));
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_as_the_command_of_that_name_writes_it() {
+    fn unix_date_has_the_format_of_the_date_command() {
         for (seconds, date) in [
             (0, "Thu Jan  1 00:00:00 UTC 1970"),
             (951_782_399, "Mon Feb 28 23:59:59 UTC 2000"),
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_bounds_is_shown_as_the_bound() {
+    fn a_time_out_of_range_is_shown_as_the_nearest_bound() {
         let before = UNIX_EPOCH - Duration::from_secs(86_400);
         assert_eq!(rfc3339(before), "1970-01-01T00:00:00.000Z");
         assert_eq!(unix_date(before), "Thu Jan  1 00:00:00 UTC 1970");
@@ -86,9 +87,9 @@ mod tests {
     }
 
     proptest! {
-        /// The other library's last moment is 26 hours before the end of the year 9999.
+        /// The last time that the other library can represent is 26 hours before the end of the year 9999.
         #[test]
-        fn every_form_is_what_another_library_writes(nanos in 0..253_402_207_200_000_000_000_u128) {
+        fn every_format_agrees_with_another_library(nanos in 0..253_402_207_200_000_000_000_u128) {
             let other = Timestamp::from_nanosecond(nanos as i128).expect("it is in range");
             let moment = SystemTime::from(other);
             prop_assert_eq!(rfc3339(moment), format!("{other:.3}"));

@@ -1,8 +1,8 @@
-//! Calls targets over and over, as a pod in a cluster does: resolve the name through cluster DNS, connect, ask,
-//! and say what happened; and when it failed, why.
+//! Calls targets at an interval, as a pod in a cluster does: it resolves the name through cluster DNS,
+//! connects, sends a request and reports the result; if the call failed, also the likely cause.
 //!
-//! It is a one-way pipe: a [`target`] is called by a [`probe`], which gives a [`report`] of each call;
-//! everything that is shown, counted or decided is a view of reports.
+//! Data flows in one direction: a [`probe`] calls a [`target`] and produces a [`report`] of each call;
+//! everything that is shown, counted or decided is derived from reports.
 //!
 //! | module | what it does | and imports of the others |
 //! |---|---|---|
@@ -13,12 +13,14 @@
 //! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |
 //! | [`trust`] | which certificates TLS trusts and shows | |
 //! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure` |
-//! | [`probe`] | makes a round of calls, stage by stage, and looks at the way | those above |
+//! | [`probe`] | makes a round of calls, stage by stage, and looks at the way | those above, `mesh` |
 //! | `listening` | what this pod listens at | |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
-//! | [`verdict`] | words failures | `report` and what it is made of, `stats` |
-//! | [`views`] | text, JSON, table, TAP, JUnit, summary, transcript, diagnosis | `report`, `stats`, `verdict` |
-//! | `metrics`, `page` | what Prometheus and browsers are shown | `report`, `stats`, `views`, `verdict` |
+//! | [`mesh`]: `sample`, `node`, `row` | whom a caller of a mesh calls, and what it has seen of them | `report`, `dns`, `stats`, `probe` |
+//! | [`mesh`]: `collect`, `matrix`, `conclude`, `report` | the rows of all callers, and what is wrong | `dns`, `target`, `failure`, `verdict` |
+//! | [`verdict`] | words failures, and what is wrong with a mesh | `report` and what it is made of, `stats`, `mesh` |
+//! | [`views`] | text, JSON, table, TAP, JUnit, summary, transcript, diagnosis, mesh | `report`, `stats`, `mesh`, `verdict` |
+//! | `metrics`, `page` | what Prometheus and browsers are shown | `report`, `stats`, `mesh`, `views`, `verdict` |
 //! | [`commands`] | the loop and the subcommands | all of those |
 //! | `curl` | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
 //! | `cli` | flags and environment variables | `commands` and their configurations |

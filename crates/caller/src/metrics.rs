@@ -1,4 +1,4 @@
-//! Metrics of calls, for Prometheus.
+//! Prometheus metrics of calls.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,8 @@ use crate::report::{Phase, Report};
 use crate::stats::{Names, Observer};
 use crate::target::{Scheme, Target};
 
-/// Seconds: from what a call within a node takes to what the longest timeout is likely to be.
+/// Upper bounds of the histogram buckets in seconds: from the duration of a call within a node to the longest
+/// likely timeout.
 const PHASE_BUCKETS: [f64; 15] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0,
@@ -39,12 +40,12 @@ pub(crate) struct Metrics {
     certificates: Family<TargetLabel, Gauge<f64, AtomicU64>>,
 }
 
-/// The metrics of a mesh: of the peers of one target that are called in every round.
+/// The metrics of a mesh: those of one target's peers that are called in every round.
 #[derive(Debug)]
 pub(crate) struct MeshMetrics {
     calls: Family<NodeLabels, Counter>,
     peers: Gauge,
-    /// How many peers this target has added to `peers`.
+    /// Number of peers that this target has contributed to `peers`.
     added: AtomicI64,
     node: Arc<Node>,
     names: Mutex<Names>,
@@ -57,7 +58,7 @@ struct NodeLabels {
 }
 
 impl MeshMetrics {
-    /// The metrics of each of these, which have a registry in common.
+    /// Registers the metrics of a mesh once, and returns a handle to them for each of the nodes.
     pub(crate) fn register(nodes: &[Arc<Node>], registry: &mut Registry) -> Vec<Self> {
         let (calls, peers) = (Family::default(), Gauge::default());
         registry.register(
@@ -110,7 +111,7 @@ pub(crate) struct TargetMetrics {
     /// The value of the label `target`.
     target: Arc<String>,
     pods: Mutex<Names>,
-    /// Whether a call of this round has not come to what was expected.
+    /// Whether a call of this round had an unexpected result.
     is_round_unexpected: AtomicBool,
 }
 
@@ -146,7 +147,7 @@ struct ResponseLabels {
 }
 
 impl Metrics {
-    /// Makes metrics and a registry of them. `dropped` counts the lines of output that were lost.
+    /// Creates the metrics and registers them. `dropped` counts the lines of output that were lost.
     pub(crate) fn new(dropped: Counter) -> (Self, Registry) {
         let metrics = Self {
             calls: Family::default(),
@@ -217,12 +218,12 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// The metrics of one of so many targets.
+    /// The metrics of one target out of `targets`. Its counters start at zero.
     pub(crate) fn of(&self, target: &Target, targets: usize) -> TargetMetrics {
         let metrics = self.clone();
         let label = Arc::new(target.label().to_owned());
         let with = || Arc::clone(&label);
-        // A counter that appears with its first failure hides that failure from `rate`.
+        // If a counter first appeared with the value 1, Prometheus's `rate` would not see that failure.
         let is_of_tls = |kind: &FailureKind| kind.label().starts_with("tls_");
         let kinds = FailureKind::ALL.iter();
         let kinds = kinds.filter(|kind| target.scheme == Scheme::Https || !is_of_tls(kind));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Displays a duration in milliseconds, to a tenth; `-` where there is none.
+/// Displays a duration in milliseconds, to a tenth; `-` for `None`.
 pub(crate) struct Millis(pub(crate) Option<Duration>);
 
 impl fmt::Display for Millis {

@@ -1,4 +1,4 @@
-//! Result of one call. Every view (the log, the metrics, the summary, the exit code) is made of this.
+//! Result of one call. All views (the log, the metrics, the summary, the exit code) are derived from it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Index, IndexMut};
@@ -14,79 +14,79 @@ use crate::failure::{Cause, Failure, FailureKind, Hole, Stage};
 use crate::mesh::sample::Sampled;
 use crate::target::{Scheme, Target};
 
-/// One call: what was called, how long each phase took, and how it ended.
+/// Report of one call: what was called, how long each phase took, and the result.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was called.
+    /// The target.
     pub target: Arc<Target>,
-    /// What the call was expected to come to.
+    /// The expected result.
     pub expectation: Expectation,
-    /// When the round that this call belongs to began.
+    /// When the round that this call belongs to started.
     pub started: SystemTime,
-    /// The lookup of the target's name, shared by the calls of a round. `None` where there was nothing
-    /// to look up.
+    /// The lookup of the target's name, shared by the calls of a round; `None` if the target is an IP
+    /// address.
     pub lookup: Option<Arc<Lookup>>,
-    /// Sent as `X-Request-Id`, so that the backend's log can be matched.
+    /// The value sent as `X-Request-Id`, with which the call can be found in the backend's log.
     pub request_id: String,
-    /// What was connected to; for a Service that is the ClusterIP. `None`: it did not come to that.
+    /// The address that was called, which for a Service is the ClusterIP; `None` if no address was found.
     pub address: Option<SocketAddr>,
-    /// How and why the address was called, if it is one of a sample.
+    /// How and why the address was chosen, if the addresses are sampled.
     pub sampled: Option<Sampled>,
-    /// The address and port that the call was made from, where a connection was made.
+    /// Local address and port of the connection, if one was made.
     pub local: Option<SocketAddr>,
     /// How long each phase took.
     pub timings: Timings,
-    /// What TCP had to send again meanwhile, where that was looked at and was something.
+    /// TCP retransmissions during the call, if any were counted.
     pub resent: Option<Resent>,
-    /// What TLS showed, where it came to that.
+    /// What the server presented in the TLS handshake, if there was one.
     pub tls: Option<Arc<Tls>>,
-    /// The call of the control in the same round, where this one was blocked as expected.
+    /// The call of the control in the same round, if this call was blocked as expected.
     pub control: Option<Arc<Report>>,
-    /// How it ended.
+    /// The result.
     pub outcome: Outcome,
 }
 
-/// How a call ended: with a connection or a response that is a success, or with a failure, which may have a
-/// response as well (an error status, a body that broke off).
+/// Result of a call: a connection or a response that is a success, or a failure, which may include a response
+/// as well (an error status, or an incomplete body).
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// The connection was made, and there is nothing to ask on it: `tcp://`.
+    /// The connection was made, and nothing is sent on it: `tcp://`.
     Connected,
-    /// The response is what was expected.
+    /// The response has a status that counts as a success.
     Answered(Response),
-    /// The call failed.
+    /// The call failed, with this response, if one was received.
     Failed(Failure, Option<Response>),
 }
 
-/// A response, as far as it is kept.
+/// The parts of a response that are kept.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// The HTTP status.
+    /// HTTP status.
     pub status: StatusCode,
-    /// `X-Pod-Name`, where the backend says it.
+    /// `X-Pod-Name`: name of the pod that responded.
     pub pod: Option<String>,
-    /// `X-Node-Name`, where the backend says it.
+    /// `X-Node-Name`: name of the node that this pod runs on.
     pub node: Option<String>,
-    /// `X-Peer-Address`: who the backend took the caller for.
+    /// `X-Peer-Address`: source address of the connection as the backend saw it.
     pub peer_address: Option<SocketAddr>,
-    /// `X-Listen-Overflows`: attempts to connect that the backend's full accept queue has dropped since it
-    /// started. Our own says so where it is asked.
+    /// `X-Listen-Overflows`: number of connection attempts that were dropped since the backend started
+    /// because its accept queue was full. echo-server sends it on request.
     pub listen_overflows: Option<u64>,
-    /// Bytes of `X-Request-Id` that came back.
+    /// Length of the `X-Request-Id` that the response contains, in bytes.
     pub echoed: usize,
-    /// `Location`, of a redirect.
+    /// `Location`: target of a redirect.
     pub location: Option<String>,
-    /// The proxy that made up this response itself, as far as its headers and its body tell.
+    /// The proxy that generated this response, if its header fields or its body show one.
     pub proxy: Option<Proxy>,
-    /// The exchange as it was on the wire, where that is kept.
+    /// The request and the response's head as sent on the wire, if they are kept.
     pub wire: Option<Box<Wire>>,
     /// The beginning of the body.
     pub body: Vec<u8>,
-    /// The length of the body that was read, in bytes.
+    /// Number of body bytes that were received.
     pub body_len: u64,
 }
 
-/// An HTTP/1 exchange as it was on the wire, without the body.
+/// An HTTP/1 request and response as sent on the wire, without the body.
 #[derive(Clone, Debug)]
 pub struct Wire {
     /// The head of the request.
@@ -98,119 +98,120 @@ pub struct Wire {
 /// A proxy, a sidecar or a load balancer between the caller and the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// Its name, such as `Envoy`, or what is known of it.
+    /// Its name, such as `Envoy`, or a description, such as `a gateway`.
     pub name: &'static str,
-    /// The header fields that give it away, as `name: value`.
+    /// The header fields that identify it, as `name: value`.
     pub headers: Vec<String>,
 }
 
-/// What TCP sent again in this pod while a call was under way. Counted for the pod as a whole: see
+/// TCP retransmissions in this pod during a call. They are counted for the pod as a whole: see
 /// [`runtime::tcp_counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resent {
-    /// SYNs.
+    /// Number of SYNs.
     pub syns: u64,
-    /// Other segments.
+    /// Number of other segments.
     pub segments: u64,
-    /// Whether another call was under way, which it may have been for.
+    /// Whether another call was running, to which the retransmissions may belong.
     pub is_shared: bool,
 }
 
-/// Who the backend takes the caller for.
+/// The source address that the backend sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The address that it has: nothing on the way translates it.
+    /// The caller's own address: nothing on the path translates it.
     Unchanged,
-    /// Another: there is NAT on the way, and policies there see this one.
+    /// Another address: there is NAT on the path, and network policies see this address.
     Translated(SocketAddr),
-    /// The backend's own pod: a sidecar or a proxy there has made the connection that the backend saw.
+    /// A loopback address of the backend's pod: a sidecar or a proxy there made the connection that the
+    /// backend saw.
     Proxied(SocketAddr),
 }
 
-/// What was found of the way to an address, beyond what the call itself says.
+/// Test results of the network path to an address, beyond the report of the call itself.
 #[derive(Clone, Debug, Default)]
 pub struct Path {
-    /// The MTU of the interface that the call went out of, in bytes.
+    /// MTU of the interface that the call was sent from, in bytes.
     pub interface_mtu: Option<u32>,
-    /// How much has passed in one piece.
+    /// The message size that passed without a loss.
     pub passed: Option<Passed>,
-    /// What is too large, where small packets pass.
+    /// The packet size limit of the path, if small packets pass and large ones are lost.
     pub hole: Option<Hole>,
-    /// Who was asked, and how many attempts to connect its full accept queue has dropped.
+    /// The backend that was asked, and how many connection attempts its full accept queue has dropped.
     pub overflows: Option<(String, u64)>,
-    /// The hops that answered, where packets are dropped.
+    /// The hops that responded, if packets are dropped.
     pub hops: Option<Hops>,
-    /// The call that failed because it was large, where those that are small succeed.
+    /// The call that failed because its packets were too large, while small ones pass.
     pub failed: Option<Box<Report>>,
 }
 
-/// Sizes that are known to pass, in bytes.
+/// Message size that passed, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// So much each way.
+    /// A request and a response of this size each.
     BothWays(u64),
-    /// An answer with so long a body.
+    /// A response with a body of this size.
     Answer(u64),
 }
 
-/// Where connections with a bounded number of hops end.
+/// Result of connection attempts with an increasing time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hops {
-    /// The farthest hop that answered: its number, and its address.
+    /// Number and address of the farthest hop that responded.
     pub last: Option<(u8, IpAddr)>,
-    /// How many were tried.
+    /// Number of hops that were tested.
     pub tried: u8,
 }
 
-/// What a server showed of itself in a TLS handshake.
+/// What a server presented in a TLS handshake.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The version, such as `TLSv1.3`; `None` if the handshake did not end.
+    /// The TLS version, such as `TLSv1.3`; `None` if the handshake was not completed.
     pub version: Option<&'static str>,
-    /// The protocol that was agreed on (ALPN).
+    /// The negotiated application protocol (ALPN, RFC 7301).
     pub protocol: Option<String>,
-    /// The certificate, as far as it could be read.
+    /// The server's certificate, if it was received and could be parsed.
     pub certificate: Option<Certificate>,
     /// Whether the certificate was verified and accepted.
     pub is_verified: bool,
-    /// Whether it asked for a certificate of the client's.
+    /// Whether the server requested a client certificate.
     pub wants_certificate: bool,
 }
 
 /// A server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whose it is, such as `CN=kubernetes`.
+    /// The subject, such as `CN=kubernetes`.
     pub subject: String,
-    /// The host names and addresses that it is for.
+    /// The host names and IP addresses in its subjectAltName.
     pub names: Vec<String>,
-    /// Who issued it.
+    /// The issuer, in the form of the subject.
     pub issuer: String,
-    /// Whether the issuer is the subject itself.
+    /// Whether issuer and subject are the same.
     pub is_self_signed: bool,
-    /// The beginning of its validity.
+    /// When it becomes valid.
     pub not_before: SystemTime,
-    /// The end of its validity.
+    /// When it expires.
     pub not_after: SystemTime,
 }
 
-/// A part of a call's time.
+/// A phase of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// From the name to its addresses.
+    /// The lookup of the name.
     Dns,
     /// The TCP handshake.
     Connect,
     /// The TLS handshake.
     Tls,
-    /// From the connection to the head of the response.
+    /// From sending the request to the end of the response's head.
     FirstByte,
-    /// From the beginning to the last byte, or to the failure.
+    /// The whole call, up to the last byte or the failure.
     Total,
 }
 
 impl Phase {
-    /// Every phase, in the order of time.
+    /// All phases, in chronological order.
     pub const ALL: [Self; 5] = [
         Self::Dns,
         Self::Connect,
@@ -219,7 +220,7 @@ impl Phase {
         Self::Total,
     ];
 
-    /// The phases that a call by this scheme can have.
+    /// The phases that a call with this scheme can have.
     pub fn of(scheme: Scheme) -> &'static [Self] {
         match scheme {
             Scheme::Http => &[Self::Dns, Self::Connect, Self::FirstByte, Self::Total],
@@ -228,7 +229,7 @@ impl Phase {
         }
     }
 
-    /// The word for metrics, JSON and text.
+    /// The name in metrics, JSON and text.
     pub fn label(self) -> &'static str {
         match self {
             Self::Dns => "dns",
@@ -240,7 +241,7 @@ impl Phase {
     }
 }
 
-/// How long each phase took; `None` for one that was not reached.
+/// Duration of each phase; `None` for a phase that was not completed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings([Option<Duration>; Phase::ALL.len()]);
 
@@ -259,14 +260,14 @@ impl IndexMut<Phase> for Timings {
 }
 
 impl Timings {
-    /// Each phase with its duration, in the order of time.
+    /// Each phase with its duration, in chronological order.
     pub fn iter(&self) -> impl Iterator<Item = (Phase, Option<Duration>)> {
         Phase::ALL.into_iter().map(|phase| (phase, self[phase]))
     }
 }
 
 impl Outcome {
-    /// Why the call failed, if it did.
+    /// The failure, if the call failed.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Connected | Self::Answered(_) => None,
@@ -274,7 +275,7 @@ impl Outcome {
         }
     }
 
-    /// The response, if one came.
+    /// The response, if one was received.
     pub fn response(&self) -> Option<&Response> {
         match self {
             Self::Connected => None,
@@ -285,21 +286,20 @@ impl Outcome {
 }
 
 impl Report {
-    /// Takes into account how long the connection was tried, for a call that was blocked as expected: one that was
-    /// given up early, because the time for the whole call was over, proves nothing.
-    pub(crate) fn judge_by_time(&mut self, enough: Duration) {
+    /// Makes a blocked call unproven if the attempt to connect was shorter than `enough`, because the timeout
+    /// of the whole call ended it early: that does not prove that packets are dropped.
+    pub(crate) fn require_duration(&mut self, min_attempt: Duration) {
         if let Outcome::Failed(failure, _) = &mut self.outcome
             && failure.kind == FailureKind::ConnectTimeout
             && matches!(failure.detail.cause, Cause::Timeout)
-            && failure.detail.after < enough
+            && failure.detail.after < min_attempt
         {
             failure.kind = FailureKind::Unproven;
         }
     }
 
-    /// Takes the control into account, for a call that was blocked as expected: if the control failed as
-    /// well, that proves nothing.
-    pub(crate) fn judge_by(&mut self, control: Arc<Self>) {
+    /// Adds the call of the control to a blocked call, which becomes unproven if the control failed as well.
+    pub(crate) fn apply_control(&mut self, control: Arc<Self>) {
         if let Outcome::Failed(failure, _) = &mut self.outcome
             && !control.is_ok()
         {
@@ -308,7 +308,8 @@ impl Report {
         self.control = Some(control);
     }
 
-    /// Makes of a call that was not answered in time one whose packets were too large.
+    /// Changes the failure of a call that timed out without a response: its packets were too large for the
+    /// path.
     pub(crate) fn is_lost_in(&mut self, hole: Hole) {
         if let Outcome::Failed(failure, _) = &mut self.outcome
             && failure.kind == FailureKind::ResponseTimeout
@@ -318,12 +319,12 @@ impl Report {
         }
     }
 
-    /// Why the call failed, if it did.
+    /// The failure, if the call failed.
     pub fn failure(&self) -> Option<&Failure> {
         self.outcome.failure()
     }
 
-    /// The response, if one came.
+    /// The response, if one was received.
     pub fn response(&self) -> Option<&Response> {
         self.outcome.response()
     }
@@ -338,7 +339,7 @@ impl Report {
         self.failure().is_none()
     }
 
-    /// Who the backend took the caller for, where it says so.
+    /// The source address that the backend saw; `None` if the response does not contain it.
     pub fn source(&self) -> Option<Source> {
         let seen = self.response()?.peer_address?;
         let local = self.local?.ip();
@@ -349,14 +350,14 @@ impl Report {
         })
     }
 
-    /// Whether the call came to what was expected of it.
+    /// Whether the result is as expected.
     pub fn is_as_expected(&self) -> bool {
         self.expectation.allows(self.kind())
             && (self.expectation != Expectation::Blocked || self.is_blocked())
     }
 
-    /// The exit code for this call: 0 as expected; else its kind's, or 1 if it succeeded, or was blocked in a way
-    /// that no policy is.
+    /// Exit code for this call: 0 if the result is as expected; otherwise that of its kind of failure. It is
+    /// 1 if the call succeeded but should not have.
     pub fn exit_code(&self) -> u8 {
         match self.kind() {
             _ if self.is_as_expected() => 0,
@@ -365,7 +366,8 @@ impl Report {
         }
     }
 
-    /// Whether something on the way kept it from connecting, and not this pod, for want of an address to call from.
+    /// Whether the attempt to connect failed for another reason than that this pod has no source address for
+    /// it.
     fn is_blocked(&self) -> bool {
         let Some(failure) = self.failure() else {
             return false;
@@ -380,12 +382,13 @@ impl Report {
         failure.stage == Stage::Connect && !is_ours
     }
 
-    /// `ok`, or the label of the kind of failure: the word for metrics and JSON.
+    /// `ok`, or the label of the kind of failure: the value of `result` in metrics and JSON.
     pub fn result(&self) -> &'static str {
         self.kind().map_or("ok", FailureKind::label)
     }
 
-    /// Who answered: the pod, or where the backend does not say, the address. `None`: nobody.
+    /// The name of the pod that responded, or its address if the response does not name the pod; `None` if
+    /// there was no response.
     pub fn backend(&self) -> Option<String> {
         let pod = match &self.outcome {
             Outcome::Answered(response) | Outcome::Failed(_, Some(response)) => &response.pod,
@@ -401,7 +404,7 @@ impl Report {
 
 #[cfg(test)]
 impl Response {
-    /// A response with this status, and without anything else.
+    /// A response with this status, and nothing else.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         Self {
             status,
@@ -421,7 +424,7 @@ impl Response {
 
 #[cfg(test)]
 impl Report {
-    /// A call that ended in this way, and of which nothing else is known.
+    /// The report of a call with this result, and nothing else.
     pub(crate) fn of_outcome(outcome: Outcome) -> Self {
         Self {
             target: Arc::new("backend".parse().expect("a target")),

@@ -29,7 +29,7 @@ use socket2::{SockFilter, SockRef};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::cluster::{
     AT_ONCE, NAMESPACE, caller_config, echo_config, until_set, write_resolv_conf,
@@ -54,7 +54,7 @@ const TRIES: usize = 20;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_FOR_NODE: Duration = Duration::from_millis(30);
 
-/// What to run.
+/// Settings of a mesh.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How many nodes there are.
@@ -63,7 +63,7 @@ pub struct Config {
     pub sample: u16,
     /// From the start of a round to the start of the next.
     pub interval: Duration,
-    /// What is broken.
+    /// Nodes to break.
     pub breaks: Vec<Break>,
 }
 
@@ -280,6 +280,8 @@ impl Mesh {
         let look = async {
             match changed {
                 Some(changed) => {
+                    // The first round of the last caller begins just before the second of the first.
+                    sleep(every + every / 2).await;
                     let pause = LOOK_EVERY + LOOK_FOR_NODE * count;
                     look(&collector, every.max(pause), changed).await;
                 }
@@ -310,8 +312,7 @@ impl Mesh {
 
 /// Looks at the whole mesh again and again, and tells what it comes to when that has changed.
 async fn look(collector: &Collector, every: Duration, changed: fn(&MeshReport)) {
-    // Before the first round there is nothing to see.
-    let mut ticks = interval_at(Instant::now() + every, every);
+    let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = None;
     loop {
@@ -400,7 +401,7 @@ impl Breakage {
     }
 }
 
-/// Drops every packet.
+/// Filter that drops every packet.
 fn drop_all() -> Vec<SockFilter> {
     vec![SockFilter::new(bpf::RETURN, 0, 0, 0)]
 }

@@ -64,6 +64,13 @@ impl Bed {
         start_pod(name, listen.into())
     }
 
+    /// Starts the echo-server of a node of a mesh, `mesh-NODE` on `node-NODE`.
+    pub fn mesh_pod(&self, node: u16, listen: SocketAddr) {
+        let _runtime = self.runtime.enter();
+        let server = local_cluster::mesh::server(node, listen.into()).expect("a free port");
+        tokio::spawn(server.run(pending()));
+    }
+
     /// The path of the pods' `/etc/resolv.conf`, which names no name server.
     pub fn resolv_conf(&self) -> PathBuf {
         self.files.path().join("resolv.conf")

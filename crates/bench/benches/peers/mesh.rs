@@ -45,7 +45,7 @@ pub(crate) struct Matrix {
     pub(crate) page: usize,
 }
 
-/// A running mesh.
+/// A `local-cluster --nodes` that runs.
 struct Running {
     process: Process,
     program: String,

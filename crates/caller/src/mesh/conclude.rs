@@ -1,180 +1,42 @@
-//! What is wrong with a mesh, from its matrix: as few faults as explain what fails, the gravest first, and never more
-//! than the rows can know.
+//! Finds what is wrong with a mesh, from its matrix: the fewest faults that explain the failing pairs, the most serious
+//! first. Nothing is concluded that the rows cannot know.
 //!
-//! Nodes that nobody reaches, or that reach nobody, are found first; then groups of nodes that do not reach each
-//! other; what is left of pairs that fail stands alone. A failure younger than a minute does not count.
+//! The search goes from the whole to the single pair, and each fault explains the pairs that it covers: nobody reaches
+//! anybody; groups that do not reach each other; nodes that are not reached; nodes that reach nobody; nodes that
+//! some do not reach; pairs. Failures of less than a minute do not count.
+
+mod groups;
+mod slow;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU16;
 
+use self::tally::Tally;
+use super::fault::{Fault, How, OwnView};
 use super::matrix::{COUNTED_AFTER_S, Cell, Matrix};
 use crate::failure::FailureKind;
 
-/// A node is said not to be reached where so large a share of those that called it failed: one that still holds a
-/// success from before does not hide a fault.
+/// Share of calls that have to fail before something is said of a whole node or group. It is not 1, so that a single
+/// late success does not hide a fault.
 const NEARLY_ALL: f64 = 0.9;
 
-/// The least number of calls from which something is said of a node as a whole, where there are as many others.
+/// Number of failing calls that are needed before something is said of a whole node, if the mesh has so many others.
 const FEW: usize = 2;
 
-/// A node is slow where nearly all of its calls take so many times as long as is usual in the mesh, and so many
-/// milliseconds more.
-const SLOW_TIMES: f32 = 5.0;
-const SLOW_MORE_MS: f32 = 30.0;
-
-/// How many calls of a node have to be known before it is called slow.
-const SLOW_CALLS: usize = 4;
-
-/// Something that is wrong. Nodes are numbers in [`Matrix::nodes`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
-    /// No node reaches any other.
-    Nobody {
-        /// How many pairs were asked.
-        pairs: usize,
-        /// Of what calls fail.
-        how: How,
-    },
-    /// A group of nodes and the others do not reach each other.
-    Group {
-        /// The smaller group.
-        nodes: Vec<usize>,
-        /// Whether the others do not reach it.
-        is_inward: bool,
-        /// Whether it does not reach the others.
-        is_outward: bool,
-        /// Of what calls fail.
-        how: How,
-    },
-    /// Nodes that are not reached.
-    NotReached {
-        /// The nodes. There are several only where each one's row is missing.
-        nodes: Vec<usize>,
-        /// How many calls failed, and of how many: of the one node, or of the first.
-        failed: (usize, usize),
-        /// What is known of the other direction.
-        own: OwnView,
-        /// Of what calls fail.
-        how: How,
-    },
-    /// A node reaches nobody, and is reached.
-    ReachesNobody {
-        /// The node.
-        node: usize,
-        /// How many calls failed, and of how many.
-        failed: (usize, usize),
-        /// Whether any other row says that it is reached.
-        is_reached: bool,
-        /// Of what calls fail.
-        how: How,
-    },
-    /// Nodes that cannot look the name up.
-    FindsNobody {
-        /// The nodes.
-        nodes: Vec<usize>,
-        /// Of what the lookup of the first fails.
-        kind: FailureKind,
-    },
-    /// A node is not reached by some.
-    Partly {
-        /// The node.
-        node: usize,
-        /// Whether it is the node that does not reach some.
-        is_outward: bool,
-        /// How many calls failed, and of how many.
-        failed: (usize, usize),
-        /// Of what calls fail.
-        how: How,
-    },
-    /// A pair alone.
-    Pair {
-        /// Who calls.
-        from: usize,
-        /// Who is called.
-        to: usize,
-        /// Whether it fails the other way as well.
-        is_mutual: bool,
-        /// Of what calls fail.
-        how: How,
-    },
-    /// Nodes whose rows are missing, although they are reached, as far as is known.
-    RowsMissing {
-        /// The nodes.
-        nodes: Vec<usize>,
-    },
-    /// Calls of a node take long.
-    Slow {
-        /// The node.
-        node: usize,
-        /// Whether the calls that it makes take long.
-        is_outward: bool,
-        /// Whether the calls to it take long.
-        is_inward: bool,
-        /// The median of its calls, in milliseconds.
-        ms: f32,
-        /// The median of the mesh, in milliseconds.
-        usual_ms: f32,
-    },
-}
-
-/// What a node that is not reached says itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnView {
-    /// Its row is missing.
-    Missing,
-    /// It reaches others.
-    Reaches,
-    /// It reaches nobody.
-    ReachesNobody,
-    /// It has called nobody yet.
-    Unknown,
-}
-
-/// Of what calls fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct How {
-    /// The kinds of failure, the most frequent first.
-    pub kinds: Vec<FailureKind>,
-    /// The largest packet that passes, in bytes, where larger ones are lost and that has been measured.
-    pub mtu: Option<NonZeroU16>,
-}
-
-impl How {
-    /// Whether large packets are lost, and smaller ones pass. Of a large call on a path that has not been measured no
-    /// more is known than that it was not answered.
-    pub fn is_of_size(&self) -> bool {
-        let is_possible =
-            |kind| matches!(kind, &FailureKind::PathMtu | &FailureKind::ResponseTimeout);
-        self.kinds.contains(&FailureKind::PathMtu) && self.kinds.iter().all(is_possible)
-    }
-}
-
-impl Fault {
-    /// Whether it is a fault of a whole node or group, and of large packets alone.
-    fn is_of_size(&self) -> bool {
-        match self {
-            Self::Group { how, .. }
-            | Self::NotReached { how, .. }
-            | Self::ReachesNobody { how, .. } => how.is_of_size(),
-            _ => false,
-        }
-    }
-}
-
-/// What a matrix comes to.
+/// Result of the search.
 #[derive(Clone, Debug)]
 pub struct Conclusion {
-    /// What is wrong, the gravest first.
+    /// Faults, the most serious first.
     pub faults: Vec<Fault>,
-    /// How many pairs fail for less than a minute, which do not count yet.
+    /// Number of pairs that have been failing for less than a minute, which is no fault yet.
     pub failing_briefly: usize,
-    /// How many pairs were asked lately, and of how many.
+    /// Number of pairs that were called lately, and number of all pairs.
     pub asked: (usize, usize),
-    /// The median of the calls that succeeded, in milliseconds.
+    /// Median duration of the calls that succeeded, in milliseconds.
     pub median_ms: Option<f32>,
 }
 
-/// Finds what is wrong.
+/// Searches a matrix for faults.
 pub fn conclude(matrix: &Matrix) -> Conclusion {
     let n = matrix.nodes.len();
     let mut all_ms = Vec::new();
@@ -194,55 +56,6 @@ pub fn conclude(matrix: &Matrix) -> Conclusion {
         failing_briefly,
         asked: (asked, n * n.saturating_sub(1)),
         median_ms,
-    }
-}
-
-/// The calls of a node, or those to it.
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    /// Those that fail, with the other node.
-    failing: Vec<usize>,
-    /// Those that succeed, and have been made since the others began to fail.
-    ok: Vec<usize>,
-}
-
-impl Tally {
-    fn of(cells: impl Iterator<Item = (usize, Cell)>) -> Self {
-        let (mut failing, mut ok, mut since) = (Vec::new(), Vec::new(), Vec::new());
-        for (other, cell) in cells {
-            match cell {
-                Cell::Failing { since_s, .. } if cell.is_fault() => {
-                    failing.push(other);
-                    since.push(since_s);
-                }
-                Cell::Ok { asked_s, .. } => ok.push((other, asked_s)),
-                _ => {}
-            }
-        }
-        since.sort_unstable();
-        // Most pairs are called once in N rounds. What was well before the fault began says nothing of it.
-        let began_s = since.get(since.len() / 2).copied().unwrap_or(u32::MAX);
-        Self {
-            failing,
-            ok: ok
-                .into_iter()
-                .filter(|(_, asked_s)| *asked_s < began_s)
-                .map(|(other, _)| other)
-                .collect(),
-        }
-    }
-
-    fn known(&self) -> usize {
-        self.failing.len() + self.ok.len()
-    }
-
-    fn share(&self) -> f64 {
-        self.failing.len() as f64 / self.known().max(1) as f64
-    }
-
-    /// Whether all calls fail, or as good as all, and there are enough to say so.
-    fn is_dead(&self, others: usize) -> bool {
-        self.failing.len() >= FEW.min(others).max(1) && self.share() >= NEARLY_ALL
     }
 }
 
@@ -324,101 +137,6 @@ impl<'a> Finder<'a> {
         let how = self.how(self.open.iter().copied());
         self.open.clear();
         Some(Fault::Nobody { pairs, how })
-    }
-
-    /// Groups of at least two nodes between which nothing passes in a direction, and within which all do.
-    fn groups(&mut self) -> Vec<Fault> {
-        let with_rows: Vec<usize> = (0..self.n)
-            .filter(|&node| self.matrix.has_row(node))
-            .collect();
-        let mut groups = self.components(&with_rows);
-        groups.retain(|group| group.len() >= 2);
-        // The largest one is the mesh, from which the others are apart.
-        groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
-        let mut faults = Vec::new();
-        for group in groups.into_iter().skip(1) {
-            let members: BTreeSet<usize> = group.iter().copied().collect();
-            let is_crossing =
-                |&(from, to): &(usize, usize)| members.contains(&from) != members.contains(&to);
-            let is_inward = self.is_cut(&members, false);
-            let is_outward = self.is_cut(&members, true);
-            if !is_inward && !is_outward {
-                continue;
-            }
-            let crossing: Vec<_> = self.open.iter().copied().filter(is_crossing).collect();
-            let how = self.how(crossing.iter().copied());
-            for pair in crossing {
-                self.open.remove(&pair);
-            }
-            faults.push(Fault::Group {
-                nodes: group,
-                is_inward,
-                is_outward,
-                how,
-            });
-        }
-        faults
-    }
-
-    /// Whether nothing passes out of a group, or into it.
-    fn is_cut(&self, members: &BTreeSet<usize>, is_outward: bool) -> bool {
-        let (mut failing, mut ok) = (0, 0);
-        for (from, tally) in self.outward.iter().enumerate() {
-            let leaves = |to: &&usize| {
-                members.contains(&from) == is_outward && members.contains(*to) != is_outward
-            };
-            failing += tally.failing.iter().filter(leaves).count();
-            ok += tally.ok.iter().filter(leaves).count();
-        }
-        failing >= FEW && failing as f64 >= NEARLY_ALL * (failing + ok) as f64
-    }
-
-    /// Sets of nodes between most pairs of which calls succeed in both directions. A few that do not, or a few that
-    /// do between two sets, are noise.
-    fn components(&self, nodes: &[usize]) -> Vec<Vec<usize>> {
-        let mut components: Vec<Vec<usize>> = Vec::new();
-        for &node in nodes {
-            let joined = components
-                .iter_mut()
-                .find(|component| self.is_joined(component, &[node]));
-            match joined {
-                Some(component) => component.push(node),
-                None => components.push(vec![node]),
-            }
-        }
-        // Those that were not known to belong together before there were more of them.
-        let mut at = 0;
-        while at < components.len() {
-            let other = (at + 1..components.len())
-                .find(|&other| self.is_joined(&components[at], &components[other]));
-            match other {
-                Some(other) => {
-                    let other = components.swap_remove(other);
-                    components[at].extend(other);
-                    at = 0;
-                }
-                None => at += 1,
-            }
-        }
-        for component in &mut components {
-            component.sort_unstable();
-        }
-        components.sort_unstable();
-        components
-    }
-
-    /// Whether far more calls between two sets succeed than fail, as where one direction fails they do not.
-    fn is_joined(&self, some: &[usize], others: &[usize]) -> bool {
-        let (mut ok, mut faults) = (0, 0);
-        for &a in some {
-            for &b in others {
-                for cell in [self.matrix.cell(a, b), self.matrix.cell(b, a)] {
-                    ok += usize::from(cell.is_ok());
-                    faults += usize::from(cell.is_fault());
-                }
-            }
-        }
-        ok > 2 * faults
     }
 
     fn is_open_inward(&self, node: usize) -> bool {
@@ -623,53 +341,6 @@ impl<'a> Finder<'a> {
         let is_reached = |cell| matches!(cell, Cell::Ok { asked_s, .. } if Some(asked_s) < began_s);
         began_s.is_some_and(|began_s| began_s < COUNTED_AFTER_S)
             && !self.matrix.column(node).any(is_reached)
-    }
-
-    fn slow(&self, median_ms: Option<f32>, faults: &[Fault]) -> Vec<Fault> {
-        let Some(usual_ms) = median_ms else {
-            return Vec::new();
-        };
-        let bound = (usual_ms * SLOW_TIMES).max(usual_ms + SLOW_MORE_MS);
-        // The quickest calls but a few have to be slow, and not only the median.
-        let slow = |cells: &mut dyn Iterator<Item = Cell>| {
-            // A caller that has just started has much to do: the first minute of its calls does not count.
-            let ms = |cell| match cell {
-                Cell::Ok {
-                    ms,
-                    since_s,
-                    asked_s,
-                } if since_s >= asked_s.saturating_add(COUNTED_AFTER_S) => Some(ms),
-                _ => None,
-            };
-            let mut ms: Vec<f32> = cells.filter_map(ms).collect();
-            if ms.len() < SLOW_CALLS.min(self.n.saturating_sub(1)).max(2) {
-                return None;
-            }
-            ms.sort_unstable_by(f32::total_cmp);
-            (ms[ms.len() / 5] >= bound).then(|| ms[ms.len() / 2])
-        };
-        let is_said = |node: usize| {
-            faults.iter().any(|fault| match fault {
-                Fault::NotReached { nodes, .. } => nodes.contains(&node),
-                Fault::ReachesNobody { node: said, .. } => *said == node,
-                _ => false,
-            })
-        };
-        let mut found = Vec::new();
-        for node in (0..self.n).filter(|&node| !is_said(node)) {
-            let outward = slow(&mut self.matrix.row(node));
-            let inward = slow(&mut self.matrix.column(node));
-            if let Some(ms) = outward.or(inward) {
-                found.push(Fault::Slow {
-                    node,
-                    is_outward: outward.is_some(),
-                    is_inward: inward.is_some(),
-                    ms,
-                    usual_ms,
-                });
-            }
-        }
-        found
     }
 }
 

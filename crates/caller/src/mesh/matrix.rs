@@ -92,7 +92,7 @@ pub enum Cell {
     /// It was never asked, or not lately, or the row is missing.
     #[default]
     Unknown,
-    /// The node itself.
+    /// The diagonal: a node does not call itself.
     Itself,
     /// The last call succeeded.
     Ok {
@@ -105,7 +105,7 @@ pub enum Cell {
     },
     /// The last call failed.
     Failing {
-        /// Of what.
+        /// Kind of the last failure.
         kind: FailureKind,
         /// The largest packet that passes, in bytes, where larger ones are lost.
         mtu: Option<NonZeroU16>,

@@ -4,13 +4,14 @@
 //! - [`sample`] chooses whom to call: K others that stay the same, and one more in turn.
 //! - [`node`] keeps a node's own view, and [`row`] is that view as JSON, which `/mesh.json` serves.
 //! - [`collect`] fetches the rows of all callers behind the name, and [`matrix`] puts them together.
-//! - [`conclude`] finds what is wrong, [`crate::verdict::mesh`] words it, and [`report`] has both.
+//! - [`conclude`] finds [`fault`]s, [`crate::verdict::mesh`] words them, and [`report`] has both.
 //!
 //! A DNS message holds some 4,000 addresses. A larger mesh has several headless names, one a zone for example, which
 //! are given as several targets.
 
 pub mod collect;
 pub mod conclude;
+pub mod fault;
 pub mod matrix;
 pub mod node;
 pub mod report;

@@ -1,5 +1,5 @@
-//! A node's own view of the mesh: for each peer, what became of the last call. Memory is bounded by the addresses of
-//! the name, of which a DNS message holds some 4,000.
+//! A node's own view of the mesh: the result of the last call to each peer. Memory is bounded by the number of addresses
+//! of the name, of which a DNS message holds some 4,000.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -61,17 +61,17 @@ struct State {
 pub(super) struct Peer {
     /// The node that it is on, once it has said so.
     pub(super) node: Option<Box<str>>,
-    /// What the last small call failed of, if it did.
+    /// Kind of failure of the last small call, if it failed.
     small: Option<FailureKind>,
-    /// The same for the last large call.
+    /// Kind of failure of the last large call, if it failed.
     large: Option<FailureKind>,
     /// The hole that was found after a large call had failed.
     pub(super) hole: Option<Hole>,
     /// Whether that is being looked for, or has been, in this outage.
     is_measured: bool,
-    /// How often it was looked for in vain.
+    /// Number of measurements that found no hole.
     found_no_hole: u8,
-    /// Since when it fails, or does not.
+    /// When the peer began to fail, or to succeed.
     pub(super) since: Instant,
     /// When it was last called; `None` for one that has not been.
     pub(super) asked: Option<Instant>,
@@ -110,7 +110,7 @@ impl Peer {
         self.took.into_iter().flatten().min()
     }
 
-    /// What it fails of, if it does. That small calls fail says more than that large ones do.
+    /// Kind of failure of the peer, if it fails. A failing small call is more significant than a failing large one.
     pub(super) fn failure(&self) -> Option<FailureKind> {
         self.small.or(match self.hole {
             Some(_) => Some(FailureKind::PathMtu),
@@ -120,7 +120,7 @@ impl Peer {
 }
 
 impl Node {
-    /// Nothing is known yet.
+    /// A view in which no peer is known yet.
     pub fn new(config: SampleConfig) -> Self {
         let own = config.own;
         Self {

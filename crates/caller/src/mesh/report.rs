@@ -1,7 +1,8 @@
 //! What a mesh comes to: the matrix, what is wrong with it, and what could not be looked up.
 
 use super::collect::Collected;
-use super::conclude::{Conclusion, Fault, conclude};
+use super::conclude::{Conclusion, conclude};
+use super::fault::Fault;
 use super::matrix::Matrix;
 use crate::dns::Lookup;
 use crate::verdict;
@@ -9,22 +10,22 @@ use crate::verdict;
 /// A mesh and its conclusion.
 #[derive(Debug)]
 pub struct MeshReport {
-    /// Who reaches whom.
+    /// Results of all pairs.
     pub matrix: Matrix,
-    /// What is wrong, and how much is known.
+    /// Faults, and how much is known.
     pub conclusion: Conclusion,
     /// The lookups of names of the mesh that failed.
     pub failed_lookups: Vec<Lookup>,
 }
 
-/// How a mesh is.
+/// State of a mesh as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MeshState {
-    /// Nothing is wrong.
+    /// There are rows, and no fault was found.
     Ok,
-    /// Something is.
+    /// At least one fault was found.
     NotOk,
-    /// Nothing is known.
+    /// There is not a single row.
     NoRows,
 }
 
@@ -49,7 +50,7 @@ impl MeshState {
 }
 
 impl MeshReport {
-    /// Draws the conclusion.
+    /// Searches the collected matrix for faults.
     pub fn new(collected: Collected) -> Self {
         let Collected {
             matrix,
@@ -62,7 +63,7 @@ impl MeshReport {
         }
     }
 
-    /// How it is.
+    /// State of the mesh as a whole.
     pub fn state(&self) -> MeshState {
         let has_rows = (0..self.matrix.nodes.len()).any(|node| self.matrix.has_row(node));
         match (has_rows, self.is_well()) {

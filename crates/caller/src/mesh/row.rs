@@ -65,7 +65,7 @@ pub struct Row {
 /// What is known of a peer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PeerRow(
-    /// Its address.
+    /// Address of the peer's pod.
     pub IpAddr,
     /// The node that it is on, where that is known.
     pub Option<Box<str>>,
@@ -116,6 +116,7 @@ impl Row {
             }
         }
         row.peers.sort_by_key(|peer| (peer.rank(), peer.0));
+        row.mtus.sort_unstable();
         row
     }
 

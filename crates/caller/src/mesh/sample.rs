@@ -16,9 +16,9 @@ use std::net::IpAddr;
 /// A peer that is called in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
-    /// Whom to call.
+    /// Address of the peer to call.
     pub ip: IpAddr,
-    /// How to call it, and why.
+    /// Size of the call, and why it is made.
     pub sampled: Sampled,
 }
 
@@ -31,7 +31,7 @@ pub struct Sampled {
     pub is_steady: bool,
 }
 
-/// Where the walk stands.
+/// Position of the walk: the peer that was called last.
 #[derive(Debug, Default)]
 pub struct Walk(Option<IpAddr>);
 

@@ -1,4 +1,4 @@
-//! The status as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Sends the status as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::Page;
 use super::status::Known;
 use crate::stats::Stats;
 
-/// At least so long between two events of a target, however fast the calls are.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Minimum time between two events of a target, however short the interval of the calls is.
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The same for the overview, which always has all targets in it.
-const OVERVIEW_PAUSE: Duration = Duration::from_secs(1);
+/// Minimum time between two events of the overview, which always contains all targets.
+const OVERVIEW_MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// At most so long, so that both ends know that the other is there.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Maximum time between two events, so that both sides notice when the other one is gone.
+const MAX_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Sends events until nobody takes them: of one target all that is not `known` at first, then what is new;
-/// or the overview of all targets (`None`).
+/// Sends events until the receiver is dropped: for one target, first all that is not `known` yet, and then
+/// what is new; or, if `stats` is `None`, the overview of all targets.
 pub(super) async fn feed(
     page: Arc<Page>,
     stats: Option<Arc<Stats>>,
@@ -44,16 +44,16 @@ pub(super) async fn feed(
         }
         let next = async {
             sleep(match stats {
-                Some(_) => PAUSE,
-                None => OVERVIEW_PAUSE,
+                Some(_) => MIN_INTERVAL,
+                None => OVERVIEW_MIN_INTERVAL,
             })
             .await;
             let news = async {
-                // Rounds of other targets are none to tell of.
+                // The rounds of other targets are not news.
                 while changed.changed().await.is_ok() && !is_news(stats.as_deref(), &known) {}
             };
-            // Without news, an event tells that we are still here.
-            let _ = timeout(KEEP_ALIVE, news).await;
+            // Without news, an event is sent to keep the connection alive.
+            let _ = timeout(MAX_INTERVAL, news).await;
         };
         tokio::select! {
             () = next => {}
@@ -62,7 +62,7 @@ pub(super) async fn feed(
     }
 }
 
-/// Whether the round that has just ended is one to tell of.
+/// Whether there is a call that the client does not know yet. For the overview, each round is news.
 fn is_news(stats: Option<&Stats>, known: &Known) -> bool {
     stats.is_none_or(|stats| stats.state().history.count > known.number())
 }

@@ -1,5 +1,5 @@
-//! What the pages of a mesh show: this caller's own row, and the matrix of all rows, which is collected when somebody
-//! asks for it.
+//! The data of the mesh's pages: this caller's own row, and the matrix of all rows, which is collected on
+//! request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,23 +17,24 @@ use crate::mesh::row::Row;
 use crate::target::Target;
 use crate::views;
 
-/// How long a matrix is shared. A neighbour that asks all the time makes one collection in so long, and no more.
+/// How long a collected matrix is reused. However many requests there are, the rows are collected at most
+/// once in this time.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
-/// A caller's view of the mesh that it is part of.
+/// This caller's view of the mesh that it is part of.
 #[derive(Debug)]
 pub(crate) struct MeshPage {
     targets: Vec<(String, Arc<Node>)>,
     collector: Collector,
     interval: Duration,
-    /// The pod that this is, where that is known.
+    /// Name of this pod, if it is known.
     name: Option<String>,
     row: Cached<Bytes>,
     matrix: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl MeshPage {
-    /// The view of the targets that are sampled. `port` is that of all callers' rows.
+    /// The view of the sampled targets. `port` is the one at which all callers serve their rows.
     pub(crate) fn new(
         sampled: Vec<(Arc<Target>, Arc<Node>)>,
         resolver: Resolver,
@@ -65,8 +66,9 @@ impl MeshPage {
             .get(|| Row::of(&self.targets, self.interval).to_json().into())
     }
 
-    /// The matrix of all rows, as JSON. Those who ask while it is collected wait for the same one, and it goes on if
-    /// they do not: whoever asks and hangs up does not make another one begin.
+    /// The matrix of all rows, as JSON. Requests that arrive while it is being collected wait for the same
+    /// collection. It continues if they are cancelled, so that a client that repeatedly asks and disconnects
+    /// does not start further ones.
     pub(super) async fn matrix(self: Arc<Self>) -> Bytes {
         let collected = tokio::spawn(async move {
             let mut last = self.matrix.lock().await;

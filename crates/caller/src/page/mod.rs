@@ -1,12 +1,13 @@
 //! The live page of a running caller, on the admin port:
 //!
-//! - `GET /` -- the page: one file, which asks nobody but this caller for anything.
-//! - `GET /status.json` -- the same data, once; [`status`] says what is in it. With several targets that is an
-//!   overview ([`overview`]), and `?target=LABEL` asks for one of them.
-//! - `GET /events` -- the same data as server-sent events, whenever a round of calls has ended; `?target=LABEL`
-//!   as well.
-//! - `GET /mesh` -- the page of the mesh, `GET /mesh/matrix.json` -- its data, and `GET /mesh.json` -- what this
-//!   caller knows of it ([`crate::mesh`]); 404 where no target is sampled.
+//! - `GET /` -- the page, a single file that loads everything from this caller.
+//! - `GET /status.json` -- the data of the page, once; [`status`] documents its members. With several targets
+//!   it is an overview ([`overview`]), and `?target=LABEL` selects one of them.
+//! - `GET /events` -- the same data as server-sent events, one after each round of calls; also with
+//!   `?target=LABEL`.
+//! - `GET /mesh` -- the page of the mesh; `GET /mesh/matrix.json` -- its data; and `GET /mesh.json` -- the
+//!   part of it that this caller has measured ([`crate::mesh`]). They respond with 404 if no target is
+//!   sampled.
 //! - the routes of [`runtime::admin`].
 
 mod events;
@@ -24,26 +25,26 @@ pub(crate) use self::mesh::MeshPage;
 pub(crate) use self::routes::Routes;
 use crate::stats::Stats;
 
-/// What the page shows.
+/// The data of the page.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// The pod that calls, where that is known.
+    /// Name of this pod, if it is known.
     name: Option<String>,
-    /// From the start of a call to the start of the next.
+    /// Interval between the starts of two calls.
     interval: Duration,
-    /// Another with every start: numbers of calls are to be compared within one start only.
+    /// Random id of this process: numbers of calls can be compared only if it is the same.
     instance: String,
     started: SystemTime,
-    /// What is known of each target.
+    /// Totals and history of each target.
     stats: Vec<Arc<Stats>>,
-    /// Whether there is a page of the mesh as well.
+    /// Whether there is also a page of the mesh.
     has_mesh: bool,
-    /// Tells that a round of one of them has ended.
+    /// Notifies that a round of any target has ended.
     changed: Arc<watch::Sender<()>>,
 }
 
 impl Page {
-    /// A page of a run that begins now.
+    /// The page of a run that starts now.
     pub(crate) fn new(
         name: Option<String>,
         interval: Duration,

@@ -1,4 +1,4 @@
-//! What `/status.json` and `/events` say of several targets at once, as a JSON object:
+//! The JSON object that `/status.json` and `/events` contain if there are several targets:
 //!
 //! ```json
 //! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","mesh":false,"interval_ms":10000.0,
@@ -8,9 +8,9 @@
 //!    "message":"the connection was refused","last_success":"…","calls":120,"unexpected":2}]}
 //! ```
 //!
-//! `mesh` is whether `/mesh` is there, `target` is the name or the URL, and `state` is as in
-//! [`super::status`]. `kind` and `message` are those of the last call that did not come to what was
-//! expected, within this state; `unexpected` counts such calls.
+//! `mesh` is whether `/mesh` exists, `target` is the name or the URL, and `state` is as in [`super::status`].
+//! `kind` and `message` describe the last call within this state whose result was not as expected;
+//! `unexpected` is the number of such calls.
 
 use std::time::SystemTime;
 
@@ -49,7 +49,7 @@ struct TargetView {
 }
 
 impl Page {
-    /// The state of every target as JSON.
+    /// The state of all targets as JSON.
     pub(super) fn overview(&self) -> String {
         json::to_json(&Overview {
             instance: &self.instance,

@@ -1,5 +1,6 @@
-//! The routes, and the page's headers. The status is made at most once in 200 ms, however many ask; the page
-//! is a copy with a number in it. Neither answers to a host that anybody else may have.
+//! The routes of the live page, and its header fields. The status is rendered at most once in 200 ms, however
+//! many clients ask for it; the page is static, except for a nonce. Both are served only under this caller's
+//! own host names, which protects against DNS rebinding.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::target::percent_decoded;
 const HTML: &str = include_str!("page.html");
 const MESH_HTML: &str = include_str!("mesh.html");
 
-/// What is for the eyes of those alone who know this caller by a name of its own.
+/// Paths that are served only if the request's host is one of this caller's own.
 const PAGES: [&str; 6] = [
     "/",
     "/status.json",
@@ -30,17 +31,17 @@ const PAGES: [&str; 6] = [
     "/mesh/matrix.json",
 ];
 
-/// Stands in the page for a number that is drawn anew for each request.
+/// Placeholder in the page for a nonce, which is random in each response.
 const NONCE: &str = "{nonce}";
 
-/// Pages that are open at once: the port has connections to spare for probes and scrapers.
+/// Maximum number of open event streams, so that the port has connections left for probes and scrapers.
 const MAX_STREAMS: usize = 16;
 
 const CSP: HeaderName = HeaderName::from_static("content-security-policy");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Answers the page's routes, and leaves the others to [`Admin`].
+/// Serves the routes of the page, and leaves the others to [`Admin`].
 #[derive(Clone, Debug)]
 pub(crate) struct Routes {
     page: Arc<Page>,
@@ -48,16 +49,16 @@ pub(crate) struct Routes {
     admin: Admin,
     hosts: Arc<Hosts>,
     streams: Arc<Semaphore>,
-    /// What is rendered: the overview, and each target's status.
+    /// Cached status: that of the overview, and then that of each target.
     status: Arc<[Cached<Bytes>]>,
 }
 
-/// What a request is for, of the targets.
+/// The targets that a request asks for.
 #[derive(Clone, Copy, Debug)]
 enum Selected {
-    /// All of them.
+    /// All targets.
     Overview,
-    /// One of them, by its number.
+    /// The target with this index.
     One(usize),
 }
 
@@ -74,7 +75,8 @@ impl Routes {
         }
     }
 
-    /// What `?target=LABEL` asks for; without it the one target, or the overview of several.
+    /// The target that `?target=LABEL` selects; without it, the only target, or the overview of several.
+    /// `None` if there is no such target.
     fn selected(&self, head: &Parts) -> Option<Selected> {
         let query = head.uri.query().unwrap_or_default();
         let mut fields = query.split('&');
@@ -168,8 +170,9 @@ impl Handler for Routes {
     }
 }
 
-/// The page may run its own script, use its own style, draw its own icon, and ask this server;
-/// nothing else, and nothing that is put into it by way of data.
+/// An HTML page with a Content-Security-Policy: it may run its own script, use its own style, show its own
+/// icon and send requests to this server. Everything else is blocked, including script or style that is
+/// injected through data.
 fn html(page: &str) -> Response<Body> {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let policy = format!(

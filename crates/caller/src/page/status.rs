@@ -1,4 +1,4 @@
-//! What `/status.json` and `/events` say, as a JSON object:
+//! The JSON object that `/status.json` and `/events` contain:
 //!
 //! ```json
 //! {"instance":"5f0c71d2a9b3e846","version":"0.1.0","name":"frontend-1","mesh":false,"interval_ms":10000.0,
@@ -14,22 +14,22 @@
 //! ```
 //!
 //! `state` is `waiting` before the first round has ended, then `working`, `unsteady` or `failing`, by the
-//! rule in `stats/health.rs`; `recent` are the calls of the last ten rounds that it is made of, with their
-//! failures by kind and by who failed, the five most frequent ones. `before` is how it was before
-//! `state_since`, and the last failure in that time. `cause_since` is when the last round's kind of
-//! failure came up, within a row of failures.
+//! rule in `stats/health.rs`. `recent` counts the calls of the last ten rounds, on which it depends, and
+//! lists their five most frequent failures, by kind and backend. `before` is the state before `state_since`,
+//! with the last failure in it. `cause_since` is when the kind of failure of the last round first occurred,
+//! in the current series of failures.
 //!
-//! `mesh` is whether `/mesh` is there. `ok` is whether the last round succeeded, and `since` is since when
-//! it has been so. `last` is a call of that round as [`crate::views::json`] writes it, one that failed if
-//! there is one; `next` is the command to run next, if it failed; `summary` is that of the whole run. What
-//! there is nothing to say about is null. `failures` are the last 20, the newest last, and `calls` the last
-//! 360, numbered from `first_call`. `pod` is who answered: the pod, or its address where it does not say.
-//! An event has the calls since the one before; its id is `instance:number`, the number being that of the
-//! next call.
+//! `mesh` is whether `/mesh` exists. `ok` is whether the last round succeeded, and `since` is the time since
+//! which that has been so. `last` is a call of that round in the format of [`crate::views::json`]: a failed
+//! one, if there is one. `next` is the next command to run, if it failed. `summary` is the summary of the
+//! whole run. Members without a value are null. `failures` contains the last 20 failures, the newest last,
+//! and `calls` the last 360 calls, numbered from `first_call`. `pod` is the pod that responded, or its
+//! address if the response does not name the pod. An event contains the calls since the previous event; its
+//! id is `instance:number`, with the number of the next call.
 //!
-//! Of one of several targets there is `target` as well, its name or its URL; and of one whose calls are to
-//! fail, `expectation`. Where something else than a success is expected, `state`, `ok`, `last_success` and
-//! `failures` are about what came to that and what did not.
+//! With several targets, there is also `target`, which is the name or the URL; and if the calls are expected
+//! to fail, `expectation`. With an expectation, `state`, `ok`, `last_success` and `failures` tell results
+//! that are as expected from those that are not.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -48,10 +48,10 @@ use crate::stats::{Call, History, Period, State, Stats, Unexpected};
 use crate::verdict;
 use crate::views::{json, summary};
 
-/// What happened where a call succeeded that was to fail.
+/// The message of a call that succeeded although a failure was expected.
 const SUCCEEDED: &str = "the call succeeded";
 
-/// Kinds of recent failures that are shown, by who failed.
+/// Maximum number of recent failures that are listed, by kind and backend.
 const MAX_RECENT: usize = 5;
 
 #[derive(Serialize)]
@@ -124,10 +124,11 @@ struct FailureView<'a> {
 struct CallView<'a> {
     time: String,
     result: &'static str,
-    /// Where it is not what `result` says: a failure that was expected, or a success that was not.
+    /// Present if it differs from what `result` suggests: for a failure that was expected, or a success that
+    /// was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     as_expected: Option<bool>,
-    /// What TCP had to send again, in words.
+    /// TCP retransmissions, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<String>,
     pod: Option<&'a str>,
@@ -135,7 +136,7 @@ struct CallView<'a> {
     phases_ms: BTreeMap<&'static str, f64>,
 }
 
-/// Which calls somebody knows already: all before `number`, if `instance` is still the same.
+/// The calls that a client knows already: all before `number`, if `instance` is still the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     instance: String,
@@ -143,7 +144,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// From the id of an event. What is not such an id knows nothing.
+    /// Parses the id of an event. With any other text, no call is known.
     pub(super) fn from_event_id(id: &str) -> Self {
         let known = || {
             let (instance, number) = id.split_once(':')?;
@@ -155,19 +156,20 @@ impl Known {
         known().unwrap_or_default()
     }
 
-    /// The number of the first call that is not known.
+    /// Number of the first call that is not known.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The id of the event after which so much is known.
+    /// The id of an event after which these calls are known.
     pub(super) fn event_id(&self) -> String {
         format!("{}:{}", self.instance, self.number)
     }
 }
 
 impl Page {
-    /// The status of a target as JSON, with the calls that are not `known`, and what is known after it.
+    /// The status of a target as JSON, with the calls that are not `known`; and the calls that are known
+    /// after it.
     pub(super) fn status(&self, stats: &Stats, known: &Known) -> (String, Known) {
         let State {
             summary: totals,
@@ -219,13 +221,13 @@ impl Page {
     }
 }
 
-/// How the calls of a target are going, in a word.
+/// The value of `state` in JSON.
 pub(super) fn state(history: &History) -> &'static str {
     let now = history.health.verdict();
     now.map_or("waiting", |verdict| verdict.now.condition.label())
 }
 
-/// What happened in place of what was expected.
+/// The message for an unexpected result.
 pub(super) fn message(unexpected: &Unexpected) -> &'static str {
     match unexpected {
         Unexpected::Failed(failure) => verdict::what(failure),
@@ -233,7 +235,7 @@ pub(super) fn message(unexpected: &Unexpected) -> &'static str {
     }
 }
 
-/// The calls that the verdict is made of.
+/// The calls that the state depends on.
 fn recent(history: &History) -> Recent<'_> {
     let (calls, failed) = history.health.recent();
     let mut counts = BTreeMap::new();
@@ -278,7 +280,7 @@ fn before(before: &Period, now: &Period) -> Before {
     }
 }
 
-/// The command to run next, if the call failed.
+/// The next command to run, if the call failed.
 fn next(report: &Report) -> Option<String> {
     Some(verdict::next_command(report, report.kind()?))
 }

@@ -1,4 +1,4 @@
-//! What a certificate says of itself, whether or not it is one to trust.
+//! Parses the fields of a certificate, whether or not it is trusted.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,13 +15,13 @@ use x509_cert::time::Time;
 
 use crate::report::Certificate;
 
-/// Names of a certificate that are kept, and the most bytes of each: it comes from the network.
+/// Limits on the names of a certificate, which comes from the network: their number, and the bytes of each.
 const MAX_NAMES: usize = 32;
 const MAX_NAME: usize = 256;
 
-/// Reads a certificate; `None` if it is not one.
+/// Parses a certificate; `None` if it is not a valid one.
 pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
-    // Leniently: what is odd in it is no reason not to show it.
+    // Parsing is lenient, because a certificate that violates a rule should still be shown.
     let certificate = CertificateInner::<Raw>::from_der(der).ok()?;
     let certificate = certificate.tbs_certificate();
     let validity = certificate.validity();
@@ -32,13 +32,13 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
         names: names.iter().filter_map(name).take(MAX_NAMES).collect(),
         issuer: shown(certificate.issuer()),
         is_self_signed: certificate.subject() == certificate.issuer(),
-        not_before: moment(&validity.not_before),
-        not_after: moment(&validity.not_after),
+        not_before: system_time(&validity.not_before),
+        not_after: system_time(&validity.not_after),
     })
 }
 
-/// The parts of a subject or an issuer that say who it is (RFC 4519), and how they are written. The parser knows
-/// many more, by a table that would be a tenth of what TLS costs.
+/// The attribute types of a subject or an issuer to show (RFC 4519), and their abbreviations. The parser's
+/// own table of many more would add a tenth to the code size of TLS.
 const PARTS: [(ObjectIdentifier, &str); 4] = [
     (ObjectIdentifier::new_unwrap("2.5.4.3"), "CN"),
     (ObjectIdentifier::new_unwrap("2.5.4.10"), "O"),
@@ -46,7 +46,7 @@ const PARTS: [(ObjectIdentifier, &str); 4] = [
     (ObjectIdentifier::new_unwrap("2.5.4.6"), "C"),
 ];
 
-/// Whose it is or who issued it, such as `CN=kubernetes`.
+/// A subject or an issuer as text, such as `CN=kubernetes`.
 fn shown(name: &Name) -> String {
     let part = |part: &AttributeTypeAndValue| {
         let (_, key) = PARTS.iter().find(|(oid, _)| *oid == part.oid)?;
@@ -59,7 +59,7 @@ fn shown(name: &Name) -> String {
     cut(parts.join(", "))
 }
 
-/// A name that a server can be known by.
+/// A DNS name or an IP address of the certificate's subjectAltName; `None` for other types of names.
 fn name(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(cut(name.to_string())),
@@ -73,8 +73,8 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// The parser takes the years 1970 to 9999 alone.
-fn moment(time: &Time) -> SystemTime {
+/// The parser accepts only the years 1970 to 9999, so the sum cannot overflow.
+fn system_time(time: &Time) -> SystemTime {
     UNIX_EPOCH + time.to_unix_duration()
 }
 

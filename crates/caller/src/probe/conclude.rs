@@ -1,5 +1,5 @@
-//! What a request that failed is concluded from: what was seen on the socket, and hyper's error only where
-//! the socket does not tell.
+//! Determines the kind and the cause of a failed request: from what was seen on the socket, or, if that is
+//! not enough, from hyper's error.
 
 use std::error::Error;
 
@@ -8,22 +8,26 @@ use h2::Reason;
 use super::tap::End;
 use crate::failure::{Cause, FailureKind, Http2Error, Http2Frame, MAX_EVIDENCE, OsError, Received};
 
-/// What an exchange that failed is to be concluded from.
+/// How a request failed.
 pub(super) enum Conclusion {
-    /// It is known already.
+    /// The kind and the cause are known.
     Known(FailureKind, Cause),
-    /// The time was up.
-    TimeIsUp,
-    /// The socket, and this error where the socket does not tell.
+    /// The timeout expired.
+    Timeout,
+    /// The connection failed. The socket tells why, or else this error.
     Broken(hyper::Error),
 }
 
 impl Conclusion {
-    /// The kind of failure, and its cause.
-    pub(super) fn draw(self, end: Option<End>, received: &Received) -> (FailureKind, Cause) {
+    /// Determines the kind of failure and its cause, from how the connection ended and what was received.
+    pub(super) fn kind_and_cause(
+        self,
+        end: Option<End>,
+        received: &Received,
+    ) -> (FailureKind, Cause) {
         let error = match self {
             Self::Known(kind, cause) => return (kind, cause),
-            Self::TimeIsUp => return (FailureKind::ResponseTimeout, Cause::Timeout),
+            Self::Timeout => return (FailureKind::ResponseTimeout, Cause::Timeout),
             Self::Broken(error) => error,
         };
         let http2 = error.source().and_then(<dyn Error>::downcast_ref);
@@ -31,10 +35,11 @@ impl Conclusion {
             return verdict;
         }
         match end {
-            // hyper reads no further once it cannot make sense of what it has read.
+            // hyper stops reading after a parse error, so that the socket has nothing to add.
             _ if error.is_parse() => malformed(&error),
             Some(End::Failed(error)) => (kind(&error), Cause::Os(error)),
-            // As a server of TLS 1.3 does that wants another certificate than it was shown.
+            // A TLS 1.3 server that does not accept the client's certificate sends its alert only after the
+            // client's side of the handshake is complete.
             Some(End::Tls(error)) if received.bytes == 0 => {
                 (FailureKind::TlsHandshake, Cause::Tls(error))
             }
@@ -51,7 +56,7 @@ fn malformed(error: &(dyn Error + 'static)) -> (FailureKind, Cause) {
     (FailureKind::Protocol, Cause::Malformed(cut(&what)))
 }
 
-/// `None` for an error of the connection below HTTP/2.
+/// Kind and cause of an HTTP/2 error; `None` for an error of the connection below HTTP/2.
 fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
     let reason = error.reason()?;
     if !error.is_remote() {
@@ -59,7 +64,7 @@ fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
         return Some((FailureKind::Protocol, cause));
     }
     let kind = match reason {
-        // The peer hangs up or hands the request back, as one does that shuts down, is overloaded or
+        // The peer closed the connection or returned the request, because it is shutting down, overloaded or
         // broken.
         Reason::NO_ERROR
         | Reason::REFUSED_STREAM
@@ -72,7 +77,7 @@ fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
         true => Http2Frame::GoAway,
         false => Http2Frame::RstStream,
     };
-    // h2 gives out GOAWAY's debug data only as the end of its message: ` (b"...")`.
+    // h2 exposes the debug data of GOAWAY only at the end of its message: ` (b"...")`.
     let message = error.to_string();
     let debug = message.split_once(" (b\"").map_or("", |(_, debug)| debug);
     let debug = cut(debug.trim_end_matches("\")"));
@@ -84,12 +89,12 @@ fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
     Some((kind, cause))
 }
 
-/// What an error on a connection that stood means.
+/// The kind of failure for an error on an established connection.
 fn kind(error: &OsError) -> FailureKind {
     match error.errno {
-        // The kernel has given up sending again what was never acknowledged.
+        // The kernel gave up retransmitting data that was never acknowledged (tcp(7), `tcp_retries2`).
         Some(libc::ETIMEDOUT) => FailureKind::ResponseTimeout,
-        // The way to the peer is gone, or a policy on this side came into force.
+        // The route to the peer is gone, or a network policy on this side came into force.
         Some(
             libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EPERM | libc::EACCES,
         ) => FailureKind::ConnectUnreachable,
@@ -103,7 +108,7 @@ fn cut(text: &str) -> String {
     String::from_utf8_lossy(kept).into_owned()
 }
 
-/// The error at the bottom of a chain, which says what happened; those above say to whom.
+/// The last error of a chain: it says what happened, while those above it add context.
 fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,4 +1,4 @@
-//! How requests are made.
+//! HTTP settings of a probe.
 
 use std::time::Duration;
 
@@ -7,37 +7,37 @@ use http::{HeaderMap, Method};
 use crate::expected_status::ExpectedStatus;
 use crate::failure::Received;
 
-/// How requests are made.
+/// HTTP settings of a probe.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// The request's method.
+    /// Request method.
     pub method: Method,
-    /// Header fields beside the caller's own; of one name, these count.
+    /// Header fields to add to the caller's own; they replace those of the same name.
     pub headers: HeaderMap,
-    /// Which statuses are a success.
+    /// Statuses that count as a success.
     pub expected_status: ExpectedStatus,
-    /// HTTP/2 with prior knowledge in place of HTTP/1.1.
+    /// Whether to use HTTP/2 with prior knowledge (RFC 9113, section 3.3) in place of HTTP/1.1.
     pub http2: bool,
-    /// Use a connection for several calls.
+    /// Whether to reuse a connection for the following calls.
     pub keep_alive: bool,
-    /// Longest time for each TCP handshake.
+    /// Timeout of each TCP handshake.
     pub connect_timeout: Duration,
-    /// How much of an exchange is kept.
+    /// How much of a request and its response to keep.
     pub keep: Keep,
 }
 
-/// How much of an exchange is kept, in bytes.
+/// How much of a request and its response to keep, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// Of the request and the response's head, as they are on the wire.
+    /// Bytes to keep of the request, and of the response's head, as sent on the wire.
     pub wire: usize,
-    /// Of the response's body.
+    /// Bytes to keep of the response's body.
     pub body: usize,
-    /// A body over this size is not read to its end.
+    /// Largest body that is accepted; reading a larger one is stopped, and the call fails.
     pub max_body: u64,
 }
 
-/// What a report needs.
+/// As much as a report needs.
 impl Default for Keep {
     fn default() -> Self {
         Self {

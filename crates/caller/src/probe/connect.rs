@@ -1,4 +1,4 @@
-//! The TCP connection to one address.
+//! Makes the TCP connection to one address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,18 +12,18 @@ use tokio::time::{Instant, timeout};
 use super::icmp;
 use crate::failure::{Cause, FailureKind, Icmp};
 
-/// How a connection is made.
+/// Socket options of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Options {
-    /// Largest segment in either direction, in bytes; `None` leaves it to the kernel.
+    /// Maximum segment size in both directions, in bytes; `None` leaves it to the kernel.
     pub(super) mss: Option<u32>,
-    /// Hops after which a packet is discarded; `None` leaves it to the kernel.
+    /// Time to live of packets, in hops; `None` leaves it to the kernel.
     pub(super) hops: Option<u8>,
-    /// The address to call from; `None` leaves it to the kernel.
+    /// Source address; `None` leaves it to the kernel.
     pub(super) source: Option<IpAddr>,
 }
 
-/// An attempt to connect that failed, and how long it took.
+/// A failed attempt to connect, and how long it took.
 #[derive(Debug)]
 pub(super) struct ConnectError {
     pub(super) kind: FailureKind,
@@ -32,8 +32,12 @@ pub(super) struct ConnectError {
     pub(super) took: Duration,
 }
 
-/// Connects to `address`, for at most so long. Gives the connection and the time that the handshake
-/// took.
+/// Connects to `address`. Returns the connection and the time that the handshake took.
+///
+/// # Errors
+///
+/// If the connection is not made within `within`, or fails: kind, cause, the ICMP message, if one was
+/// received, and the time that it took.
 pub(super) async fn connect(
     address: SocketAddr,
     options: Options,
@@ -52,7 +56,8 @@ pub(super) async fn connect(
     match timeout(within, handshake(&stream)).await {
         Ok(Ok(())) => {
             let took = start.elapsed();
-            // On a connection that stands it would make an error of what TCP gets over.
+            // On an established connection, the error queue would turn ICMP messages into errors that TCP
+            // recovers from by itself.
             icmp::queue(&stream, address, false);
             Ok((stream, took))
         }
@@ -68,12 +73,12 @@ pub(super) async fn connect(
     }
 }
 
-/// Sends the SYN, on a socket of our own, because `TcpStream::connect` closes one that fails, and with it what
-/// the kernel knows of the failure.
+/// Creates a socket and sends the SYN. `TcpStream::connect` would close a socket that fails, and lose what
+/// the kernel knows about the failure.
 fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // A request is one packet, and it is not to wait for another.
+    // A request fits into one packet, which Nagle's algorithm should not delay.
     socket.set_tcp_nodelay(true)?;
     if let Some(mss) = options.mss {
         socket.set_tcp_mss(mss)?;
@@ -88,7 +93,7 @@ fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
     {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
-    // Where the kernel does not queue these, nothing is told of them.
+    // If the kernel cannot queue ICMP messages, none are reported.
     icmp::queue(&socket, address, true);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -97,11 +102,11 @@ fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
     TcpStream::from_std(socket.into())
 }
 
-/// Waits for the end of the handshake.
+/// Waits until the handshake succeeds or fails.
 async fn handshake(stream: &TcpStream) -> io::Result<()> {
     let outcome = || match stream.take_error()? {
         Some(error) => Err(error),
-        // Woken although the handshake has not ended.
+        // A spurious wakeup: the handshake has not ended.
         None => match stream.peer_addr() {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 Err(io::ErrorKind::WouldBlock.into())
@@ -112,17 +117,17 @@ async fn handshake(stream: &TcpStream) -> io::Result<()> {
     stream.async_io(Interest::WRITABLE, outcome).await
 }
 
-/// What an error of connect(2), or one that the kernel reports of a handshake, means.
+/// The kind of failure for an error of connect(2), or for one that the kernel reports about the handshake.
 fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => FailureKind::ConnectRefused,
         Some(libc::ETIMEDOUT) => FailureKind::ConnectTimeout,
-        // The handshake had ended, and the peer hung up before this side heard of it.
+        // The handshake had succeeded, but the peer closed the connection before this side noticed.
         Some(libc::ECONNRESET | libc::ECONNABORTED | libc::EPIPE) => FailureKind::Reset,
-        // All ports to this destination are taken; or this pod has no address of that family.
+        // Either all local ports for this destination are in use, or this pod has no address of that family.
         Some(libc::EADDRNOTAVAIL) if has_source_for(address) => FailureKind::Local,
-        // EPERM and EACCES are how a policy on this side of the network shows; EPROTO, ENOPROTOOPT,
-        // EOPNOTSUPP and EHOSTDOWN are how Linux reports the rarer of ICMP's rejections.
+        // EPERM and EACCES result from a network policy on this side. Linux reports the less common ICMP
+        // rejections as EPROTO, ENOPROTOOPT, EOPNOTSUPP and EHOSTDOWN.
         Some(
             libc::EHOSTUNREACH
             | libc::ENETUNREACH
@@ -144,8 +149,8 @@ fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
     }
 }
 
-/// Whether this pod has an address from which it could call this one. Connecting a UDP socket chooses
-/// the source address, and sends nothing.
+/// Whether this pod has a source address for this destination. Connecting a UDP socket selects the source
+/// address, but sends nothing.
 fn has_source_for(address: SocketAddr) -> bool {
     let any = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -162,7 +167,7 @@ mod tests {
     use super::{FailureKind, kind};
 
     #[test]
-    fn every_errno_of_connect_is_named_by_what_it_means() {
+    fn each_errno_of_connect_has_its_kind_of_failure() {
         use FailureKind::*;
         for (errno, expected) in [
             (libc::ECONNREFUSED, ConnectRefused),
@@ -180,7 +185,7 @@ mod tests {
             (libc::ENOBUFS, Local),
             (libc::ENOMEM, Local),
             (libc::EAGAIN, Local),
-            // Loopback has a source address, so that only its ports can be lacking.
+            // Loopback always has a source address, so that the ports are what is exhausted.
             (libc::EADDRNOTAVAIL, Local),
         ] {
             let error = io::Error::from_raw_os_error(errno);

@@ -1,5 +1,5 @@
-//! The request and its response, on a connection that stands. Nothing is done behind the caller's back:
-//! no proxy, no redirect, no retry.
+//! Sends a request on an established connection and reads the response. Nothing is done implicitly: there is
+//! no proxy, no redirect and no retry.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use tokio::time::{Instant, timeout_at};
 use super::conclude::Conclusion;
 use super::config::{HttpConfig, Keep};
 use super::proxy;
-use super::request::{Ask, REQUEST_ID, request};
+use super::request::{REQUEST_ID, RequestOptions, request};
 use super::stream::Stream;
 use super::tap::{Evidence, Tap};
 use crate::failure::{Cause, FailureKind, MAX_EVIDENCE, Received};
 use crate::report::{Response, Tls, Wire};
 use crate::target::Target;
 
-/// curl has no limit on the number of fields, hyper's own is 100. So many take 64 KB while a head is
-/// being read; with more, the allocator would give the memory back to the system after each call, and
-/// take it again.
+/// Limit on the number of header fields in a response. curl has none, and hyper's default is 100. This many
+/// take 64 KB while a head is being parsed; with more, the allocator would return the memory to the system
+/// after each call, and request it again.
 const MAX_FIELDS: usize = 1000;
 
 /// The longest pod name that Kubernetes allows (a DNS subdomain, RFC 1123).
@@ -42,12 +42,12 @@ const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: Sender,
-    /// What the server showed of itself, over TLS.
+    /// TLS version, protocol and certificate, over TLS.
     pub(super) tls: Option<Arc<Tls>>,
-    /// This end of it.
+    /// Local address of the connection.
     pub(super) local: Option<SocketAddr>,
     evidence: Evidence,
-    /// When the last response ended. `None` for a new connection.
+    /// When the last response ended; `None` for a new connection.
     idle_since: Option<Instant>,
     _driver: AbortOnDrop,
 }
@@ -58,7 +58,7 @@ enum Sender {
     Http2(http2::SendRequest<Empty<Bytes>>),
 }
 
-/// The task that moves a connection's bytes; it ends with the connection.
+/// The task that drives a connection; it is aborted with the connection.
 #[derive(Debug)]
 struct AbortOnDrop(AbortHandle);
 
@@ -68,15 +68,15 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What came of a request.
+/// Result of a request.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    /// From sending the request to the end of the response's head. `None`: that did not come.
+    /// Time from sending the request to the end of the response's head; `None` if the head was not received.
     pub(super) first_byte: Option<Duration>,
     pub(super) outcome: Result<Response, ExchangeError>,
 }
 
-/// What went wrong with an exchange, and as much of a response as came.
+/// Why a request failed, and as much of the response as was received.
 #[derive(Debug)]
 pub(super) struct ExchangeError {
     pub(super) kind: FailureKind,
@@ -87,7 +87,7 @@ pub(super) struct ExchangeError {
 }
 
 impl Connection {
-    /// Prepares a connection for requests. Over HTTP/2 this sends the preface.
+    /// Prepares a connection for requests. For HTTP/2, this sends the connection preface.
     pub(super) async fn new(
         stream: Stream,
         tls: Option<Arc<Tls>>,
@@ -101,7 +101,7 @@ impl Connection {
             let (sender, connection) = builder.handshake(io).await?;
             (Sender::Http2(sender), tokio::spawn(drop_result(connection)))
         } else {
-            // As lenient as curl: what it reads is a response.
+            // As lenient as curl, so that what curl accepts is accepted here.
             let (sender, connection) = http1::Builder::new()
                 .max_headers(MAX_FIELDS)
                 .allow_obsolete_multiline_headers_in_responses(true)
@@ -121,7 +121,8 @@ impl Connection {
         })
     }
 
-    /// Whether another request can be sent. Waits for the last response to be put away.
+    /// Whether another request can be sent. For HTTP/1, this waits until hyper has finished with the last
+    /// response.
     pub(super) async fn is_reusable(&mut self) -> bool {
         match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await.is_ok(),
@@ -134,7 +135,7 @@ impl Connection {
         &mut self,
         config: &HttpConfig,
         target: &Target,
-        ask: Ask<'_>,
+        options: RequestOptions<'_>,
         deadline: Instant,
     ) -> Exchange {
         let start = Instant::now();
@@ -142,7 +143,7 @@ impl Connection {
         let failed = |evidence: &Evidence, conclude: Conclusion, response: Option<Response>| {
             let (mut received, end) = evidence.get();
             received.body = response.as_ref().map(|response| response.body_len);
-            let (kind, cause) = conclude.draw(end, &received);
+            let (kind, cause) = conclude.kind_and_cause(end, &received);
             ExchangeError {
                 kind,
                 cause,
@@ -152,12 +153,12 @@ impl Connection {
             }
         };
         self.evidence.start_request();
-        let request = request(config, target, ask, self.sender.version());
+        let request = request(config, target, options, self.sender.version());
         let incoming = match timeout_at(deadline, self.sender.send(request)).await {
             Ok(Ok(incoming)) => incoming,
             ended => {
                 let error = ended.ok().and_then(Result::err);
-                let conclude = error.map_or(Conclusion::TimeIsUp, Conclusion::Broken);
+                let conclude = error.map_or(Conclusion::Timeout, Conclusion::Broken);
                 return Exchange {
                     first_byte: None,
                     outcome: Err(failed(&self.evidence, conclude, None)),
@@ -202,7 +203,7 @@ impl Connection {
                 Cause::TooLarge(config.keep.max_body),
             ),
             Ok(Err(BodyError::Broken(error))) => Conclusion::Broken(error),
-            Err(_) => Conclusion::TimeIsUp,
+            Err(_) => Conclusion::Timeout,
         };
         Exchange {
             first_byte,
@@ -212,7 +213,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// The request and the response's head as they were on the wire, where that is asked for.
+    /// The request and the response's head as sent on the wire; `None` if they are not kept.
     fn wire(&self, keep: Keep) -> Option<Box<Wire>> {
         let (received, _) = (keep.wire > Received::KEPT).then(|| self.evidence.get())?;
         let head = received.start;
@@ -243,17 +244,18 @@ impl Sender {
     }
 }
 
-/// How a connection ended is seen on the socket, and by who sent a request on it.
+/// Ignores the result of a connection task: how the connection ended is recorded by [`Tap`] and reported to
+/// the sender of the request.
 async fn drop_result<T, E>(connection: impl Future<Output = Result<T, E>>) {
     let _ = connection.await;
 }
 
-fn text(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String> {
+fn text(headers: &HeaderMap, name: &HeaderName, max: usize) -> Option<String> {
     let value = headers.get(name)?.as_bytes();
-    Some(String::from_utf8_lossy(&value[..value.len().min(most)]).into_owned())
+    Some(String::from_utf8_lossy(&value[..value.len().min(max)]).into_owned())
 }
 
-/// Who the backend took this client for; IPv4 as such.
+/// The source address that the backend saw. An IPv4-mapped IPv6 address is converted to IPv4.
 fn peer_address(headers: &HeaderMap) -> Option<SocketAddr> {
     let text = headers.get(PEER_ADDRESS)?.to_str().ok()?;
     let address: SocketAddr = text.parse().ok()?;

@@ -1,5 +1,5 @@
-//! ICMP messages about a connection that is being made, from the socket's error queue (ip(7), `IP_RECVERR`). Linux
-//! alone has one, and TCP fills it in newer kernels only; elsewhere nothing is told.
+//! ICMP messages about a connection attempt, from the socket's error queue (ip(7), `IP_RECVERR`). Only Linux
+//! has one, and only newer kernels fill it for TCP; elsewhere no message is reported.
 
 #[cfg(target_os = "linux")]
 pub(super) use self::linux::{last, queue};
@@ -19,7 +19,8 @@ mod linux {
 
     use crate::failure::Icmp;
 
-    /// Has messages about a socket queued for it, or no longer. Where that cannot be had, nothing is told.
+    /// Turns the error queue of a socket on or off. If the kernel does not support it, no message is
+    /// reported.
     pub(crate) fn queue(socket: &impl AsFd, address: SocketAddr, on: bool) {
         let _ = match address {
             SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &on),
@@ -27,7 +28,7 @@ mod linux {
         };
     }
 
-    /// The message that is queued for a socket, if there is one.
+    /// The ICMP message in the error queue of a socket, if there is one.
     pub(crate) fn last(socket: &impl AsRawFd) -> Option<Icmp> {
         let mut packet = [0; 128];
         let mut packet = [IoSliceMut::new(&mut packet)];

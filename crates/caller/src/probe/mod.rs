@@ -1,5 +1,5 @@
-//! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each
-//! stage is a function that returns what it saw and how long it took.
+//! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each stage
+//! is a function that returns its result and how long it took.
 
 mod certificate;
 mod conclude;
@@ -31,7 +31,7 @@ pub use self::config::{HttpConfig, Keep};
 use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
 pub(crate) use self::path::ip_of;
-use self::request::Ask;
+use self::request::RequestOptions;
 use self::resent::ResentWatch;
 use self::stream::Stream;
 use self::tls::{Handshake, HandshakeError};
@@ -46,41 +46,42 @@ use crate::target::{Scheme, Target};
 use crate::targets::Check;
 use crate::trust::Trust;
 
-/// How many addresses are called at once: enough that a few dead ones do not hold up the rest, and few
-/// enough to bound memory.
-const AT_ONCE: usize = 16;
+/// How many addresses are called at the same time: enough that a few that do not respond do not delay the
+/// rest, and few enough to limit memory.
+const MAX_CONCURRENT: usize = 16;
 
-/// Most addresses that are called for a name which is to be blocked.
+/// Limit on the addresses that are called for a name that is expected to be blocked.
 const MAX_BLOCKED: usize = 64;
 
-/// How large a request and its response are where large packets are to be seen to pass, in bytes: no jumbo frame is
-/// larger, and servers accept a head of that size.
+/// Size in bytes of a large request and of its response, which show whether large packets pass. Servers
+/// accept a head of this size.
 const LARGE: usize = 8000;
 
-/// Longest time to look whether a port that is silent speaks TLS.
-const LOOK_FOR_TLS: Duration = Duration::from_millis(500);
+/// Timeout of the test whether a port that closes plain connections speaks TLS.
+const TLS_TEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How to call.
+/// Settings of a probe.
 #[derive(Clone, Debug)]
 pub struct ProbeConfig {
-    /// What to call, and what is expected of it.
+    /// The target, and the expected result.
     pub check: Check,
-    /// How names are resolved.
+    /// Resolver settings.
     pub resolver: Resolver,
-    /// How requests are made.
+    /// HTTP settings.
     pub http: HttpConfig,
-    /// Whom TLS trusts.
+    /// TLS settings: trusted CA certificates and the client certificate.
     pub trust: Trust,
-    /// Longest time for a whole call, the lookup included.
+    /// Timeout of a whole call, including the lookup.
     pub timeout: Duration,
-    /// Call every address of the name, not only the first that takes a connection.
+    /// Whether to call every address of the name, and not only the first that accepts a connection.
     pub each_address: bool,
-    /// Call some of the addresses in place of each; a caller that does is part of a mesh.
+    /// Whether to call a sample of the addresses in each round; a caller that does is part of a mesh.
     pub sample: Option<SampleConfig>,
 }
 
 impl ProbeConfig {
-    /// How the control is called, if there is one: with GET, on a connection of its own, for any 2xx.
+    /// The settings for the control, if there is one: GET, a new connection for each call, and any 2xx status
+    /// is a success.
     fn control(&self) -> Option<Self> {
         let target = self.check.control.clone()?;
         let mut http = self.http.clone();
@@ -101,7 +102,7 @@ impl ProbeConfig {
     }
 }
 
-/// Calls a target, as often as it is asked to.
+/// Calls a target. A clone shares its connections with the original.
 #[derive(Clone, Debug)]
 pub struct Probe(Arc<Inner>);
 
@@ -112,47 +113,47 @@ struct Inner {
     control: Option<Probe>,
     resolver: Resolver,
     http: HttpConfig,
-    /// For `https`.
+    /// TLS client; `None` unless the scheme is `https`.
     tls: Option<tls::Client>,
     timeout: Duration,
     each_address: bool,
-    /// What is known of the addresses of a sample.
+    /// State of this caller's mesh; `None` unless the addresses are sampled.
     node: Option<Arc<Node>>,
-    /// The address that a caller of a mesh is known by to the others, and calls from.
+    /// Source address of the calls of a mesh: the one that the other callers know this one by.
     source: Option<IpAddr>,
-    /// Whether the port of an `http` target speaks TLS, once that has been looked at.
+    /// Whether the port of an `http` target speaks TLS, once that has been tested.
     wants_tls: OnceCell<bool>,
-    /// The connections that are kept alive.
+    /// Idle connections to reuse, by address.
     kept: Mutex<HashMap<SocketAddr, Connection>>,
 }
 
 /// A round: one lookup, and the calls that it leads to.
 #[derive(Debug)]
 pub struct Round {
-    /// What is called.
+    /// The target.
     pub target: Arc<Target>,
-    /// When the round began.
+    /// When the round started.
     pub started: SystemTime,
-    /// The lookup of the target's name. `None` where there was nothing to look up.
+    /// The lookup of the target's name; `None` if the target is an IP address.
     pub lookup: Option<Arc<Lookup>>,
-    /// The calls, of which there is always at least one, but for a sample of nobody else.
+    /// The calls. There is at least one, except in a mesh without another caller.
     pub calls: Calls,
 }
 
-/// The calls of a round, as they end. Dropping it aborts those that are under way.
+/// The calls of a round, in the order in which they end. Dropping it aborts the running ones.
 #[derive(Debug)]
 pub struct Calls {
     waiting: std::vec::IntoIter<Call>,
     running: JoinSet<Report>,
     watch: ResentWatch,
-    /// How long a connection has to be tried before it counts as blocked.
-    enough: Duration,
-    /// The call of the control, if there is one, until it has ended.
+    /// Minimum time of a connection attempt that times out, for it to count as blocked.
+    min_attempt: Duration,
+    /// The running call of the control, if there is one.
     controlling: JoinSet<Report>,
     control: Option<Arc<Report>>,
 }
 
-/// What is seen of a call on the way, whatever it comes to.
+/// What is recorded while a call runs, whatever its result.
 #[derive(Debug, Default)]
 struct Seen {
     timings: Timings,
@@ -160,26 +161,26 @@ struct Seen {
     tls: Option<Arc<Tls>>,
 }
 
-/// A call that is still to be made.
+/// A call that has not started yet.
 #[derive(Debug)]
 struct Call {
     probe: Probe,
     started: SystemTime,
     lookup: Option<Arc<Lookup>>,
-    /// When the call began, for its timings; `None` for one of several, which begin when their turn
-    /// comes.
+    /// When the call began, for its timings; `None` for one of several calls, which begins when it is its
+    /// turn.
     start: Option<Instant>,
-    /// Longest time for the call, the lookup included.
+    /// Timeout of the call, including the lookup.
     timeout: Duration,
-    /// How and why it is made, if it is one of a sample.
+    /// How and why the address was chosen, if the addresses are sampled.
     sampled: Option<Sampled>,
-    /// The first address and the others, which are tried in turn until one takes a connection; or why
+    /// The first address and the others, which are tried in order until one accepts a connection; or why
     /// there is none.
     addresses: Result<(SocketAddr, Vec<SocketAddr>), Failure>,
 }
 
 impl Probe {
-    /// Prepares to call; nothing is sent.
+    /// Prepares the probe; nothing is sent.
     pub fn new(config: ProbeConfig) -> Self {
         let control = config.control().map(Self::new);
         let ProbeConfig {
@@ -211,28 +212,29 @@ impl Probe {
         }))
     }
 
-    /// What is called.
+    /// The target.
     pub fn target(&self) -> &Arc<Target> {
         &self.0.target
     }
 
-    /// What is known of the addresses that are sampled, where some are.
+    /// State of this caller's mesh; `None` unless the addresses are sampled.
     pub fn node(&self) -> Option<&Arc<Node>> {
         self.0.node.as_ref()
     }
 
-    /// What its calls are expected to come to.
+    /// The expected result of its calls.
     pub fn expectation(&self) -> Expectation {
         self.0.expectation
     }
 
-    /// Resolves the target's name, and prepares the calls. They are made as [`Calls::next`] is asked for
-    /// them; whatever goes wrong is in their reports.
+    /// Resolves the target's name and prepares the calls, which are made as [`Calls::next`] is awaited. All
+    /// failures, that of the lookup included, are in their reports.
     pub async fn round(&self) -> Round {
         self.round_within(self.0.timeout).await
     }
 
-    /// As [`Probe::round`], with less time for each call, if `within` is less than its timeout.
+    /// Like [`Probe::round`], with the timeout `within` for each call, if that is less than the configured
+    /// one.
     pub async fn round_within(&self, within: Duration) -> Round {
         let timeout = within.min(self.0.timeout);
         let started = SystemTime::now();
@@ -279,7 +281,7 @@ impl Probe {
                 waiting: calls.into_iter(),
                 running: JoinSet::new(),
                 watch,
-                enough: self.0.http.connect_timeout.min(timeout / 2),
+                min_attempt: self.0.http.connect_timeout.min(timeout / 2),
                 controlling,
                 control: None,
             },
@@ -287,12 +289,12 @@ impl Probe {
         }
     }
 
-    /// A round of one call, in a box, as a round that has another one in it.
+    /// A round of one call, for the control. The future is boxed because a round contains it.
     fn only_call_within(self, within: Duration) -> Pin<Box<dyn Future<Output = Report> + Send>> {
         Box::pin(async move { self.round_within(within).await.only_call().await })
     }
 
-    /// The addresses to call, and the lookup that found them.
+    /// Resolves the target's name: the lookup, unless the target is an IP address, and the addresses to call.
     async fn addresses(
         &self,
         deadline: Instant,
@@ -333,8 +335,8 @@ impl Probe {
         (Some(Arc::new(lookup)), addresses)
     }
 
-    /// Calls the first of the addresses that takes a connection. A failure before that says nothing
-    /// about the other addresses; if all fail so, the first failure counts.
+    /// Calls the first of the addresses that accepts a connection. A failure to connect says nothing about
+    /// the other addresses; if no address accepts one, the first failure is the result.
     async fn call(
         &self,
         (first, others): &(SocketAddr, Vec<SocketAddr>),
@@ -349,10 +351,12 @@ impl Probe {
                 .await;
         }
         let usual = Options::default();
-        // Our own server sends the whole of it back.
+        // echo-server sends all of it back.
         let large = is_large.then(|| format!("{request_id:0<LARGE$}"));
-        let ask = Ask::usual(large.as_deref().unwrap_or(request_id));
-        let outcome = self.attempt(*first, usual, ask, deadline, seen).await;
+        let request_options = RequestOptions::new(large.as_deref().unwrap_or(request_id));
+        let outcome = self
+            .attempt(*first, usual, request_options, deadline, seen)
+            .await;
         if is_connected(&outcome) {
             return (*first, outcome);
         }
@@ -360,7 +364,9 @@ impl Probe {
             if Instant::now() >= deadline {
                 break;
             }
-            let outcome = self.attempt(address, usual, ask, deadline, seen).await;
+            let outcome = self
+                .attempt(address, usual, request_options, deadline, seen)
+                .await;
             if is_connected(&outcome) {
                 return (address, outcome);
             }
@@ -368,8 +374,9 @@ impl Probe {
         (*first, outcome)
     }
 
-    /// Calls all addresses of a name that is to be blocked, at the same time: it is only if each of them is. Gives
-    /// the call of one that is not, or else of the first.
+    /// Calls all addresses of a name that is expected to be blocked, at the same time, because it is blocked
+    /// only if each address is. Returns the call of the first address that is not blocked, or else that of
+    /// the first address.
     async fn call_all(
         &self,
         first: SocketAddr,
@@ -385,8 +392,9 @@ impl Probe {
             let (probe, request_id) = (self.clone(), request_id.to_owned());
             calls.spawn(async move {
                 let mut seen = Seen::default();
-                let (usual, ask) = (Options::default(), Ask::usual(&request_id));
-                let call = probe.attempt(address, usual, ask, deadline, &mut seen);
+                let (usual, request_options) =
+                    (Options::default(), RequestOptions::new(&request_id));
+                let call = probe.attempt(address, usual, request_options, deadline, &mut seen);
                 let outcome = call.await;
                 (number, address, outcome, seen)
             });
@@ -406,13 +414,13 @@ impl Probe {
         (address, outcome)
     }
 
-    /// Connects to an address, unless a connection to it is kept, and makes one request, if that is what the
-    /// target is for.
+    /// Connects to an address, unless there is an idle connection to it, and sends one request, unless the
+    /// scheme is `tcp`.
     async fn attempt(
         &self,
         address: SocketAddr,
         options: Options,
-        ask: Ask<'_>,
+        request_options: RequestOptions<'_>,
         deadline: Instant,
         seen: &mut Seen,
     ) -> Outcome {
@@ -434,13 +442,13 @@ impl Probe {
         };
         seen.tls = connection.tls.clone();
         seen.local = connection.local;
-        let exchange = connection.exchange(http, target, ask, deadline);
+        let exchange = connection.exchange(http, target, request_options, deadline);
         let Exchange {
             first_byte,
             outcome,
         } = exchange.await;
         seen.timings[Phase::FirstByte] = first_byte;
-        // A connection on which a response did not come to its end is not one to keep.
+        // A connection is reused only after a complete response.
         let is_whole = match &outcome {
             Ok(_) => true,
             Err(error) => matches!(error.cause, Cause::Status),
@@ -503,7 +511,8 @@ impl Probe {
         Ok(stream)
     }
 
-    /// Makes a connection one of HTTP, over TLS where the scheme says so. `start` is when the attempt began.
+    /// Prepares a TCP connection for HTTP, with the TLS handshake if the scheme is `https`. `start` is when
+    /// the attempt began.
     async fn speak_http(
         &self,
         stream: TcpStream,
@@ -544,15 +553,15 @@ impl Probe {
         })
     }
 
-    /// Whether a port that closed a plain connection without a word speaks TLS, as OpenSSL's servers do. It is
-    /// asked once, on a connection of its own.
+    /// Whether a port that closed a plain connection without a response speaks TLS: OpenSSL's servers close
+    /// such connections. This is tested once, on a new connection.
     async fn wants_tls(&self, address: SocketAddr, kind: FailureKind, deadline: Instant) -> bool {
         let is_closed = matches!(kind, FailureKind::EmptyReply | FailureKind::Reset);
         if !is_closed || self.0.target.scheme != Scheme::Http {
             return false;
         }
-        let ask = async {
-            let deadline = deadline.min(Instant::now() + LOOK_FOR_TLS);
+        let test = async {
+            let deadline = deadline.min(Instant::now() + TLS_TEST_TIMEOUT);
             let left = deadline.saturating_duration_since(Instant::now());
             match (
                 connect(address, Options::default(), left).await,
@@ -564,25 +573,25 @@ impl Probe {
                 _ => false,
             }
         };
-        *self.0.wants_tls.get_or_init(|| ask).await
+        *self.0.wants_tls.get_or_init(|| test).await
     }
 
-    /// A connection to this address that is kept and stands.
+    /// An idle connection to this address that is still open.
     async fn kept_connection(&self, address: SocketAddr) -> Option<Connection> {
         let kept = self.kept().remove(&address);
         let mut connection = kept?;
         connection.is_reusable().await.then_some(connection)
     }
 
-    /// Nothing that is done under the lock can panic.
+    /// No code that holds the lock can panic, so that a poisoned lock is still consistent.
     fn kept(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Round {
-    /// Waits for the call of a round which has one, as every round has but those of
-    /// [`ProbeConfig::each_address`].
+    /// Waits for the call of a round that has only one. A round has several only with
+    /// [`ProbeConfig::each_address`] or [`ProbeConfig::sample`].
     pub async fn only_call(mut self) -> Report {
         let report = self.calls.next().await;
         report.expect("a round has at least one call")
@@ -590,30 +599,30 @@ impl Round {
 }
 
 impl Calls {
-    /// The report of the next call that ends; `None` once all have.
+    /// Waits for the next call to end; `None` once all have.
     pub async fn next(&mut self) -> Option<Report> {
-        while self.running.len() < AT_ONCE
+        while self.running.len() < MAX_CONCURRENT
             && let Some(call) = self.waiting.next()
         {
             self.running.spawn(call.run());
         }
         let mut report = joined(self.running.join_next().await?);
-        report.resent = self.watch.look(&report);
+        report.resent = self.watch.after_call(&report);
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
-            report.judge_by_time(self.enough);
+            report.require_duration(self.min_attempt);
         }
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
             if let Some(ended) = self.controlling.join_next().await {
                 self.control = Some(Arc::new(joined(ended)));
             }
             if let Some(control) = &self.control {
-                report.judge_by(Arc::clone(control));
+                report.apply_control(Arc::clone(control));
             }
         }
         Some(report)
     }
 
-    /// Waits for all calls.
+    /// Waits for all calls to end.
     pub async fn all(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
         while let Some(report) = self.next().await {
@@ -636,7 +645,8 @@ impl Call {
         } = self;
         let resolved = lookup.as_ref().map(|lookup| lookup.duration);
         let now = Instant::now();
-        // One of several calls has its own time, without that of waiting for its turn.
+        // One of several calls has the whole timeout for itself, without the time that it waited for its
+        // turn.
         let start = start.unwrap_or_else(|| now - resolved.unwrap_or_default());
         let deadline = start + timeout;
         let request_id = format!("{:016x}", rand::random::<u64>().max(1));
@@ -675,18 +685,18 @@ impl Call {
     }
 }
 
-/// The result of a task, which is not aborted by anybody else than who waits for it.
+/// The result of a task that nothing aborts; a panic in it continues here.
 fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
     ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// Whether it came to a connection, so that no other address would do better.
+/// Whether a connection was made, so that no other address needs to be tried.
 fn is_connected(outcome: &Outcome) -> bool {
     let failure = outcome.failure();
     failure.is_none_or(|failure| failure.stage > Stage::Connect)
 }
 
-/// A link-local address is of use only with its interface.
+/// Adds the interface to an IPv6 address: a link-local one cannot be reached without it (RFC 4007).
 fn with_scope(mut address: SocketAddr, scope_id: u32) -> SocketAddr {
     if let SocketAddr::V6(address) = &mut address {
         address.set_scope_id(scope_id);

@@ -1,7 +1,8 @@
-//! The way to an address, looked at by connections of its own: which sizes pass, and where packets end. None of it
-//! takes a right.
+//! Tests the network path to an address with additional connections: which packet sizes pass, and where
+//! packets are lost. It needs no privileges.
 //!
-//! Only what may be repeated is repeated (GET, HEAD and OPTIONS), and connections and time are bounded.
+//! Only safe methods are repeated (GET, HEAD and OPTIONS), and the number of connections and the time are
+//! limited.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,40 +13,41 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connect::{Options, connect};
-use super::request::Ask;
+use super::request::RequestOptions;
 use super::{LARGE, Probe, Seen};
 use crate::failure::{Direction, Failure, FailureKind, Hole, Icmp};
 use crate::report::{Hops, Outcome, Passed, Path, Report, Response};
 use crate::target::Scheme;
 
-/// A segment that passes wherever IPv4 does, as good as (RFC 879).
+/// The default MSS of IPv4 (RFC 879, now RFC 9293, section 3.7.1): segments of this size pass almost
+/// everywhere.
 const SMALL_MSS: u32 = 536;
 
-/// Longest time for a call of that size.
+/// Timeout of a call with segments of that size, and of a large call.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often both sides of the limit are tried again.
+/// How often the sizes just below and above the limit are tested again.
 const CONFIRMATIONS: usize = 2;
 
-/// Hops that are tried, and how long they are waited for.
+/// Number of hops to test, and the timeout for their ICMP messages.
 const MAX_HOPS: u8 = 16;
 const HOPS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The Ethernet MTU, where the interface's is not known.
+/// The MTU of Ethernet in bytes, used if that of the interface is not known.
 const USUAL_MTU: u32 = 1500;
 
-/// What an address answered to a call of a given size.
+/// Result of a call with a given segment size.
 enum Trial {
-    /// It answered, after so long.
+    /// It responded, after this time.
     Answered(Duration, Box<Response>),
-    /// It took the connection, and said nothing.
+    /// It accepted the connection, but did not respond in time.
     Silent(Failure),
-    /// It failed in another way.
+    /// The call failed in another way.
     Other,
 }
 
 impl Probe {
-    /// Looks at the way that a call took.
+    /// Tests the path that a call took. What cannot be tested is left out of the result.
     pub async fn path(&self, report: &Report) -> Path {
         let mut path = Path {
             interface_mtu: report.local.and_then(|local| interface_mtu(local.ip())),
@@ -66,29 +68,32 @@ impl Probe {
         let whole = path.interface_mtu.unwrap_or(USUAL_MTU);
         let whole = whole.saturating_sub(header(address));
         if report.kind() == Some(FailureKind::ResponseTimeout) {
-            let ask = Ask::usual(&report.request_id);
-            path.hole = self.hole(address, whole, ask).await;
+            let request_options = RequestOptions::new(&report.request_id);
+            path.hole = self.hole(address, whole, request_options).await;
         } else if let Some(response) = report.response() {
-            // Our own server answers with as much as it is asked with.
+            // Only echo-server, which sends `X-Peer-Address`, sends a large request id back.
             if response.peer_address.is_none() {
                 let body = response.body_len;
                 path.passed = (body > 0).then_some(Passed::Answer(body));
                 return path;
             }
             let id = "0".repeat(LARGE);
-            let ask = Ask {
+            let request_options = RequestOptions {
                 wants_facts: true,
-                ..Ask::usual(&id)
+                ..RequestOptions::new(&id)
             };
-            match self.trial(address, None, ask, LARGE_TIMEOUT).await {
-                // A proxy that refuses so large a head has proved nothing.
+            match self
+                .trial(address, None, request_options, LARGE_TIMEOUT)
+                .await
+            {
+                // If a proxy rejects a head of this size, nothing is known about the path.
                 Trial::Answered(_, response) if response.echoed >= LARGE => {
                     path.passed = Some(Passed::BothWays(LARGE as u64));
                     let pod = response.pod.unwrap_or_else(|| address.to_string());
                     path.overflows = response.listen_overflows.map(|count| (pod, count));
                 }
                 Trial::Silent(failure) => {
-                    if let Some(hole) = self.hole(address, whole, ask).await {
+                    if let Some(hole) = self.hole(address, whole, request_options).await {
                         let mut failed = report.clone();
                         failed.outcome = Outcome::Failed(failure, None);
                         failed.is_lost_in(hole);
@@ -102,33 +107,42 @@ impl Probe {
         path
     }
 
-    /// What is too large for the path that a large call took, after it was not answered.
+    /// Finds the packet size limit of the path that a large call took, after that call was not answered in
+    /// time.
     pub(crate) async fn hole_of_large_call(&self, report: &Report) -> Option<Hole> {
         let address = report.address?;
         let mtu = report.local.and_then(|local| interface_mtu(local.ip()));
         let whole = mtu.unwrap_or(USUAL_MTU).saturating_sub(header(address));
         let id = "0".repeat(LARGE);
-        self.hole(address, whole, Ask::usual(&id)).await
+        self.hole(address, whole, RequestOptions::new(&id)).await
     }
 
-    /// Whether small segments pass where large ones do not, and how large those are that do. `whole` is the
-    /// largest that the interface can send.
-    async fn hole(&self, address: SocketAddr, whole: u32, ask: Ask<'_>) -> Option<Hole> {
+    /// Finds the largest segment that passes, if small ones pass and the largest ones do not; `None`
+    /// otherwise. `whole` is the largest that the interface can send, in bytes.
+    async fn hole(
+        &self,
+        address: SocketAddr,
+        whole: u32,
+        request_options: RequestOptions<'_>,
+    ) -> Option<Hole> {
         if whole <= SMALL_MSS {
             return None;
         }
         let small = self
-            .trial(address, Some(SMALL_MSS), ask, LARGE_TIMEOUT)
+            .trial(address, Some(SMALL_MSS), request_options, LARGE_TIMEOUT)
             .await;
         let Trial::Answered(took, _) = small else {
             return None;
         };
-        // A segment that is lost is sent again after 200 ms at the earliest.
+        // A lost segment is retransmitted after 200 ms at the earliest (Linux, `TCP_RTO_MIN`).
         let within = (took * 4).clamp(Duration::from_millis(400), Duration::from_secs(1));
         let (mut passes, mut fails) = (SMALL_MSS, whole + 1);
         while fails - passes > 1 {
             let mss = passes + (fails - passes) / 2;
-            match self.trial(address, Some(mss), ask, within).await {
+            match self
+                .trial(address, Some(mss), request_options, within)
+                .await
+            {
                 Trial::Answered(..) => passes = mss,
                 Trial::Silent(_) => fails = mss,
                 Trial::Other => return None,
@@ -137,11 +151,11 @@ impl Probe {
         if passes == whole {
             return None;
         }
-        // A backend that is slow at times would have been found out by chance.
+        // A backend that is slow at times might have produced the same result by chance.
         for _ in 0..CONFIRMATIONS {
             let (below, above) = (Some(passes), Some(fails));
-            let passes_again = self.trial(address, below, ask, within).await;
-            let fails_again = self.trial(address, above, ask, within).await;
+            let passes_again = self.trial(address, below, request_options, within).await;
+            let fails_again = self.trial(address, above, request_options, within).await;
             if !matches!(
                 (passes_again, fails_again),
                 (Trial::Answered(..), Trial::Silent(_))
@@ -151,21 +165,24 @@ impl Probe {
         }
         Some(Hole {
             mtu: passes + header(address),
-            direction: self.direction(address, passes, ask, within).await,
+            direction: self
+                .direction(address, passes, request_options, within)
+                .await,
         })
     }
 
-    /// Where segments of more than `passes` bytes are lost; `None` where that cannot be told.
+    /// The direction in which segments of more than `passes` bytes are lost; `None` if it cannot be
+    /// determined.
     async fn direction(
         &self,
         address: SocketAddr,
         passes: u32,
-        ask: Ask<'_>,
+        request_options: RequestOptions<'_>,
         within: Duration,
     ) -> Option<Direction> {
-        let is_padded = ask.request_id.len() >= LARGE;
+        let is_padded = request_options.request_id.len() >= LARGE;
         if !is_padded {
-            // The request is one packet that passes, unless somebody has given it large header fields.
+            // Without large header fields, the request is a single packet that passes.
             let fields = self.0.http.headers.iter();
             let fields: usize = fields
                 .map(|(name, value)| name.as_str().len() + value.len())
@@ -173,10 +190,10 @@ impl Probe {
             let url = self.0.target.path.as_str().len();
             return (fields + url < passes as usize / 2).then_some(Direction::Back);
         }
-        // A large request with a small answer.
-        let there = Ask {
+        // A large request with a small response.
+        let there = RequestOptions {
             padding: LARGE,
-            ..Ask::usual("0")
+            ..RequestOptions::new("0")
         };
         match self.trial(address, None, there, within).await {
             Trial::Answered(..) => Some(Direction::Back),
@@ -185,12 +202,12 @@ impl Probe {
         }
     }
 
-    /// Calls an address on a connection of its own.
+    /// Calls an address on a connection with this maximum segment size.
     async fn trial(
         &self,
         address: SocketAddr,
         mss: Option<u32>,
-        ask: Ask<'_>,
+        request_options: RequestOptions<'_>,
         within: Duration,
     ) -> Trial {
         let start = Instant::now();
@@ -200,7 +217,7 @@ impl Probe {
         };
         let deadline = start + within;
         let mut seen = Seen::default();
-        let call = self.attempt(address, options, ask, deadline, &mut seen);
+        let call = self.attempt(address, options, request_options, deadline, &mut seen);
         match call.await {
             Outcome::Failed(failure, _) if failure.kind == FailureKind::ResponseTimeout => {
                 Trial::Silent(failure)
@@ -213,7 +230,7 @@ impl Probe {
     }
 }
 
-/// The bytes of an IP packet that are not TCP's payload, as far as the MSS counts them (RFC 6691).
+/// Bytes of the IP and TCP headers that the MSS does not include (RFC 6691).
 fn header(address: SocketAddr) -> u32 {
     match address {
         SocketAddr::V4(_) => 40,
@@ -229,15 +246,15 @@ fn interface_mtu(ip: IpAddr) -> Option<u32> {
     std::fs::read_to_string(mtu).ok()?.trim().parse().ok()
 }
 
-/// The address of an interface, if it is one of IP.
+/// The IP address of an interface; `None` if its address is of another family.
 pub(crate) fn ip_of(interface: &InterfaceAddress) -> Option<IpAddr> {
     let address = interface.address.as_ref()?;
     let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
     v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
 }
 
-/// Connects with one hop, two hops, and so on, all at once, and gives the farthest from which a packet was sent
-/// back because it had gone far enough.
+/// Connects with a time to live of one hop, two hops, and so on, all at the same time, and finds the farthest
+/// hop that returned an ICMP "time exceeded" message.
 async fn hops(address: SocketAddr) -> Hops {
     let mut connecting = JoinSet::new();
     for hops in 1..=MAX_HOPS {

@@ -1,8 +1,8 @@
-//! Tells a response that a proxy made up itself from one of the backend's.
+//! Distinguishes a response that a proxy generated from one of the backend.
 //!
-//! A proxy that cannot reach its backend, or may not, answers in the backend's place: 502, 503, 504 or
-//! 403. Its headers give it away, or the words of its body. What the backend said itself, through a
-//! proxy, is not a proxy's error.
+//! A proxy that cannot reach its backend, or is not allowed to, responds in the backend's place, with 502,
+//! 503, 504 or 403. It is recognized by the header fields or the body of the response. An error status that
+//! the backend itself sent through a proxy is not a proxy's error.
 
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue, SERVER, VIA};
@@ -10,9 +10,9 @@ use runtime::escape::Escaped;
 
 use crate::report::Proxy;
 
-/// Header fields that a proxy sets on the responses that it makes up, and on no others.
-const OF_ITS_OWN: [(&str, &str); 7] = [
-    // <https://linkerd.io/2/reference/proxy-metrics/>: set on errors that the proxy synthesised.
+/// Header fields that a proxy sets only on the responses that it generates, and the proxy's name.
+const PROXY_FIELDS: [(&str, &str); 7] = [
+    // Set on errors that the proxy generated: <https://linkerd.io/2/reference/proxy-metrics/>.
     ("l5d-proxy-error", "Linkerd"),
     ("l5d-proxy-connection", "Linkerd"),
     ("x-envoy-overloaded", "Envoy"),
@@ -22,7 +22,7 @@ const OF_ITS_OWN: [(&str, &str); 7] = [
     ("x-amzn-errortype", "an AWS gateway"),
 ];
 
-/// How the `Server` header of a proxy begins.
+/// Beginnings of the `Server` header field in lower case, and the proxy's name.
 const SERVERS: [(&str, &str); 16] = [
     ("envoy", "Envoy"),
     ("istio-envoy", "Istio's Envoy"),
@@ -42,7 +42,7 @@ const SERVERS: [(&str, &str); 16] = [
     ("linkerd", "Linkerd"),
 ];
 
-/// Words of bodies that proxies make up.
+/// Phrases in the bodies of responses that proxies generate, and the proxy's name.
 const BODIES: [(&str, &str); 14] = [
     (
         "upstream connect error or disconnect/reset before headers",
@@ -69,28 +69,28 @@ const BODIES: [(&str, &str); 14] = [
     ("Application is not available", "OpenShift's router"),
 ];
 
-/// Envoy sets this on what its upstream said, and on nothing that it made up.
+/// Envoy sets this on responses of its upstream, and not on those that it generates.
 const ENVOY_UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
-/// echo-server sets this, so that a response with it is the backend's own.
+/// echo-server sets this: a response with it is from the backend.
 const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
 
-/// Most bytes of a header field to show.
-const SHOWN: usize = 128;
+/// Maximum number of bytes of a header field to show.
+const MAX_SHOWN: usize = 128;
 
-/// The proxy that made up this response, if one did.
+/// The proxy that generated this response; `None` if the backend did.
 pub(super) fn author(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Proxy> {
     if headers.contains_key(APP_NAME) || status.is_success() || status.is_redirection() {
         return None;
     }
-    let of_its_own = OF_ITS_OWN
+    let by_field = PROXY_FIELDS
         .iter()
         .find(|(field, _)| headers.contains_key(*field))
         .map(|(_, name)| *name);
-    let named = of_its_own.or_else(|| by_status(status, headers, body))?;
+    let named = by_field.or_else(|| by_status(status, headers, body))?;
     Some(Proxy {
         name: named,
-        headers: telling(headers),
+        headers: evidence(headers),
     })
 }
 
@@ -108,14 +108,14 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
         by_body.map(|(_, name)| *name),
     );
     match status.as_u16() {
-        // Only a gateway has these to say (RFC 9110, sections 15.6.3 and 15.6.5), and Cloudflare's
-        // own codes.
+        // Only a gateway sends 502 and 504 (RFC 9110, sections 15.6.3 and 15.6.5), and 520 to 527 are
+        // Cloudflare's own.
         502 | 504 | 520..=527 => by_server.or(by_body).or(Some("a gateway")),
         503 => by_server.or(by_body),
-        // nginx and Apache, as web servers, forbid on their own account.
+        // nginx, Apache and Caddy may be the web server itself, which denies access to its own files.
         403 if matches!(by_server, Some("nginx" | "Apache" | "Caddy")) => by_body,
         403 => by_server.or(by_body),
-        // Envoy has no words where it has no route for a request.
+        // Envoy responds with an empty 404 if it has no route for a request.
         404 if body.is_empty() && by_server.is_some_and(|name| name.ends_with("Envoy")) => {
             by_server
         }
@@ -124,21 +124,21 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
     }
 }
 
-/// The header fields that say who answered and why, as evidence.
-fn telling(headers: &HeaderMap) -> Vec<String> {
-    let is_telling = |name: &HeaderName| {
+/// The header fields that show who responded and why, as evidence.
+fn evidence(headers: &HeaderMap) -> Vec<String> {
+    let is_evidence = |name: &HeaderName| {
         let name_str = name.as_str();
         *name == SERVER
             || *name == VIA
             || name_str.starts_with("x-envoy-")
-            || OF_ITS_OWN.iter().any(|(field, _)| *field == name_str)
+            || PROXY_FIELDS.iter().any(|(field, _)| *field == name_str)
     };
     headers
         .iter()
-        .filter(|(name, _)| is_telling(name))
+        .filter(|(name, _)| is_evidence(name))
         .take(4)
         .map(|(name, value)| {
-            let value = &value.as_bytes()[..value.len().min(SHOWN)];
+            let value = &value.as_bytes()[..value.len().min(MAX_SHOWN)];
             format!("{name}: {}", Escaped::new(value))
         })
         .collect()
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_known_by_their_headers_and_words() {
+    fn proxies_are_recognized_by_their_header_fields_and_bodies() {
         let connect = "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
         for (status, fields, body, name) in [
             (503, &[("server", "envoy")][..], connect, "Envoy"),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_backend_says_through_a_proxy_is_its_own() {
+    fn a_response_of_the_backend_through_a_proxy_is_not_a_proxy_error() {
         for (status, fields, body) in [
             (
                 503,

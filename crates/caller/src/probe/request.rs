@@ -1,4 +1,4 @@
-//! The request: its headers, and its target as each version of HTTP has it.
+//! Builds the request: its header fields, and its target in the form of each version of HTTP.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
@@ -15,20 +15,20 @@ const WANT_LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-want-listen
 const PADDING: HeaderName = HeaderName::from_static("x-padding");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What tells one request from another to the same target.
+/// Options of one request, which differ between requests to the same target.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask<'a> {
-    /// Sent as `X-Request-Id`. Our own server sends it back.
+pub(super) struct RequestOptions<'a> {
+    /// Sent as `X-Request-Id`, which echo-server sends back.
     pub(super) request_id: &'a str,
-    /// Bytes that make the request larger, and not its answer.
+    /// Size of an additional header field, in bytes: it makes the request larger, but not its response.
     pub(super) padding: usize,
-    /// Ask our own server what it knows of its own side.
+    /// Whether to ask echo-server for the overflows of its accept queue.
     pub(super) wants_facts: bool,
 }
 
-impl<'a> Ask<'a> {
-    /// A request as small as it can be.
-    pub(super) fn usual(request_id: &'a str) -> Self {
+impl<'a> RequestOptions<'a> {
+    /// The default options, with which the request is as small as possible.
+    pub(super) fn new(request_id: &'a str) -> Self {
         Self {
             request_id,
             padding: 0,
@@ -37,20 +37,20 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// A request without a body.
+/// The request, which has no body.
 pub(super) fn request(
     config: &HttpConfig,
     target: &Target,
-    ask: Ask<'_>,
+    options: RequestOptions<'_>,
     version: Version,
 ) -> Request<Empty<Bytes>> {
-    let Ask {
+    let RequestOptions {
         request_id,
         padding,
         wants_facts,
-    } = ask;
+    } = options;
     let mut headers = HeaderMap::new();
-    // HTTP/2 has the authority in the URI.
+    // In HTTP/2 the authority is part of the URI (RFC 9113, section 8.3.1).
     if version == Version::HTTP_11 {
         headers.insert(HOST, target.authority.clone());
     }
@@ -59,7 +59,8 @@ pub(super) fn request(
     if let Some(authorization) = &target.authorization {
         headers.insert(AUTHORIZATION, authorization.clone());
     }
-    // <https://www.w3.org/TR/trace-context/>: version, trace, parent, sampled.
+    // `traceparent`: version, trace id, parent id and the flag `sampled`
+    // (<https://www.w3.org/TR/trace-context/>).
     let (trace, parent) = (
         rand::random::<u128>().max(1),
         &request_id[..request_id.len().min(16)],

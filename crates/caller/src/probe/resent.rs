@@ -1,7 +1,8 @@
-//! What TCP had to send again while a round was under way, from the counters of the pod's network namespace.
+//! TCP retransmissions during a round, from the counters of the pod's network namespace.
 //!
-//! A reading costs about as much as a call. So there is one before a round, and another only after a call for which
-//! it may say something, and each serves whatever begins or ends within [`FRESH`] after it.
+//! Reading the counters costs about as much as a call. So they are read before a round, and again only after
+//! a call that may have had retransmissions; and a reading is shared by all rounds that begin or end within
+//! [`MAX_AGE`] after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,16 +13,17 @@ use tokio::time::Instant;
 
 use crate::report::{Phase, Report, Resent};
 
-/// A connection that took longer may have lost a SYN: the first is sent again after a second.
+/// A TCP handshake that took this long or longer may have lost a SYN: the first is retransmitted after one
+/// second (RFC 6298).
 const SLOW_CONNECT: Duration = Duration::from_millis(200);
 
-/// A call that took longer may have lost other segments.
+/// A call that took this long or longer may have lost other segments.
 const SLOW_CALL: Duration = Duration::from_secs(1);
 
-/// A reading is used so long.
-const FRESH: Duration = Duration::from_millis(100);
+/// How long a reading is reused.
+const MAX_AGE: Duration = Duration::from_millis(100);
 
-/// Rounds of this process that have begun, and those that have ended.
+/// Numbers of rounds in this process that have begun, and that have ended.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
@@ -32,16 +34,17 @@ static LAST: Mutex<Option<Reading>> = Mutex::new(None);
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     at: Instant,
-    /// Rounds that had begun by then.
+    /// Number of rounds that had begun by then.
     begun: u64,
     counters: TcpCounters,
 }
 
 impl Reading {
-    /// The last one, if it is fresh, or a new one. `None` where the system does not tell.
+    /// The last reading, if it is not older than [`MAX_AGE`], or else a new one; `None` if the system has no
+    /// such counters.
     fn fresh() -> Option<Self> {
         let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = last.filter(|reading| reading.at.elapsed() < FRESH);
+        let fresh = last.filter(|reading| reading.at.elapsed() < MAX_AGE);
         *last = match fresh {
             Some(reading) => Some(reading),
             None => TcpCounters::read().map(|counters| Self {
@@ -54,12 +57,13 @@ impl Reading {
     }
 }
 
-/// Looks at the counters, from the start of a round to its end.
+/// Watches the counters from the start of a round to its end.
 #[derive(Debug)]
 pub(super) struct ResentWatch {
     before: Option<Reading>,
     calls: u64,
-    /// The number of this round, if no other was under way when it began, nor since `before` was read.
+    /// The number of this round, if no other one was running when it began, or had begun since `before` was
+    /// read.
     alone: Option<u64>,
 }
 
@@ -77,18 +81,19 @@ impl ResentWatch {
         }
     }
 
-    /// What has been sent again since the start, if it may have been for this call and is something.
-    pub(super) fn look(&mut self, report: &Report) -> Option<Resent> {
+    /// The retransmissions since the start of the round, if the call is one that may have had some, and there
+    /// were any. Call it once for each call that ends.
+    pub(super) fn after_call(&mut self, report: &Report) -> Option<Resent> {
         self.calls += 1;
         let took = |phase, slow| report.timings[phase].is_some_and(|took| took >= slow);
-        let may_say_something =
+        let may_have_some =
             !report.is_ok() || took(Phase::Connect, SLOW_CONNECT) || took(Phase::Total, SLOW_CALL);
-        if !may_say_something {
+        if !may_have_some {
             return None;
         }
         let since = Reading::fresh()?.counters.since(&self.before?.counters);
         let syns = since.syn_retransmits.unwrap_or_default();
-        // Those of SYNs are among the others.
+        // The counter of all retransmissions includes those of SYNs.
         let segments = since.retransmits.unwrap_or_default().saturating_sub(syns);
         let is_alone = self.calls == 1 && self.alone == Some(BEGUN.load(Ordering::Relaxed));
         (syns + segments > 0).then_some(Resent {

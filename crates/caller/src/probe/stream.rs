@@ -1,5 +1,5 @@
-//! The connection that a request is sent on: TCP, or TLS over it. One type for both, so that HTTP is compiled
-//! once.
+//! The connection that a request is sent on: TCP, or TLS over TCP. One type covers both, so that the HTTP
+//! code is compiled only once.
 
 use std::io;
 use std::pin::Pin;
@@ -14,13 +14,13 @@ use super::tap::Tap;
 /// A connection on which a request can be sent.
 #[derive(Debug)]
 pub(super) enum Stream {
-    /// In plain text.
+    /// Unencrypted.
     Tcp(TcpStream),
-    /// Encrypted.
+    /// Encrypted with TLS.
     Tls(Box<TlsStream<Tap<TcpStream>>>),
 }
 
-/// Calls a method of whichever stream it is.
+/// Calls a method of the stream that the variant holds.
 macro_rules! delegate {
     ($self:ident, $method:ident $(, $argument:expr)*) => {
         match $self.get_mut() {

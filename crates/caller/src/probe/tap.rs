@@ -1,10 +1,10 @@
-//! A connection that remembers what was read from it, and how its reading side ended: the evidence that
-//! an HTTP client's errors do not have.
+//! Wraps a connection to record what is read from it, and how its reading side ended. Errors of the HTTP
+//! client do not contain this evidence.
 //!
-//! It also lets a response that is there count. A server (or a sidecar) may answer on accept, before it
-//! has read a request, and close: hyper would call such bytes unexpected, or fail on writing to a closed
-//! connection before it reads. So nothing is read before the request is being written, and an error of
-//! writing is kept back until the reading side has ended.
+//! It also makes sure that an early response counts. A server or a sidecar may respond as soon as it accepts
+//! the connection, before it reads a request, and close it. hyper would reject such bytes as unexpected, or
+//! fail to write to the closed connection before it reads. So nothing is read until the request is being
+//! written, and a write error is held back until the reading side has ended.
 
 use std::io;
 use std::pin::Pin;
@@ -16,31 +16,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::tls;
 use crate::failure::{OsError, Received, TlsError};
 
-/// The connection itself, which hyper or TLS owns.
+/// The wrapped connection, which hyper or TLS owns.
 #[derive(Debug)]
 pub(super) struct Tap<S> {
     stream: S,
     seen: Evidence,
-    /// How many bytes of what is sent and received are kept.
+    /// Number of bytes to keep of what is sent, and of what is received.
     kept: usize,
     has_written: bool,
-    /// Who waits to read until something has been written.
+    /// The task that waits to read until something has been written.
     reader: Option<Waker>,
 }
 
-/// What was seen of a connection; the prober's end of a [`Tap`].
+/// The record of a connection: the probe's handle to a [`Tap`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Evidence(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// What was read since the last request began; `body` is not known here.
+    /// What was read since the last request began. Its `body` is not set here.
     pub(super) received: Received,
-    /// The beginning of what was written, where more than evidence is kept.
+    /// The beginning of what was written; empty unless more than [`Received::KEPT`] bytes are kept.
     sent: Vec<u8>,
     /// How the reading side ended.
     pub(super) end: Option<End>,
-    /// Why the request could not be written.
+    /// The first error of writing the request.
     write_error: Option<OsError>,
 }
 
@@ -49,17 +49,17 @@ pub(super) struct Seen {
 pub(super) enum End {
     /// The peer closed it.
     Closed,
-    /// The operating system reported an error.
+    /// Reading failed with this error of the operating system.
     Failed(OsError),
-    /// TLS reported one.
+    /// TLS failed with this error.
     Tls(TlsError),
 }
 
 impl From<&io::Error> for End {
     fn from(error: &io::Error) -> Self {
         match tls::tls_error(error) {
-            Some(error) => Self::Tls(tls::what(error)),
-            // Closed without the alert that says so, as many servers do.
+            Some(error) => Self::Tls(tls::to_evidence(error)),
+            // Closed without the TLS alert `close_notify`, as many servers do.
             None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
             None => Self::Failed(error.into()),
         }
@@ -67,8 +67,8 @@ impl From<&io::Error> for End {
 }
 
 impl<S> Tap<S> {
-    /// Takes over a connection on which nothing has been sent. Of what is received `kept` bytes are
-    /// kept, and of what is sent as many, if that is more than evidence needs.
+    /// Wraps a connection on which nothing has been sent. Keeps the first `kept` bytes of what is received,
+    /// and also of what is sent, if `kept` is more than [`Received::KEPT`].
     pub(super) fn new(stream: S, kept: usize) -> (Self, Evidence) {
         let seen = Evidence::default();
         let tap = Self {
@@ -83,24 +83,24 @@ impl<S> Tap<S> {
 }
 
 impl Evidence {
-    /// Starts over: a request is about to be sent. That the connection has ended already, while it was
-    /// idle, stays.
+    /// Starts a new record, for a request that is about to be sent. If the connection ended while it was
+    /// idle, that remains recorded.
     pub(super) fn start_request(&self) {
         let mut seen = self.lock();
         seen.received = Received::default();
         seen.sent.clear();
     }
 
-    /// The beginning of what was sent, where more than evidence is kept.
+    /// The beginning of what was sent; empty unless more than [`Received::KEPT`] bytes are kept.
     pub(super) fn sent(&self) -> Vec<u8> {
         self.lock().sent.clone()
     }
 
-    /// What was received, and how the connection ended, if it has.
+    /// What was received, and how the connection ended, if it did.
     pub(super) fn get(&self) -> (Received, Option<End>) {
         let seen = self.lock();
-        // A peer that closed before the request could be written, and then sent nothing, is told from
-        // one that read it.
+        // A peer that closed the connection before the request was written, and sent nothing, is
+        // distinguished from one that read the request first.
         let end = match (&seen.end, &seen.write_error) {
             (Some(End::Closed), Some(error)) if seen.received.bytes == 0 => {
                 Some(End::Failed(error.clone()))
@@ -110,7 +110,7 @@ impl Evidence {
         (seen.received.clone(), end)
     }
 
-    /// Nothing that is done under the lock can panic.
+    /// No code that holds the lock can panic, so that a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,6 @@
-//! The TLS handshake on a connection that stands, and what the server showed of itself in it.
+//! The TLS handshake on an established connection, and what the server presented in it.
 //!
-//! The certificate is looked at before it is verified, so that one which is refused can be shown.
+//! The certificate is recorded before it is verified, so that one that is rejected can be shown.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ use crate::report::{Certificate, Tls};
 use crate::target::Target;
 use crate::trust::Trust;
 
-/// How TLS is spoken to a target.
+/// TLS client settings of a target.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     config: ClientConfig,
@@ -44,11 +44,11 @@ pub(super) struct Client {
     provider: Arc<CryptoProvider>,
 }
 
-/// A handshake that has ended.
+/// Result of a handshake.
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) took: Duration,
-    /// What the server showed of itself.
+    /// What the server presented.
     pub(super) tls: Arc<Tls>,
     pub(super) outcome: Result<TlsStream<Tap<TcpStream>>, HandshakeError>,
 }
@@ -62,7 +62,11 @@ pub(super) struct HandshakeError {
 }
 
 impl Client {
-    /// Prepares for handshakes. Over HTTP/2 that is the one protocol which is offered.
+    /// Prepares for handshakes. The only protocol offered in ALPN is HTTP/2 or HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// If the cryptography provider does not support the default TLS versions.
     pub(super) fn new(trust: Trust, http2: bool) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
         let peer = Arc::new(Peer::new(trust.clone(), Arc::clone(&provider)));
@@ -75,7 +79,7 @@ impl Client {
             true => b"h2".to_vec(),
             false => b"http/1.1".to_vec(),
         }];
-        // Each call shows what a new client would meet.
+        // Without resumption, each call meets what a new client would meet.
         config.resumption = Resumption::disabled();
         Ok(Self {
             config,
@@ -84,7 +88,7 @@ impl Client {
         })
     }
 
-    /// Whether TLS is spoken there, whatever comes of it.
+    /// Whether the server speaks TLS, even if the handshake fails.
     pub(super) async fn is_spoken(
         &self,
         stream: TcpStream,
@@ -98,7 +102,7 @@ impl Client {
         }
     }
 
-    /// Makes a connection one of TLS, until `deadline`.
+    /// Performs the handshake, until `deadline`.
     pub(super) async fn handshake(
         &self,
         stream: TcpStream,
@@ -150,13 +154,13 @@ impl Client {
     }
 }
 
-/// What a handshake that broke off means.
+/// Kind and cause of a handshake that failed.
 fn conclude(error: Option<&Error>, end: Option<End>) -> (FailureKind, Cause) {
     match (error, end) {
         (Some(error), _) => {
-            let cause = Cause::Tls(what(error));
+            let cause = Cause::Tls(to_evidence(error));
             match error {
-                Error::InvalidCertificate(error) => (verdict(error), cause),
+                Error::InvalidCertificate(error) => (certificate_failure(error), cause),
                 _ => (FailureKind::TlsHandshake, cause),
             }
         }
@@ -165,13 +169,13 @@ fn conclude(error: Option<&Error>, end: Option<End>) -> (FailureKind, Cause) {
     }
 }
 
-/// The error of TLS in one of reading or writing, if it is one.
+/// The TLS error inside of an I/O error, if there is one.
 pub(super) fn tls_error(error: &std::io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// What is kept of an error of TLS.
-pub(super) fn what(error: &Error) -> TlsError {
+/// Converts a TLS error into evidence.
+pub(super) fn to_evidence(error: &Error) -> TlsError {
     match error {
         Error::AlertReceived(alert) => TlsError::Alert(snake_case(&format!("{alert:?}"))),
         Error::InvalidCertificate(error) => TlsError::Certificate(error.to_string()),
@@ -179,7 +183,7 @@ pub(super) fn what(error: &Error) -> TlsError {
     }
 }
 
-fn verdict(error: &CertificateError) -> FailureKind {
+fn certificate_failure(error: &CertificateError) -> FailureKind {
     match error {
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
@@ -192,13 +196,14 @@ fn verdict(error: &CertificateError) -> FailureKind {
     }
 }
 
-/// Who the server is to be: the host of the URL.
+/// The name that the certificate is verified for: the host of the URL.
 fn server_name(target: &Target) -> ServerName<'static> {
     match &target.host {
         Host::Address { ip, .. } => ServerName::IpAddress((*ip).into()),
         Host::Name(name) => {
             let name = name.strip_suffix('.').unwrap_or(name).to_owned();
-            // A name that no certificate can have is verified as an address that none has.
+            // A host that is not a valid name in a certificate is replaced by an address that no certificate
+            // has, so that verification fails.
             ServerName::try_from(name).unwrap_or(ServerName::IpAddress(
                 std::net::Ipv4Addr::UNSPECIFIED.into(),
             ))
@@ -206,7 +211,7 @@ fn server_name(target: &Target) -> ServerName<'static> {
     }
 }
 
-/// As OpenSSL and curl write it.
+/// The version as OpenSSL and curl write it.
 fn version_name(version: ProtocolVersion) -> Option<&'static str> {
     match version {
         ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
@@ -215,7 +220,7 @@ fn version_name(version: ProtocolVersion) -> Option<&'static str> {
     }
 }
 
-/// The name of an alert as the RFC writes it: rustls has it in camel case.
+/// The name of an alert as RFC 8446 writes it, from the camel case of rustls.
 fn snake_case(name: &str) -> String {
     let mut text = String::with_capacity(name.len() + 4);
     let mut was_lower = false;
@@ -233,7 +238,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The server of one handshake: verifies its certificate, shows it ours, and remembers what it said.
+/// The callbacks of one handshake: they verify and record the server's certificate, and provide the client's.
 #[derive(Debug)]
 struct Peer {
     trust: Trust,
@@ -252,7 +257,7 @@ impl Peer {
         }
     }
 
-    /// What it has shown of itself.
+    /// What the server has presented so far.
     fn shown(&self) -> Tls {
         let certificate = self.certificate.lock();
         Tls {
@@ -292,8 +297,8 @@ impl ServerCertVerifier for Peer {
         if self.trust.insecure {
             return Ok(ServerCertVerified::assertion());
         }
-        // A certificate that is trusted itself needs no issuer, as with OpenSSL; webpki takes none that
-        // could issue others, as one that signed itself usually could.
+        // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki accepts no CA
+        // certificate as a server's, and most self-signed ones are CA certificates.
         if self.trust.anchors.iter().any(|anchor| anchor == end_entity) {
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return match certificate {
@@ -320,7 +325,7 @@ impl ServerCertVerifier for Peer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // A certificate that cannot even be read by webpki is one of those that are to be accepted.
+        // `--insecure` also accepts certificates that webpki cannot parse.
         if self.trust.insecure {
             return Ok(HandshakeSignatureValid::assertion());
         }
@@ -334,7 +339,7 @@ impl ServerCertVerifier for Peer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // A certificate that cannot even be read by webpki is one of those that are to be accepted.
+        // `--insecure` also accepts certificates that webpki cannot parse.
         if self.trust.insecure {
             return Ok(HandshakeSignatureValid::assertion());
         }

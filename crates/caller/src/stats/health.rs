@@ -1,12 +1,12 @@
-//! How the calls are going, since when, and how they went before.
+//! The current condition of the calls, since when it has lasted, and the condition before.
 //!
-//! The rule, after each round: it is *failing* if this round failed and either the one before it did too
-//! or no other of the last ten did; *unsteady* if any of the last ten failed otherwise; and *working* if
-//! none did.
+//! The rule, after each round: the condition is *failing* if this round failed and either the one before it
+//! failed as well or no other of the last ten did; *unsteady* if any of the last ten failed otherwise; and
+//! *working* if none did.
 //!
-//! So the first failure after a quiet time counts at once, a backend that fails now and then is never
-//! shown as working, and it does not flicker between unsteady and failing with each call. Afterwards one
-//! failed round by itself is no outage: that time was unsteady.
+//! So the first failure after a long time of success counts at once, a backend that fails now and then is
+//! never shown as working, and the condition does not flicker between unsteady and failing with each call. In
+//! retrospect, a single failed round is not an outage: its period becomes unsteady.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -14,22 +14,22 @@ use std::time::SystemTime;
 use crate::failure::{Failure, FailureKind};
 use crate::report::Report;
 
-/// Rounds that decide.
+/// Number of rounds that the condition depends on.
 const WINDOW: usize = 10;
 
-/// How the calls are going.
+/// The condition of the calls of one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// None of the last rounds failed.
     Working,
     /// Some of the last rounds failed.
     Unsteady,
-    /// It fails now.
+    /// The calls fail now.
     Failing,
 }
 
 impl Condition {
-    /// The word for JSON.
+    /// The value of `state` in JSON.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Working => "working",
@@ -38,7 +38,7 @@ impl Condition {
         }
     }
 
-    /// Whether each of the last rounds failed, the oldest first, gives how it is now.
+    /// The condition after these rounds, the oldest first; true for one that failed.
     fn of(rounds: impl DoubleEndedIterator<Item = bool> + Clone) -> Self {
         let mut newest_first = rounds.rev();
         let last_failed = newest_first.next().unwrap_or_default();
@@ -51,17 +51,17 @@ impl Condition {
     }
 }
 
-/// How a round did not come to what was expected.
+/// An unexpected result of a round.
 #[derive(Clone, Debug)]
 pub(crate) enum Unexpected {
-    /// It failed, and that was not expected, or not so.
+    /// A failure that was not expected, or of another kind than expected.
     Failed(Failure),
-    /// It succeeded, where a failure was expected.
+    /// A success, although a failure was expected.
     Succeeded,
 }
 
 impl Unexpected {
-    /// `None` for a call that came to what was expected.
+    /// The unexpected result of a call; `None` if its result was as expected.
     pub(crate) fn of(report: &Report) -> Option<Self> {
         (!report.is_as_expected()).then(|| match report.failure() {
             Some(failure) => Self::Failed(failure.clone()),
@@ -78,30 +78,30 @@ impl Unexpected {
     }
 }
 
-/// A time during which the condition was the same.
+/// A period of time with the same condition.
 #[derive(Clone, Debug)]
 pub(crate) struct Period {
     pub(crate) condition: Condition,
-    /// The start of the first round that went as the rounds of this period did. It ends where the next
-    /// period begins.
+    /// The start of the first round with a result like the others of this period. The period ends where the
+    /// next one begins.
     pub(crate) since: SystemTime,
-    /// The last result in it that was not expected.
+    /// The last unexpected result in this period.
     pub(crate) unexpected: Option<Unexpected>,
 }
 
-/// How it is after the last round.
+/// The health after the last round.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
-    /// Whether the last round came to what was expected.
+    /// Whether all results of the last round were as expected.
     pub(crate) ok: bool,
-    /// The start of the first round since which `ok` has been the same.
+    /// The start of the first round of those since which `ok` has been the same.
     pub(crate) since: SystemTime,
-    /// The kind of failure of the last round, if it was not as expected (`None` for a success that was not),
-    /// and the start of the first round since which it has been the same.
+    /// If the last round had an unexpected result: its kind of failure, or `None` for a success that was not
+    /// expected; and the start of the first of the rounds since which this has been the same.
     pub(crate) cause: Option<(Option<FailureKind>, SystemTime)>,
-    /// The period that lasts.
+    /// The current period.
     pub(crate) now: Period,
-    /// The one before it.
+    /// The period before it.
     pub(crate) before: Option<Period>,
 }
 
@@ -109,23 +109,24 @@ pub(crate) struct Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndedRound {
     pub(crate) started: SystemTime,
-    /// How many calls it had.
+    /// Number of calls in it.
     pub(crate) calls: usize,
-    /// How many of them failed.
+    /// Number of those whose result was not as expected.
     pub(crate) failed: usize,
 }
 
-/// The last rounds, and what follows from them.
+/// The last rounds, and the health that follows from them.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// At most [`WINDOW`] of them, the newest last.
+    /// At most [`WINDOW`] rounds, the newest last.
     rounds: VecDeque<EndedRound>,
-    /// `None` before the first round has ended.
+    /// The current health; `None` before the first round has ended.
     verdict: Option<Verdict>,
 }
 
 impl Health {
-    /// Judges anew after a round. `unexpected` is one of its calls that were not as expected, if it had any.
+    /// Records a round, and updates the health. `unexpected` is one of its unexpected results, if there were
+    /// any.
     pub(crate) fn record(&mut self, round: EndedRound, unexpected: Option<&Unexpected>) {
         if self.rounds.len() == WINDOW {
             self.rounds.pop_front();
@@ -158,8 +159,8 @@ impl Health {
                     since,
                     unexpected: None,
                 };
-                // After an outage the rounds that succeed are unsteady at first. If none fails until it
-                // is working, it has been working since the outage.
+                // After an outage, rounds that succeed are unsteady at first. If no more of them fail until
+                // the condition is working, it has been working since the end of the outage.
                 let before = last.and_then(|last| match last.now.since < since {
                     true => Some(last.now),
                     false => last.before,
@@ -177,7 +178,7 @@ impl Health {
         });
     }
 
-    /// Whether one round failed just before the last one, between others that did not.
+    /// Whether exactly one round failed just before the last one.
     fn one_round_failed(&self) -> bool {
         let mut earlier = self
             .rounds
@@ -188,12 +189,12 @@ impl Health {
         earlier.next() == Some(true) && earlier.next() != Some(true)
     }
 
-    /// The verdict after the last round; `None` before the first one has ended.
+    /// The health after the last round; `None` before the first one has ended.
     pub(crate) fn verdict(&self) -> Option<&Verdict> {
         self.verdict.as_ref()
     }
 
-    /// Calls of the last rounds, and how many of them failed.
+    /// Number of calls in the last rounds, and how many of them failed.
     pub(crate) fn recent(&self) -> (usize, usize) {
         let add =
             |(calls, failed), round: &EndedRound| (calls + round.calls, failed + round.failed);
@@ -213,8 +214,8 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(number as u64)
     }
 
-    /// The verdict after rounds that began at second 0, 1, and so on: `.` succeeded, `D` and `R` failed,
-    /// with DNS's silence and with a refusal.
+    /// The health after rounds that began at second 0, 1, and so on: `.` succeeded, `D` failed with a DNS
+    /// timeout, `R` with a refused connection.
     fn after(rounds: &str) -> Verdict {
         let mut health = Health::default();
         for (number, round) in rounds.chars().enumerate() {
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_working_once_ten_rounds_in_a_row_have_succeeded() {
+    fn the_condition_is_working_once_ten_rounds_in_a_row_have_succeeded() {
         assert_eq!(condition("."), Condition::Working);
         assert_eq!(condition("R........."), Condition::Unsteady);
         assert_eq!(condition("R.........."), Condition::Working);
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn among_others_it_takes_two_in_a_row_to_be_failing() {
+    fn among_other_failures_two_in_a_row_are_failing() {
         assert_eq!(condition("R.......R"), Condition::Unsteady);
         assert_eq!(condition("R.......RR"), Condition::Failing);
         assert_eq!(condition("R.......RR."), Condition::Unsteady);
@@ -309,14 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_is_kept_after_an_outage() {
+    fn the_period_before_an_outage_and_the_outage_are_kept() {
         use Condition::*;
         let outage = Some((Failing, 3, Some(FailureKind::DnsTimeout)));
         assert_eq!(before("..."), None);
         assert_eq!(before("...R"), Some((Working, 0, None)));
         assert_eq!(before("...RDD."), outage);
         assert_eq!(brief(&after("...RDD.").now), (Unsteady, 6, None));
-        // It has been working since the end of the outage, and not since it was sure of it.
+        // It has been working since the end of the outage, and not only since ten rounds succeeded.
         let recovered = "...RDD..........";
         assert_eq!(before(recovered), outage);
         assert_eq!(brief(&after(recovered).now), (Working, 6, None));
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ten_rounds_are_counted() {
+    fn the_calls_of_the_last_ten_rounds_are_counted() {
         let mut health = Health::default();
         for number in 0..15 {
             let round = EndedRound {

@@ -1,4 +1,4 @@
-//! The last calls, in brief; the last failures, in full; and how it goes.
+//! The most recent calls in brief, the most recent failures in full, and the health that follows from them.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,35 +10,35 @@ use super::health::{EndedRound, Health, Unexpected};
 use crate::failure::FailureKind;
 use crate::report::{Report, Resent, Timings};
 
-/// Calls of a target that are remembered: those of an hour at the default interval.
+/// Maximum number of calls kept for one target: those of an hour at the default interval.
 const MAX_CALLS: usize = 360;
 
-/// Failures of a target that are remembered.
+/// Maximum number of failures kept for one target.
 const MAX_FAILURES: usize = 20;
 
-/// Calls and failures that are remembered in all where there are many targets, but for the least of each.
+/// Limits on the calls and failures of all targets together, except that each target may have the minimum.
 const MAX_CALLS_IN_ALL: usize = 6000;
 const MIN_CALLS: usize = 60;
 const MAX_FAILURES_IN_ALL: usize = 500;
 const MIN_FAILURES: usize = 5;
 
-/// The newest of each are last.
+/// Recent calls and failures of one target, the newest last.
 #[derive(Debug)]
 pub(crate) struct History {
     max_calls: usize,
     max_failures: usize,
-    /// Calls so far; each has the number of those before it.
+    /// Number of calls so far. The number of a call is the count before it.
     pub(crate) count: u64,
     pub(crate) calls: VecDeque<Call>,
-    /// Calls that did not come to what was expected.
+    /// Calls whose result was not as expected, with their numbers.
     pub(crate) failures: VecDeque<(u64, Report)>,
-    /// Of the last round, a call that was not as expected, or else the last one.
+    /// A call of the last round: the first that was not as expected, or else the last one.
     pub(crate) last: Option<Report>,
-    /// What the rounds that have ended say.
+    /// The health, from the rounds that have ended.
     pub(crate) health: Health,
-    /// When a call last came to what was expected.
+    /// When a call last had the expected result.
     pub(crate) last_success: Option<SystemTime>,
-    /// The round that has not ended yet.
+    /// The round that is running, once a call of it has ended.
     round: Option<Round>,
 }
 
@@ -50,12 +50,12 @@ pub(crate) struct Call {
     pub(crate) failure: Option<FailureKind>,
     /// The status of the response, if one came.
     pub(crate) status: Option<StatusCode>,
-    /// The name of who answered, if somebody did.
+    /// The name of the pod that responded, or its address, if there was a response.
     pub(crate) backend: Option<String>,
-    /// What was connected to, if it came to that.
+    /// The address of the connection, if one was attempted.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) timings: Timings,
-    /// What TCP had to send again meanwhile.
+    /// TCP retransmissions during the call.
     pub(crate) resent: Option<Resent>,
 }
 
@@ -66,7 +66,7 @@ struct Round {
 }
 
 impl History {
-    /// Of one of so many targets.
+    /// An empty history for one target out of `targets`.
     pub(crate) fn for_one_of(targets: usize) -> Self {
         let share = |in_all: usize, least, most| (in_all / targets.max(1)).clamp(least, most);
         Self {
@@ -82,7 +82,7 @@ impl History {
         }
     }
 
-    /// Remembers a call; `backend` is the name of who answered.
+    /// Records a call; `backend` is the name of the pod that responded, or its address.
     pub(crate) fn record(&mut self, report: &Report, backend: Option<String>) {
         if self.calls.len() == self.max_calls {
             self.calls.pop_front();
@@ -130,7 +130,7 @@ impl History {
         }
     }
 
-    /// All calls of the round have been recorded.
+    /// Ends the round, after all of its calls have been recorded.
     pub(crate) fn end_round(&mut self) {
         if let Some(Round { so_far, last }) = self.round.take() {
             self.health.record(so_far, Unexpected::of(&last).as_ref());
@@ -138,14 +138,14 @@ impl History {
         }
     }
 
-    /// The calls of the rounds that [`Health`] judges by, as far as they are remembered.
+    /// The calls of the rounds that [`Health`] considers, the newest first, as far as they are kept.
     pub(crate) fn recent_calls(&self) -> impl Iterator<Item = &Call> {
-        let under_way = self.round.as_ref().map_or(0, |round| round.so_far.calls);
+        let running = self.round.as_ref().map_or(0, |round| round.so_far.calls);
         let (recent, _) = self.health.recent();
-        self.calls.iter().rev().skip(under_way).take(recent)
+        self.calls.iter().rev().skip(running).take(recent)
     }
 
-    /// The calls from number `from` on, as far as they are remembered, and the number of the first.
+    /// The calls from number `from` on, as far as they are kept, and the number of the first of them.
     pub(crate) fn calls_from(&self, from: u64) -> (u64, impl Iterator<Item = &Call>) {
         let oldest = self.count - self.calls.len() as u64;
         let first = from.clamp(oldest, self.count);

@@ -1,5 +1,4 @@
-//! Totals and history of a run, without a word of how they are shown. Memory is bounded, however long
-//! the run is.
+//! Totals and history of a run, as data without wording. Memory is limited, however long the run is.
 
 mod health;
 mod history;
@@ -21,7 +20,7 @@ use crate::expectation::Expectation;
 use crate::report::Report;
 use crate::target::Target;
 
-/// Follows the calls of a run as they end: the printer, the metrics, the totals.
+/// Receives the calls of a run as they end, to print, count or store them.
 pub(crate) trait Observer: Sync {
     /// The lookup of a round has ended.
     fn lookup(&self, _lookup: &Lookup) {}
@@ -33,12 +32,12 @@ pub(crate) trait Observer: Sync {
     fn round_ended(&self) {}
 }
 
-/// What is known of a run so far.
+/// Totals and history of the calls of one target.
 #[derive(Debug)]
 pub(crate) struct Stats {
     target: Arc<Target>,
     state: Mutex<State>,
-    /// Tells that a round has ended.
+    /// Notifies watchers that a round has ended.
     changed: Arc<watch::Sender<()>>,
 }
 
@@ -49,8 +48,8 @@ pub(crate) struct State {
 }
 
 impl Stats {
-    /// Starts counting the calls of one of so many targets now; looks for a rollout as well, if that is asked
-    /// for. `changed` tells of every target's rounds.
+    /// Starts counting the calls of one target out of `targets`; with `rollout`, detects a rollout as well.
+    /// `changed` is shared by all targets, and notified when a round of any of them ends.
     pub(crate) fn new(
         (target, expectation): (Arc<Target>, Expectation),
         targets: usize,
@@ -72,22 +71,22 @@ impl Stats {
         }
     }
 
-    /// What is called.
+    /// The target.
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The totals, so far.
+    /// The totals so far.
     pub(crate) fn summary(&self) -> Summary {
         self.state().summary.clone()
     }
 
-    /// Whether a rollout that was looked for has been seen.
+    /// Whether a rollout has been detected; false if none is to be detected.
     pub(crate) fn is_rollout_seen(&self) -> bool {
         self.state().summary.rollout().is_some_and(Rollout::is_seen)
     }
 
-    /// A thread that panicked while it held the lock has left at worst half a record.
+    /// Ignores a poisoned lock: a thread that panicked has left at most one call half recorded.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

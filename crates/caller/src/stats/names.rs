@@ -1,42 +1,42 @@
-//! Names that come from the network, in bounded number.
+//! Limits the number of distinct names that come from the network.
 
 use std::collections::BTreeSet;
 
-/// Names told apart by a caller of one target.
+/// Maximum number of distinct names, for one target.
 const MAX_NAMES: usize = 100;
 
-/// Names told apart by a caller in all, if it has many targets, but for [`MIN_NAMES`] of each.
+/// Maximum number of distinct names of all targets together, except that each target may have [`MIN_NAMES`].
 const MAX_IN_ALL: usize = 1000;
 
-/// Names told apart of each target, however many there are.
+/// Number of distinct names that each target may have, however many targets there are.
 const MIN_NAMES: usize = 10;
 
-/// The name of those that come after.
+/// Stands for all names beyond the limit.
 const OTHER: &str = "other";
 
-/// The names that have been met. Bounds memory and labels whatever backends say.
+/// The distinct names so far. It limits memory and the number of metric labels, whatever backends send.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
-    met: BTreeSet<String>,
-    most: usize,
+    seen: BTreeSet<String>,
+    max: usize,
 }
 
 impl Names {
-    /// For one of so many targets.
+    /// An empty set for one target out of `targets`.
     pub(crate) fn for_one_of(targets: usize) -> Self {
         Self {
-            met: BTreeSet::new(),
-            most: (MAX_IN_ALL / targets.max(1)).clamp(MIN_NAMES, MAX_NAMES),
+            seen: BTreeSet::new(),
+            max: (MAX_IN_ALL / targets.max(1)).clamp(MIN_NAMES, MAX_NAMES),
         }
     }
 
-    /// The name itself, or `other` for one that is new after so many.
+    /// Returns the name itself, or `other` if it is a new one beyond the limit.
     pub(crate) fn bounded(&mut self, name: String) -> String {
-        if self.met.contains(&name) {
+        if self.seen.contains(&name) {
             return name;
         }
-        if self.met.len() < self.most {
-            self.met.insert(name.clone());
+        if self.seen.len() < self.max {
+            self.seen.insert(name.clone());
             return name;
         }
         OTHER.to_owned()

@@ -1,8 +1,9 @@
-//! `--until-replaced`: whether the pods that answered at first have been replaced by others.
+//! `--until-replaced`: detects that all pods that responded at first have been replaced by others.
 //!
-//! The first calls are the baseline: at least 30 of them, over at least 3 s, and none of the last 15 met a
-//! pod for the first time. (Fewer would take the second of two old pods for a new one.) From then on, 30
-//! successes in a row from pods that are not of the baseline are the proof.
+//! The first calls are the baseline: at least 30 calls, over at least 3 s, of which the last 15 had no
+//! response from a pod that had not responded before. (With fewer calls, the second of two old pods could be
+//! taken for a new one.) After that, 30 successes in a row from pods that are not in the baseline prove the
+//! rollout.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -11,67 +12,68 @@ use tokio::time::Instant;
 
 use crate::report::Report;
 
-/// Calls of a baseline, at least.
+/// Minimum number of calls in the baseline.
 const BASELINE_CALLS: u64 = 30;
 
-/// Length of a baseline, at least.
+/// Minimum duration of the baseline.
 const BASELINE_TIME: Duration = Duration::from_secs(3);
 
-/// The last calls of a baseline, in which no pod is new.
+/// Number of calls at the end of the baseline in which no new pod may respond.
 const BASELINE_KNOWN: u64 = 15;
 
-/// Successes in a row, without one of an old pod, that are steady.
+/// Number of successes in a row from new pods that prove a rollout.
 const STEADY: u64 = 30;
 
-/// Pods that are told apart, of each sort. Bounds memory whatever answers say.
+/// Maximum number of distinct pods, old ones and new ones each. It limits memory, whatever responses contain.
 const MAX_PODS: usize = 100;
 
-/// The pods that answered, old and new.
+/// The pods that responded, old and new.
 #[derive(Clone, Debug)]
 pub struct Rollout {
     start: Instant,
     calls: u64,
     /// The baseline is complete.
     is_watching: bool,
-    /// The call that met a pod for the first time, of the baseline.
+    /// Number of the last call that had a response from a pod for the first time.
     last_met: u64,
     old: BTreeMap<String, Answered>,
     new: BTreeMap<String, Answered>,
     in_a_row: u64,
-    /// Answers that did not say which pod they are from.
+    /// Number of responses that do not name their pod.
     nameless: u64,
 }
 
-/// When a pod answered.
+/// When a pod responded.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
-    /// Its first answer.
+    /// Time of its first response.
     pub first: SystemTime,
-    /// Its last answer.
+    /// Time of its last response.
     pub last: SystemTime,
-    /// The number of the call that it answered last.
+    /// Number of the last call that it responded to.
     call: u64,
 }
 
-/// Why a rollout was not seen.
+/// Why a rollout was not detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotSeen {
-    /// The run ended before there was a baseline.
+    /// The run ended before the baseline was complete.
     NoBaseline,
-    /// No answer says which pod it is from.
+    /// No response names its pod.
     Nameless,
-    /// No pod is new, and all old ones answer still.
+    /// There is no new pod, and all old ones still respond.
     NotBegun,
-    /// No pod is new, and some of the baseline no longer answer: the baseline has pods of both sorts.
+    /// There is no new pod, and some pods of the baseline no longer respond: the baseline contained both old
+    /// and new pods.
     BegunBefore {
-        /// Pods of the baseline that answer still.
+        /// Pods of the baseline that still respond.
         staying: Vec<String>,
-        /// Pods of the baseline that no longer answer.
+        /// Pods of the baseline that no longer respond.
         gone: Vec<String>,
     },
-    /// Some pods are new, and these old ones answer still.
+    /// There are new pods, but these old ones still respond.
     OldAnswer(Vec<String>),
-    /// Only new pods answer, but there were not enough successes in a row.
+    /// Only new pods respond, but there were not enough successes in a row.
     NotSteady,
 }
 
@@ -90,7 +92,7 @@ impl Rollout {
         }
     }
 
-    /// Takes in a call that has just ended.
+    /// Records a call that has just ended.
     pub(crate) fn record(&mut self, report: &Report) {
         self.calls += 1;
         let pod = report.response().map(|response| response.pod.as_deref());
@@ -140,12 +142,12 @@ impl Rollout {
         self.in_a_row >= STEADY
     }
 
-    /// Why that has not been seen; `None`: it has.
+    /// Why the rollout has not been detected; `None` if it has.
     pub fn not_seen(&self) -> Option<NotSeen> {
         if self.is_seen() {
             return None;
         }
-        // Every pod that is there has its turn within so many calls, or nearly so.
+        // Each pod that still exists is almost certain to respond at least once within this many calls.
         let is_there = |answered: &Answered| answered.call + STEADY > self.calls;
         let of_old = |wanted: bool| {
             let old = self.old.iter();
@@ -163,14 +165,14 @@ impl Rollout {
         })
     }
 
-    /// The pods of the baseline, and when they answered.
+    /// The pods of the baseline, and when they responded.
     pub fn old(&self) -> impl Iterator<Item = (&str, &Answered)> {
         self.old
             .iter()
             .map(|(pod, answered)| (pod.as_str(), answered))
     }
 
-    /// The pods that came after the baseline, and when they answered.
+    /// The pods that are not in the baseline, and when they responded.
     pub fn new_pods(&self) -> impl Iterator<Item = (&str, &Answered)> {
         self.new
             .iter()
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rollout_is_seen_once_only_others_answer_steadily() {
+    async fn a_rollout_is_seen_after_thirty_successes_in_a_row_from_new_pods() {
         let mut rollout = Rollout::new();
         calls(&mut rollout, 40, &["a", "b"]).await;
         calls(&mut rollout, 11, &["a", "c"]).await;
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_pod_or_a_failure_starts_the_row_anew() {
+    async fn an_old_pod_or_a_failure_restarts_the_count_of_successes() {
         let mut rollout = Rollout::new();
         calls(&mut rollout, 40, &["a"]).await;
         calls(&mut rollout, 29, &["c"]).await;
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pod_met_late_in_the_baseline_is_an_old_one() {
+    async fn a_pod_that_first_responds_late_in_the_baseline_is_old() {
         let mut rollout = Rollout::new();
         calls(&mut rollout, 29, &["a"]).await;
         calls(&mut rollout, 1, &["b"]).await;
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_seen_in_its_place_is_told_apart() {
+    async fn each_reason_for_a_missing_rollout_is_reported() {
         let mut rollout = Rollout::new();
         calls(&mut rollout, 20, &["a"]).await;
         assert_eq!(rollout.not_seen(), Some(NotSeen::NoBaseline));

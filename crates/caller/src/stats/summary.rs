@@ -13,19 +13,19 @@ use crate::failure::FailureKind;
 use crate::report::{Phase, Report};
 use crate::target::Target;
 
-/// Durations are kept in microseconds, to two significant digits, up to this.
+/// Largest duration in the histograms, in microseconds. They have two significant digits.
 const MAX_MICROS: u64 = 600_000_000;
 
-/// What was answered under one name.
+/// Number of responses from one backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backend {
-    /// Responses, of successes and failures.
+    /// Responses to calls, whether those succeeded or failed.
     pub answered: u64,
-    /// Calls that failed although there was a response.
+    /// Calls that failed although they had a response.
     pub failed: u64,
 }
 
-/// Totals of the calls so far.
+/// Totals of the calls of one target.
 #[derive(Clone, Debug)]
 pub struct Summary {
     target: Arc<Target>,
@@ -43,7 +43,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Starts counting now. `names` bounds who is told apart.
+    /// Starts counting now. `names` limits the number of distinct backends.
     pub(crate) fn new(target: Arc<Target>, expectation: Expectation, names: Names) -> Self {
         let now = Instant::now();
         let histogram = || {
@@ -66,7 +66,7 @@ impl Summary {
         }
     }
 
-    /// Counts a call that has just ended. Gives the name that its response was counted under.
+    /// Counts a call that has just ended. Returns the name of the backend that its response was counted for.
     pub(crate) fn record(&mut self, report: &Report) -> Option<String> {
         self.calls += 1;
         self.unexpected += u64::from(!report.is_as_expected());
@@ -94,64 +94,65 @@ impl Summary {
         Some(name)
     }
 
-    /// Looks for a rollout as well.
+    /// Detects a rollout as well.
     pub(crate) fn with_rollout(mut self) -> Self {
         self.rollout = Some(Rollout::new());
         self
     }
 
-    /// The rollout, if one is looked for.
+    /// The rollout, if one is to be detected.
     pub fn rollout(&self) -> Option<&Rollout> {
         self.rollout.as_ref()
     }
 
-    /// What was called.
+    /// The target.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// What its calls were expected to come to.
+    /// The expected result of its calls.
     pub fn expectation(&self) -> Expectation {
         self.expectation
     }
 
-    /// Calls that did not come to what was expected.
+    /// Number of calls whose result was not as expected.
     pub fn unexpected(&self) -> u64 {
         self.unexpected
     }
 
-    /// Since the first call was about to be made.
+    /// Time since counting started, which is just before the first call.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Calls that failed.
+    /// Number of calls that failed.
     pub fn failed(&self) -> u64 {
         self.failed.values().sum()
     }
 
-    /// Calls in all.
+    /// Number of calls.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// The longest time without a success, counting from the start and up to now.
+    /// The longest time without a successful call, including the time before the first one and that since the
+    /// last one.
     pub fn longest_gap(&self) -> Duration {
         self.longest_gap.max(self.last_success.elapsed())
     }
 
-    /// Failed calls by kind.
+    /// Number of failed calls by kind of failure.
     pub fn failed_by_kind(&self) -> impl Iterator<Item = (FailureKind, u64)> {
         self.failed.iter().map(|(kind, count)| (*kind, *count))
     }
 
-    /// Calls by who answered them; beyond a hundred names, as `other`.
+    /// Responses by backend; those beyond the limit on names are counted as `other`.
     pub fn backends(&self) -> impl Iterator<Item = (&str, Backend)> {
         let backends = self.backends.iter();
         backends.map(|(name, backend)| (name.as_str(), *backend))
     }
 
-    /// The median, the 99th percentile and the maximum of each phase; `None` for one that was never
+    /// The median, the 99th percentile and the maximum of each phase; `None` for a phase that no call has
     /// reached.
     pub fn quantiles(&self) -> impl Iterator<Item = (Phase, Option<[Duration; 3]>)> {
         Phase::ALL

@@ -4,7 +4,8 @@ use runtime::escape::Escaped;
 
 use super::next::is_label;
 use crate::dns::Lookup;
-use crate::mesh::conclude::{Conclusion, Fault, How, OwnView};
+use crate::mesh::conclude::Conclusion;
+use crate::mesh::fault::{Fault, How, OwnView};
 use crate::mesh::matrix::{Matrix, Missing};
 
 /// Nodes that are named one by one before the rest is counted.

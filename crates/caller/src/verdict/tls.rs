@@ -1,4 +1,4 @@
-//! Words for TLS: handshakes that failed, and certificates.
+//! The wording of TLS: failed handshakes, and certificates.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,13 +9,13 @@ use crate::clock;
 use crate::failure::{Cause, Failure, FailureKind, TlsError};
 use crate::report::{Certificate, Report, Tls};
 
-/// Names of a certificate that are shown.
-const SHOWN_NAMES: usize = 8;
+/// Maximum number of a certificate's names to show.
+const MAX_NAMES: usize = 8;
 
-/// Displays what a certificate says: whom it is for, who issued it, when it is valid.
+/// Displays the fields of a certificate: its names, its issuer and its validity.
 #[derive(Debug)]
 pub struct Facts<'a>(
-    /// What to show.
+    /// The certificate.
     pub &'a Certificate,
 );
 
@@ -31,13 +31,13 @@ impl fmt::Display for Facts<'_> {
         } = self.0;
         match names.as_slice() {
             [] => write!(f, "for no host name, subject {subject}")?,
-            [shown @ .., _, _] if shown.len() >= SHOWN_NAMES => {
-                let shown = &names[..SHOWN_NAMES];
+            [shown @ .., _, _] if shown.len() >= MAX_NAMES => {
+                let shown = &names[..MAX_NAMES];
                 write!(
                     f,
                     "for {} and {} more",
                     shown.join(", "),
-                    names.len() - SHOWN_NAMES
+                    names.len() - MAX_NAMES
                 )?;
             }
             names => write!(f, "for {}", names.join(", "))?,
@@ -55,7 +55,7 @@ impl fmt::Display for Facts<'_> {
     }
 }
 
-/// How long a certificate is still valid, or has not been.
+/// When a certificate expires, how long ago it expired, or how long it is not valid yet.
 pub fn validity(certificate: &Certificate, now: SystemTime) -> String {
     match (certificate.not_before > now, certificate.not_after < now) {
         (true, _) => format!(
@@ -100,7 +100,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     text
 }
 
-/// What an error of TLS is, without the certificate.
+/// A TLS error in words, without the certificate.
 pub(super) fn error(error: &TlsError) -> String {
     match error {
         TlsError::Alert(alert) => format!("TLS alert {alert}"),
@@ -109,7 +109,7 @@ pub(super) fn error(error: &TlsError) -> String {
     }
 }
 
-/// What is wrong with the certificate, and what it says.
+/// The problem of a rejected certificate, and its fields.
 fn certificate_problem(report: &Report, failure: &Failure, error: &str) -> String {
     let Some(certificate) = shown(report) else {
         return format!("TLS certificate: {error}");
@@ -123,8 +123,8 @@ fn certificate_problem(report: &Report, failure: &Failure, error: &str) -> Strin
     format!("TLS certificate {problem} ({})", Facts(certificate))
 }
 
-/// Whether nobody who is trusted vouches for it, by rustls's words. A certificate that could issue others is taken
-/// for an issuer by webpki, and not for a server's.
+/// Whether no trusted CA has issued the certificate, by the text of rustls's error. webpki does not accept a
+/// CA certificate as a server's.
 fn is_untrusted(error: &str) -> bool {
     error == "UnknownIssuer" || error.contains("CaUsedAsEndEntity")
 }
@@ -153,7 +153,7 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     let received = &failure.detail.received;
     Some(match (failure.kind, &failure.detail.cause) {
         (FailureKind::TlsHandshake, Cause::Tls(TlsError::Alert(alert))) => {
-            of_alert(alert, is_certificate_wanted(report))?.into()
+            likely_by_alert(alert, is_certificate_wanted(report))?.into()
         }
         (FailureKind::TlsHandshake, _) if starts_as_http1(received) => {
             "the port speaks plain HTTP: http://".into()
@@ -194,8 +194,8 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     })
 }
 
-/// What an alert means, of those whose names do not say it (RFC 8446, section 6.2).
-fn of_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static str> {
+/// The likely cause of an alert whose name does not say it (RFC 8446, section 6.2).
+fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static str> {
     Some(match alert {
         "certificate_required" => "the server wants a client certificate: --cert and --key",
         "handshake_failure" | "bad_certificate" if is_certificate_wanted => {

@@ -1,4 +1,4 @@
-//! Reports and the summary as JSON, an object a line:
+//! Reports and the summary as JSON, one object per line:
 //!
 //! ```json
 //! {"time":"2025-12-10T16:20:00.000Z","url":"http://backend:8080/","request_id":"8def883d28abcb44",
@@ -7,19 +7,19 @@
 //!  "phases_ms":{"dns":1.1,"connect":0.2,"first_byte":0.4,"total":1.9}}
 //! ```
 //!
-//! `result` is `ok` or a kind, and with a kind there is `error`:
+//! `result` is `ok` or the kind of failure, and with a failure there is `error`:
 //!
 //! ```json
 //! {"stage":"http","kind":"empty_reply","exit_code":52,"message":"the connection was closed …",
 //!  "detail":{"cause":"closed","received_bytes":0,"after_ms":0.3},"evidence":"…","likely":"…"}
 //! ```
 //!
-//! Over TLS there is `tls`: version, protocol, whether it was verified, the certificate. With several targets
-//! there is `target`, and with an expectation `expectation` and `as_expected`; `control` is what the control
-//! of a call came to that was blocked.
+//! With TLS there is `tls`: version, protocol, whether the certificate was verified, and the certificate.
+//! With several targets there is `target`, and with an expectation `expectation` and `as_expected`. If a call
+//! was blocked and has a control, `control` is the result of the control's call.
 //!
-//! `detail` is what `evidence` says in words. The last object of a run has `summary` in place of
-//! `result`. Absent values are left out. Times are in milliseconds.
+//! `detail` contains the data of the sentence in `evidence`. The last object of a run has `summary` in place
+//! of `result`. Members without a value are left out. All durations are in milliseconds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -40,9 +40,9 @@ use crate::verdict;
 
 /// Displays a report as a JSON object, without a newline.
 pub struct JsonReport<'a> {
-    /// What to show.
+    /// The report to display.
     pub report: &'a Report,
-    /// Name the target, as one of several.
+    /// Whether to include `target`, because there are several targets.
     pub names_target: bool,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for JsonReport<'_> {
     }
 }
 
-/// A report as it stands in JSON; with the target, if it is one of several.
+/// The JSON form of a report. `names_target` includes `target`, because there are several targets.
 pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
     let response = report.response();
     let is_check = report.expectation != Expectation::Ok || names_target;
@@ -100,13 +100,13 @@ pub(crate) fn write_json(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> 
     f.write_str(&to_json(value))
 }
 
-/// A value as compact JSON.
+/// Serializes a value as compact JSON.
 pub(crate) fn to_json(value: &impl Serialize) -> String {
     let json = serde_json::to_string(value).expect("a view has keys of text");
     EscapedJson(&json).to_string()
 }
 
-/// A duration in milliseconds, to the microsecond.
+/// A duration in milliseconds, with a resolution of a microsecond.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }
@@ -160,7 +160,7 @@ struct IcmpView {
 #[derive(Serialize)]
 struct SourceView {
     address: SocketAddr,
-    /// Who the backend takes it for, where it says so.
+    /// The source address that the backend saw, if the response contains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     seen_as: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,7 +246,7 @@ struct Detail {
 #[derive(Serialize)]
 struct Dns<'a> {
     name: &'a str,
-    /// The absolute name that answered.
+    /// The absolute name that has the addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     answered: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -270,7 +270,7 @@ struct QueryView {
     ms: f64,
 }
 
-/// The failure of a call as it stands in JSON, if it failed.
+/// The JSON form of a call's failure; `None` if it succeeded.
 pub(crate) fn error(report: &Report) -> Option<Error> {
     let failure = report.failure()?;
     let Failure { stage, kind, .. } = *failure;
@@ -336,7 +336,7 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
     }
 }
 
-/// The name of a target as it stands in JSON, where it has one or is one of several.
+/// The value of `target` in JSON; `None` if the target has no name and is the only one.
 pub(crate) fn target(target: &Target, is_one_of_several: bool) -> Option<&str> {
     (is_one_of_several || target.name().is_some()).then(|| target.label())
 }

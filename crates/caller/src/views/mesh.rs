@@ -176,7 +176,7 @@ fn failing(cells: impl Iterator<Item = Cell>) -> (usize, usize) {
     })
 }
 
-/// The worst nodes.
+/// The nodes with the most failing calls, a line each.
 fn list(matrix: &Matrix) -> String {
     let mut nodes: Vec<_> = (0..matrix.nodes.len())
         .map(|node| {

@@ -538,11 +538,13 @@ fn the_request_has_the_given_method_path_and_headers() {
 
 #[test]
 fn a_flag_before_a_subcommand_exits_2_with_advice() {
-    for command in ["once", "resolve", "diagnose"] {
-        let output = run(Command::new(CALLER).args(["--timeout=1s", command]));
-        assert_eq!(output.code, Some(2));
+    for command in ["once", "resolve", "diagnose", "mesh"] {
         let advice = format!("flags go after the subcommand: `caller {command} --flag`");
-        assert!(output.stderr.contains(&advice), "{}", output.stderr);
+        for before in ["--timeout=1s", "once"] {
+            let output = run(Command::new(CALLER).args([before, command]));
+            assert_eq!(output.code, Some(2));
+            assert!(output.stderr.contains(&advice), "{}", output.stderr);
+        }
     }
 }
 
@@ -557,6 +559,9 @@ fn a_misspelt_subcommand_exits_2_with_a_suggestion() {
         ("reslove", "resolve"),
         ("resolv", "resolve"),
         ("resolver", "resolve"),
+        ("mes", "mesh"),
+        ("mehs", "mesh"),
+        ("mash", "mesh"),
     ] {
         let output = run(Command::new(CALLER).arg(word));
         assert_eq!(output.code, Some(2), "{word}");
@@ -662,6 +667,11 @@ fn help_names_flags_and_never_the_values_of_variables() {
         (&["once", "--help"], "--expect"),
         (&["resolve", "--help"], "--nameserver"),
         (&["diagnose", "--help"], "--connect-timeout"),
+        (&["mesh", "--help"], "--rows-port"),
+        (
+            &["mesh", "--help"],
+            "Exit code: 0 if all is well, 1 if not, 3 if no caller of the mesh gave its results.",
+        ),
     ] {
         let output = run(Command::new(CALLER)
             .args(args)

@@ -10,6 +10,7 @@ mod curl;
 mod dns;
 mod faults;
 mod log;
+mod mesh;
 mod metrics;
 mod names;
 mod path;

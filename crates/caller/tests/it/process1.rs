@@ -1,6 +1,7 @@
-//! `once` and `diagnose` without a target, in a pod whose process 1 is a `caller`: they use its target. Each test has
-//! a process namespace of its own.
+//! `once`, `diagnose` and `mesh` without a target, in a pod whose process 1 is a `caller`: they use its target. Each
+//! test has a process namespace of its own.
 
+use std::net::TcpStream;
 use std::process::Command;
 
 use test_support::bed::Bed;
@@ -8,6 +9,7 @@ use test_support::process::{Output, Process, run};
 use test_support::{PATIENCE, tool, wait_until};
 
 use crate::CALLER;
+use crate::mesh::Mesh;
 
 /// A process namespace with a program as process 1, which is removed on drop.
 struct Pod {
@@ -29,7 +31,10 @@ impl Pod {
         }
         command.arg(program.get_program()).args(program.get_args());
         for (name, value) in program.get_envs() {
-            command.env(name, value.expect("it is set"));
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         let unshare = Process::spawn(&mut command);
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
@@ -50,14 +55,21 @@ impl Pod {
         })
     }
 
-    /// Runs a caller in the namespace, as `kubectl exec` does, with the environment of a caller in `bed`.
-    fn exec(&self, bed: &Bed, args: &[&str]) -> Output {
+    /// A caller in the namespace, as `kubectl exec` starts it.
+    fn caller(&self, args: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.id, "--pid", "--mount", CALLER]);
+        command.args(args);
+        command
+    }
+
+    /// Runs a caller in the namespace, with the environment of a caller in `bed`.
+    fn exec(&self, bed: &Bed, args: &[&str]) -> Output {
+        let mut command = self.caller(args);
         for (name, value) in bed.caller(CALLER).get_envs() {
             command.env(name, value.expect("it is set"));
         }
-        run(command.args(args))
+        run(&mut command)
     }
 }
 
@@ -114,4 +126,59 @@ fn a_process_1_that_is_not_a_caller_is_ignored() {
         "{}",
         diagnosis.stdout
     );
+}
+
+#[test]
+fn a_mesh_is_that_of_process_1_with_its_port_of_rows_and_its_resolver() {
+    let mesh = Mesh::of([1]);
+    let mut node = mesh.caller(1);
+    // As arguments, which `kubectl exec` does not hand over.
+    for (option, variable) in [
+        ("--sample", "CALLER_SAMPLE"),
+        ("--rows-port", "CALLER_ROWS_PORT"),
+        ("--nameserver", "CALLER_NAMESERVER"),
+        ("--resolv-conf", "CALLER_RESOLV_CONF"),
+    ] {
+        let mut given = node.get_envs().filter(|(name, _)| *name == variable);
+        let value = given
+            .next()
+            .and_then(|(_, value)| value)
+            .expect("it is set")
+            .to_owned();
+        node.env_remove(variable).arg(option).arg(value);
+    }
+    let url = mesh.url();
+    node.env_remove("CALLER_URL").arg(&url);
+    let Some(pod) = Pod::start(&mut node) else {
+        return;
+    };
+    let admin = mesh.rows(1);
+    wait_until("the row", PATIENCE, || TcpStream::connect(admin).is_ok());
+    let output = run(&mut pod.caller(&["mesh"]));
+    let said =
+        format!("caller: calling what process 1 of this pod calls, with its options: {url}\n");
+    assert_eq!(output.stderr, said);
+    assert_eq!(
+        (output.code, output.stdout.lines().next()),
+        (Some(0), Some("OK      1 node, and no other to reach"))
+    );
+    // What is given counts more.
+    let given = run(&mut pod.caller(&["mesh", "http://127.0.0.1/", "--rows-port=1"]));
+    assert_eq!((given.code, given.stderr.as_str()), (Some(3), ""));
+}
+
+#[test]
+fn the_target_of_a_caller_without_sample_is_no_mesh() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut loops = bed.caller(CALLER);
+    // A template that leaves it empty.
+    loops.env("CALLER_SAMPLE", "").arg("--interval=1h");
+    let Some(pod) = Pod::start(&mut loops) else {
+        return;
+    };
+    // The environment of the container, which has a target, is that of what runs in it as well.
+    let output = pod.exec(&bed, &["mesh", "--format=json"]);
+    assert_eq!((output.code, output.stderr.as_str()), (Some(3), ""));
+    let matrix: serde_json::Value = serde_json::from_str(&output.stdout).expect("an object");
+    assert_eq!(matrix["targets"], serde_json::json!(["http://mesh:8080/"]));
 }

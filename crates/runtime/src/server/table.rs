@@ -39,11 +39,11 @@ struct Entries {
     longest_pending: Longest,
 }
 
-/// One connection: what it is doing, and the task to abort when it is evicted.
+/// One connection: what it is doing, and the task to abort when it is evicted; `None` until that is started.
 #[derive(Debug)]
 struct Entry {
     activity: Arc<Activity>,
-    task: AbortHandle,
+    task: Option<AbortHandle>,
 }
 
 /// Start of a wait in milliseconds, and key of the connection; sorted, with the longest wait last.
@@ -76,14 +76,21 @@ impl ConnectionTable {
 
     /// Adds a connection, whose task `spawn` starts with its slot.
     pub(super) fn add(&self, activity: Arc<Activity>, spawn: impl FnOnce(Slot) -> AbortHandle) {
-        let mut entries = self.lock();
-        let entry = entries.all.vacant_entry();
+        let key = self.lock().all.insert(Entry {
+            activity: Arc::clone(&activity),
+            task: None,
+        });
         let slot = Slot {
             activity: Arc::clone(&activity),
-            key: entry.key(),
+            key,
         };
+        // Not under the lock: a runtime that is ending drops the task at once, and with it the slot.
         let task = spawn(slot);
-        entry.insert(Entry { activity, task });
+        let mut entries = self.lock();
+        let entry = entries.all.get_mut(key);
+        if let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.activity, &activity)) {
+            entry.task = Some(task);
+        }
     }
 
     /// Removes a connection that has ended, unless it was evicted.
@@ -159,6 +166,7 @@ fn evict(
 ) -> Option<Arc<Activity>> {
     let waiting_since = |entry: &Entry| {
         let activity = &*entry.activity;
+        entry.task.as_ref()?;
         activity
             .waiting_since_millis()
             .filter(|_| eligible(activity))
@@ -168,7 +176,7 @@ fn evict(
             // No other connection has waited longer, unless this one has sent something since the scan.
             if all.get(key).and_then(&waiting_since) == Some(since) {
                 let Entry { activity, task } = all.remove(key);
-                task.abort();
+                task?.abort();
                 return Some(activity);
             }
         }
@@ -183,5 +191,50 @@ fn evict(
         longest.select_nth_unstable(found - 1);
         longest.truncate(found);
         longest.sort_unstable_by_key(|&wait| Reverse(wait));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    /// Removes its slot, as the guard of a connection does.
+    struct Guard(Arc<ConnectionTable>, Slot);
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.remove(&self.1);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_comes_while_the_runtime_ends_does_not_hold_it_up() {
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let ended = runtime.handle().clone();
+        drop(runtime);
+        let table = Arc::new(ConnectionTable::new(&Limits {
+            header_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            max_connections: 1,
+            max_body: 0,
+        }));
+        let (sender, added) = mpsc::channel();
+        let at = Arc::clone(&table);
+        thread::spawn(move || {
+            let _inside = ended.enter();
+            at.add(Arc::new(Activity::new()), |slot| {
+                let guard = Guard(Arc::clone(&at), slot);
+                tokio::spawn(async move { drop(guard) }).abort_handle()
+            });
+            sender.send(())
+        });
+        let added = added.recv_timeout(Duration::from_secs(30));
+        added.expect("it is done with, and not waiting for itself");
+        assert!(table.lock().all.is_empty());
     }
 }

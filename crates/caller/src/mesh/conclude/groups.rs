@@ -1,0 +1,103 @@
+//! Groups of nodes that do not reach each other, such as two zones.
+
+use std::collections::BTreeSet;
+
+use super::{FEW, Finder, NEARLY_ALL};
+use crate::mesh::fault::Fault;
+
+impl Finder<'_> {
+    /// Groups of at least two nodes between which nothing passes in a direction, and within which all do.
+    pub(super) fn groups(&mut self) -> Vec<Fault> {
+        let with_rows: Vec<usize> = (0..self.n)
+            .filter(|&node| self.matrix.has_row(node))
+            .collect();
+        let mut groups = self.components(&with_rows);
+        groups.retain(|group| group.len() >= 2);
+        // The largest one is the mesh, from which the others are apart.
+        groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+        let mut faults = Vec::new();
+        for group in groups.into_iter().skip(1) {
+            let members: BTreeSet<usize> = group.iter().copied().collect();
+            let is_crossing =
+                |&(from, to): &(usize, usize)| members.contains(&from) != members.contains(&to);
+            let is_inward = self.is_cut(&members, false);
+            let is_outward = self.is_cut(&members, true);
+            if !is_inward && !is_outward {
+                continue;
+            }
+            let crossing: Vec<_> = self.open.iter().copied().filter(is_crossing).collect();
+            let how = self.how(crossing.iter().copied());
+            for pair in crossing {
+                self.open.remove(&pair);
+            }
+            faults.push(Fault::Group {
+                nodes: group,
+                is_inward,
+                is_outward,
+                how,
+            });
+        }
+        faults
+    }
+
+    /// Whether nothing passes out of a group, or into it.
+    fn is_cut(&self, members: &BTreeSet<usize>, is_outward: bool) -> bool {
+        let (mut failing, mut ok) = (0, 0);
+        for (from, tally) in self.outward.iter().enumerate() {
+            let leaves = |to: &&usize| {
+                members.contains(&from) == is_outward && members.contains(*to) != is_outward
+            };
+            failing += tally.failing.iter().filter(leaves).count();
+            ok += tally.ok.iter().filter(leaves).count();
+        }
+        failing >= FEW && failing as f64 >= NEARLY_ALL * (failing + ok) as f64
+    }
+
+    /// Sets of nodes between most pairs of which calls succeed in both directions. A few that do not, or a few that
+    /// do between two sets, are noise.
+    fn components(&self, nodes: &[usize]) -> Vec<Vec<usize>> {
+        let mut components: Vec<Vec<usize>> = Vec::new();
+        for &node in nodes {
+            let joined = components
+                .iter_mut()
+                .find(|component| self.is_joined(component, &[node]));
+            match joined {
+                Some(component) => component.push(node),
+                None => components.push(vec![node]),
+            }
+        }
+        // Those that were not known to belong together before there were more of them.
+        let mut at = 0;
+        while at < components.len() {
+            let other = (at + 1..components.len())
+                .find(|&other| self.is_joined(&components[at], &components[other]));
+            match other {
+                Some(other) => {
+                    let other = components.swap_remove(other);
+                    components[at].extend(other);
+                    at = 0;
+                }
+                None => at += 1,
+            }
+        }
+        for component in &mut components {
+            component.sort_unstable();
+        }
+        components.sort_unstable();
+        components
+    }
+
+    /// Whether far more calls between two sets succeed than fail, as where one direction fails they do not.
+    fn is_joined(&self, some: &[usize], others: &[usize]) -> bool {
+        let (mut ok, mut faults) = (0, 0);
+        for &a in some {
+            for &b in others {
+                for cell in [self.matrix.cell(a, b), self.matrix.cell(b, a)] {
+                    ok += usize::from(cell.is_ok());
+                    faults += usize::from(cell.is_fault());
+                }
+            }
+        }
+        ok > 2 * faults
+    }
+}

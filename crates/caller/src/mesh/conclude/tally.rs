@@ -1,0 +1,57 @@
+//! Successes and failures of the calls of one node, or of the calls to it.
+
+use super::{FEW, NEARLY_ALL};
+use crate::mesh::matrix::Cell;
+
+/// The calls that a node makes, or the calls that are made to it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// The other node of each call that fails.
+    pub(super) failing: Vec<usize>,
+    /// The other node of each call that succeeded after the failing ones had begun to fail.
+    pub(super) ok: Vec<usize>,
+}
+
+impl Tally {
+    /// Counts cells, each with the number of the other node.
+    pub(super) fn of(cells: impl Iterator<Item = (usize, Cell)>) -> Self {
+        let (mut failing, mut ok, mut since) = (Vec::new(), Vec::new(), Vec::new());
+        for (other, cell) in cells {
+            match cell {
+                Cell::Failing { since_s, .. } if cell.is_fault() => {
+                    failing.push(other);
+                    since.push(since_s);
+                }
+                Cell::Ok { asked_s, .. } => ok.push((other, asked_s)),
+                _ => {}
+            }
+        }
+        since.sort_unstable();
+        // Most pairs are called once in N rounds. A success from before the fault began says nothing about it.
+        let began_s = since.get(since.len() / 2).copied().unwrap_or(u32::MAX);
+        Self {
+            failing,
+            ok: ok
+                .into_iter()
+                .filter(|(_, asked_s)| *asked_s < began_s)
+                .map(|(other, _)| other)
+                .collect(),
+        }
+    }
+
+    /// Number of calls that say something about the node now.
+    pub(super) fn known(&self) -> usize {
+        self.failing.len() + self.ok.len()
+    }
+
+    /// Share of these that fail, from 0 to 1.
+    pub(super) fn share(&self) -> f64 {
+        self.failing.len() as f64 / self.known().max(1) as f64
+    }
+
+    /// Whether nearly all calls fail, and there are enough of them to say so of the whole node. `others` is the number
+    /// of other nodes.
+    pub(super) fn is_dead(&self, others: usize) -> bool {
+        self.failing.len() >= FEW.min(others).max(1) && self.share() >= NEARLY_ALL
+    }
+}

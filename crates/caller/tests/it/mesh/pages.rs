@@ -1,0 +1,157 @@
+//! `/mesh`, `/mesh.json` and `/mesh/matrix.json` on the admin port of a caller.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use test_support::http::{Connection, Reply, exchange};
+
+use super::*;
+
+const PAGES: [(&str, &str); 3] = [
+    ("/mesh", "text/html; charset=utf-8"),
+    ("/mesh.json", "application/json"),
+    ("/mesh/matrix.json", "application/json"),
+];
+
+/// How long a matrix is shared.
+const SHARED_FOR: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_pages_are_those_of_a_caller_with_sample_alone() {
+    let mesh = Mesh::of([1, 2]);
+    let with = mesh.start(1);
+    let without = Node::start(mesh.caller(2).env_remove("CALLER_SAMPLE"));
+    for (page, content_type) in PAGES {
+        assert_eq!(get(without.admin, page).status(), 404, "{page}");
+        let reply = get(with.admin, page);
+        assert_eq!(reply.status(), 200, "{page}");
+        assert_eq!(reply.header("content-type"), Some(content_type));
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+        let request = |line: &str, host: &str| {
+            format!("{line} {page} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+        };
+        let foreign = exchange(with.admin, request("GET", "attacker.example"));
+        assert_eq!(foreign.status(), 421, "{page}");
+        assert!(!foreign.body.contains("node-1"), "{}", foreign.body);
+        let post = exchange(with.admin, request("POST", "mesh"));
+        assert_eq!(post.status(), 405, "{page}");
+        let mut head = Connection::open(with.admin);
+        head.send(request("HEAD", "mesh"));
+        assert_eq!(head.reply_to_head().status(), 200, "{page}");
+        assert!(head.is_closed(), "a body of {page}");
+    }
+    // The live page is there beside them.
+    assert_eq!(get(with.admin, "/").status(), 200);
+}
+
+#[test]
+fn the_page_may_run_its_own_script_alone_by_a_nonce_that_is_new_each_time() {
+    let mesh = Mesh::of([1]);
+    let node = mesh.start(1);
+    let nonce = || {
+        let Reply { headers, body, .. } = get(node.admin, "/mesh");
+        let mut headers = headers.iter();
+        let policy = headers.find(|(name, _)| name == "content-security-policy");
+        let policy = &policy.expect("a policy").1;
+        assert!(policy.starts_with("default-src 'none';"), "{policy}");
+        for directive in ["connect-src 'self'", "require-trusted-types-for 'script'"] {
+            assert!(policy.contains(directive), "{policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let nonce = policy.split("script-src 'nonce-").nth(1);
+        let nonce = nonce.and_then(|rest| rest.split('\'').next());
+        let nonce = nonce.expect("a nonce").to_owned();
+        assert!(
+            policy.contains(&format!("style-src 'nonce-{nonce}'")),
+            "{policy}"
+        );
+        // Each script and each style has it, and nothing is left to fill in.
+        for tag in ["<script", "<style"] {
+            let with_nonce = format!("{tag} nonce=\"{nonce}\">");
+            assert_eq!(body.matches(tag).count(), 1);
+            assert!(body.contains(&with_nonce), "no {with_nonce}");
+        }
+        assert!(!body.contains("{nonce}"));
+        nonce
+    };
+    let first = nonce();
+    assert_eq!(first.len(), 32);
+    assert_ne!(first, nonce());
+}
+
+/// A mesh of two nodes. The first one has a caller, and the second a server in its place, which sends a row; and the
+/// number of connections to that.
+fn with_a_counting_server() -> (Mesh, Node, Arc<AtomicUsize>) {
+    let mesh = Mesh::of([1, 2]);
+    let row = mesh.made_up(2, &[(1, "ok")]).to_string();
+    let asked = serve(mesh.rows(2), sends(response("200 OK", "", &row)));
+    let node = mesh.start(1);
+    node.wait_for_row("a call", |row| result(row, mesh.ip(2)) == Some("ok"));
+    (mesh, node, asked)
+}
+
+fn matrix(admin: SocketAddr) -> Value {
+    let reply = get(admin, "/mesh/matrix.json");
+    serde_json::from_str(&reply.body).expect("an object")
+}
+
+#[test]
+fn rows_are_collected_only_when_asked_for_and_once_for_all_who_ask() {
+    let (mesh, node, asked) = with_a_counting_server();
+    let pages = ["/mesh", "/mesh.json", "/metrics", "/status.json"];
+    let _ = pages.map(|page| get(node.admin, page));
+    assert_eq!(
+        asked.load(Ordering::SeqCst),
+        0,
+        "nobody has asked for the rows"
+    );
+
+    let start = Instant::now();
+    let admin = node.admin;
+    let clients = [(); 20].map(|()| thread::spawn(move || matrix(admin)));
+    let matrices = clients.map(|client| client.join().expect("an answer"));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert!(matrices.iter().all(|matrix| *matrix == matrices[0]));
+    assert_eq!(mesh.row_of(2, &matrices[0]), "ok");
+
+    // It is shared for so long, and then made anew, once.
+    let mut anew = Value::Null;
+    wait_until("another matrix", PATIENCE, || {
+        anew = matrix(admin);
+        anew["time"] != matrices[0]["time"]
+    });
+    assert!(start.elapsed() >= SHARED_FOR);
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn clients_that_hang_up_do_not_make_a_collection_begin_anew() {
+    let mesh = Mesh::of([1, 2]);
+    let node = mesh.start(1);
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let asked = serve(mesh.rows(2), move |stream| {
+        // Until the test has gone on, or has ended.
+        let _ = released.lock().expect("nobody panics").recv();
+        let _ = stream.write_all(&response("404 Not Found", "", ""));
+    });
+    let ask = || {
+        let mut client = Connection::open(node.admin);
+        client.send("GET /mesh/matrix.json HTTP/1.1\r\nHost: mesh\r\n\r\n");
+        client
+    };
+    let first = ask();
+    wait_until("the collection", PATIENCE, || {
+        asked.load(Ordering::SeqCst) == 1
+    });
+    drop(first);
+    for _ in 0..5 {
+        drop(ask());
+    }
+    let mut last = ask();
+    release.send(()).expect("it waits");
+    let matrix: Value = serde_json::from_str(&last.reply().body).expect("an object");
+    assert_eq!(matrix["nodes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
