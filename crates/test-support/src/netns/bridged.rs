@@ -111,3 +111,47 @@ address add {}/24 dev {device}
 fn link_address(number: u8) -> String {
     format!("02:00:00:00:00:{number:02x}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::PATIENCE;
+
+    #[test]
+    fn nodes_reach_each_other_until_packets_are_dropped_or_one_is_unplugged() {
+        let Some(network) = Bridged::new("bridged", 3) else {
+            return;
+        };
+        let socket = |node| {
+            let bind = || UdpSocket::bind((Bridged::address(node), 8080));
+            let socket = network.node(node).enter(bind).expect("its own address");
+            socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+            socket
+        };
+        let [first, second, third] = [1, 2, 3].map(socket);
+        let sent = |from: &UdpSocket, text: &str| {
+            let to = (Bridged::address(2), 8080);
+            from.send_to(text.as_bytes(), to).expect("it is sent");
+        };
+        let came = || {
+            let mut text = [0; 2000];
+            let (length, from) = second.recv_from(&mut text).expect("a packet");
+            (length, from.ip())
+        };
+        sent(&first, "1");
+        assert_eq!(came(), (1, Bridged::address(1)));
+
+        // What comes after it has come says that it has not.
+        network.lose("ip saddr 10.8.0.1 meta length > 1400");
+        sent(&first, &"x".repeat(1400 - 28 + 1));
+        sent(&first, &"x".repeat(1400 - 28));
+        assert_eq!(came(), (1400 - 28, Bridged::address(1)));
+
+        network.unplug(1);
+        sent(&first, "1");
+        sent(&third, "3");
+        assert_eq!(came(), (1, Bridged::address(3)));
+    }
+}
