@@ -1,7 +1,7 @@
 //! Prometheus metrics of calls.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use runtime::metrics::{register_build_info, register_tcp_counter};
+use runtime::unpoisoned::unpoisoned;
 
 use crate::clock;
 use crate::dns::Lookup;
@@ -88,7 +89,7 @@ impl Observer for MeshMetrics {
             return;
         };
         if sampled.is_steady {
-            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut names = unpoisoned(self.names.lock());
             let labels = NodeLabels {
                 to_node: names.bounded(self.node.name_of(address.ip())),
                 result: report.result(),
@@ -300,7 +301,7 @@ impl Observer for TargetMetrics {
             }
         }
         if let Some(backend) = report.backend() {
-            let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pods = unpoisoned(self.pods.lock());
             let (target, pod) = (self.target(), pods.bounded(backend));
             let labels = ResponseLabels {
                 target,

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use hickory_server::Server;
@@ -22,6 +22,7 @@ use hickory_server::proto::rr::rdata::{A, AAAA, SOA};
 use hickory_server::proto::rr::{LowerName, Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use runtime::unpoisoned::unpoisoned;
 use tokio::net::{TcpListener, UdpSocket};
 use tracing::warn;
 
@@ -53,7 +54,7 @@ impl Records {
     /// When `name` is not a domain name.
     pub fn set(&self, name: &str, addresses: impl Into<Vec<IpAddr>>) {
         let name = absolute(name);
-        let mut records = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut records = unpoisoned(self.0.write());
         records.insert(name, addresses.into());
     }
 
@@ -64,13 +65,13 @@ impl Records {
     /// When `name` is not a domain name.
     pub fn remove(&self, name: &str) {
         let name = absolute(name);
-        let mut records = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut records = unpoisoned(self.0.write());
         records.remove(&name);
     }
 
     fn find(&self, name: &LowerName, record_type: RecordType) -> Found {
         let zone = absolute(ZONE);
-        let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let records = unpoisoned(self.0.read());
         if let Some(addresses) = records.get(name) {
             let data = |address: &IpAddr| match (address, record_type) {
                 (IpAddr::V4(v4), RecordType::A) => Some(RData::A(A(*v4))),

@@ -3,9 +3,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use rand::seq::IndexedRandom;
+use runtime::unpoisoned::unpoisoned;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -19,11 +20,11 @@ pub struct Endpoints(Arc<RwLock<Vec<SocketAddr>>>);
 impl Endpoints {
     /// Replaces the endpoints. Existing connections are kept.
     pub fn set(&self, addresses: impl Into<Vec<SocketAddr>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+        *unpoisoned(self.0.write()) = addresses.into();
     }
 
     fn pick(&self) -> Option<SocketAddr> {
-        let addresses = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let addresses = unpoisoned(self.0.read());
         addresses.choose(&mut rand::rng()).copied()
     }
 }

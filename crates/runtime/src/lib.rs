@@ -75,4 +75,4 @@ mod repeated;
 pub mod server;
 pub mod signals;
 pub mod tcp_counters;
-mod unpoisoned;
+pub mod unpoisoned;

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use runtime::escape::Escaped;
+use runtime::unpoisoned::unpoisoned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::warn;
@@ -266,7 +267,7 @@ impl Node {
 
     /// A thread that panicked while it held the lock has left at worst an old result.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 

@@ -18,10 +18,11 @@ mod tls;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use ::http::Method;
+use runtime::unpoisoned::unpoisoned;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -585,7 +586,7 @@ impl Probe {
 
     /// No code that holds the lock can panic, so that a poisoned lock is still consistent.
     fn kept(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.kept.lock())
     }
 }
 

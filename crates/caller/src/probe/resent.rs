@@ -4,11 +4,12 @@
 //! a call that may have had retransmissions; and a reading is shared by all rounds that begin or end within
 //! [`MAX_AGE`] after it.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use runtime::tcp_counters::TcpCounters;
+use runtime::unpoisoned::unpoisoned;
 use tokio::time::Instant;
 
 use crate::report::{Phase, Report, Resent};
@@ -43,7 +44,7 @@ impl Reading {
     /// The last reading, if it is not older than [`MAX_AGE`], or else a new one; `None` if the system has no
     /// such counters.
     fn fresh() -> Option<Self> {
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = unpoisoned(LAST.lock());
         let fresh = last.filter(|reading| reading.at.elapsed() < MAX_AGE);
         *last = match fresh {
             Some(reading) => Some(reading),

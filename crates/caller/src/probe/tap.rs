@@ -8,9 +8,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
+use runtime::unpoisoned::unpoisoned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::tls;
@@ -112,7 +113,7 @@ impl Evidence {
 
     /// No code that holds the lock can panic, so that a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.lock())
     }
 }
 

@@ -4,9 +4,10 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use runtime::unpoisoned::unpoisoned;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -263,7 +264,7 @@ impl Peer {
         Tls {
             version: None,
             protocol: None,
-            certificate: certificate.unwrap_or_else(PoisonError::into_inner).take(),
+            certificate: unpoisoned(certificate).take(),
             is_verified: false,
             wants_certificate: self.wants_certificate.load(Ordering::Relaxed),
         }
@@ -292,8 +293,7 @@ impl ServerCertVerifier for Peer {
     ) -> Result<ServerCertVerified, Error> {
         let certificate = certificate::read(end_entity);
         let seen = self.certificate.lock();
-        seen.unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&certificate);
+        unpoisoned(seen).clone_from(&certificate);
         if self.trust.insecure {
             return Ok(ServerCertVerified::assertion());
         }

@@ -6,8 +6,9 @@ mod names;
 mod rollout;
 mod summary;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use runtime::unpoisoned::unpoisoned;
 use tokio::sync::watch;
 
 pub(crate) use self::health::{Period, Unexpected};
@@ -88,7 +89,7 @@ impl Stats {
 
     /// Ignores a poisoned lock: a thread that panicked has left at most one call half recorded.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 
