@@ -37,6 +37,9 @@ const NONCE: &str = "{nonce}";
 /// Maximum number of open event streams, so that the port has connections left for probes and scrapers.
 const MAX_STREAMS: usize = 16;
 
+/// Maximum number of clients that wait for the matrix of a mesh, which can take seconds, for the same reason.
+const MAX_WAITING: usize = 32;
+
 const CSP: HeaderName = HeaderName::from_static("content-security-policy");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -49,6 +52,7 @@ pub(crate) struct Routes {
     admin: Admin,
     hosts: Arc<Hosts>,
     streams: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     /// Cached status: that of the overview, and then that of each target.
     status: Arc<[Cached<Bytes>]>,
 }
@@ -72,6 +76,7 @@ impl Routes {
             admin,
             hosts: Arc::new(hosts),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         }
     }
 
@@ -110,9 +115,7 @@ impl Routes {
 
     fn events(&self, selected: Selected, head: &Parts) -> Response<Body> {
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
-            let mut response = answer("text/plain; charset=utf-8", "too many pages are open\n");
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            return response;
+            return unavailable("too many pages are open\n");
         };
         let id = head.headers.get(LAST_EVENT_ID);
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
@@ -127,6 +130,18 @@ impl Routes {
             drop(permit);
         });
         answer("text/event-stream", Body::Stream(events))
+    }
+
+    fn matrix(&self, mesh: &Arc<MeshPage>) -> Reply {
+        let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
+            return Reply::Now(unavailable("too many clients wait for the matrix\n"));
+        };
+        let matrix = Arc::clone(mesh).matrix();
+        Reply::Later(Box::pin(async move {
+            let response = answer("application/json", matrix.await);
+            drop(permit);
+            response
+        }))
     }
 }
 
@@ -147,12 +162,7 @@ impl Handler for Routes {
             match path {
                 "/mesh" => return Reply::Now(html(MESH_HTML)),
                 "/mesh.json" => return Reply::Now(answer("application/json", mesh.row())),
-                "/mesh/matrix.json" => {
-                    let matrix = Arc::clone(mesh).matrix();
-                    return Reply::Later(Box::pin(async move {
-                        answer("application/json", matrix.await)
-                    }));
-                }
+                "/mesh/matrix.json" => return self.matrix(mesh),
                 _ => {}
             }
         }
@@ -184,6 +194,12 @@ fn html(page: &str) -> Response<Body> {
     if let Ok(policy) = HeaderValue::try_from(policy) {
         response.headers_mut().insert(CSP, policy);
     }
+    response
+}
+
+fn unavailable(text: &'static str) -> Response<Body> {
+    let mut response = answer("text/plain; charset=utf-8", text);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
 

@@ -1,7 +1,8 @@
 //! `/mesh`, `/mesh.json` and `/mesh/matrix.json` on the admin port of a caller.
 
-use std::time::Duration;
-use std::time::Instant;
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use test_support::http::{Connection, Reply, exchange};
 
@@ -154,4 +155,40 @@ fn clients_that_hang_up_do_not_make_a_collection_begin_anew() {
     let matrix: Value = serde_json::from_str(&last.reply().body).expect("an object");
     assert_eq!(matrix["nodes"].as_array().map(Vec::len), Some(2));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_probe_is_answered_while_many_wait_for_the_matrix() {
+    let mesh = Mesh::of([1]);
+    // Until the lookup is given up there is no matrix.
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let nameserver = silent.local_addr().expect("it is bound").to_string();
+    let node = Node::start(mesh.caller(1).env("CALLER_NAMESERVER", nameserver));
+    // More than the port has connections.
+    let clients = [(); 100].map(|()| {
+        let mut client = TcpStream::connect(node.admin).expect("it listens");
+        let request = "GET /mesh/matrix.json HTTP/1.1\r\nHost: mesh\r\n\r\n";
+        client
+            .write_all(request.as_bytes())
+            .expect("it is connected");
+        client
+    });
+    assert_eq!(get(node.admin, "/livez").status(), 200);
+    let mut first = &clients[0];
+    first.set_nonblocking(true).expect("it is a socket");
+    let error = first.read(&mut [0]).expect_err("the probe came first");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    // Those who were too many are told so, and others wait.
+    first.set_nonblocking(false).expect("it is a socket");
+    let status = |mut client: &TcpStream| {
+        let mut line = [0; "HTTP/1.1 200".len()];
+        // One without a response has made room for others.
+        client.read_exact(&mut line).ok()?;
+        Some(String::from_utf8_lossy(&line[9..]).into_owned())
+    };
+    assert_eq!(status(first).as_deref(), Some("200"));
+    let refused = clients
+        .iter()
+        .filter(|client| status(client).as_deref() == Some("503"));
+    assert!(refused.count() > 0);
 }
