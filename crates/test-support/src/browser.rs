@@ -9,6 +9,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use crate::http::{Reply, exchange};
+use crate::pki::free_addr;
 use crate::process::Process;
 use crate::{PATIENCE, Tool, tool, wait_until};
 
@@ -69,12 +70,13 @@ impl Browser {
     }
 
     fn start_with(chromium: &Tool, driver: &Tool) -> Self {
-        let process = Process::spawn(Command::new(driver).arg("--port=0"));
-        let started = process.wait_for_stdout("started successfully on port");
-        let port = started.trim_end_matches('.').rsplit(' ').next();
-        let port: u16 = port.and_then(|port| port.parse().ok()).expect("a port");
+        // One that it chose itself for IPv4 might be taken for IPv6, and it would exit.
+        let addr = free_addr();
+        let port = format!("--port={}", addr.port());
+        let process = Process::spawn(Command::new(driver).arg(port));
+        process.wait_for_stdout("started successfully on port");
         let mut browser = Self {
-            driver: ([127, 0, 0, 1], port).into(),
+            driver: addr,
             session: String::new(),
             _process: process,
         };
