@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use super::*;
 
 /// Serves a row that a test has made up, in place of the caller of a node.
@@ -20,6 +22,15 @@ fn endless(stream: &mut TcpStream, piece: &[u8], pause: Duration) {
     }
 }
 
+/// A listener that drops packets, because its queue is full: of one connection, which is not accepted.
+fn full(addr: SocketAddr) -> (Socket, TcpStream) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    listener.bind(&addr.into()).expect("a free port");
+    listener.listen(0).expect("it is bound");
+    let first = TcpStream::connect(addr).expect("there is room for it");
+    (listener, first)
+}
+
 #[test]
 fn what_is_no_row_is_missing_and_it_is_said_why() {
     let mesh = Mesh::of([1]);
@@ -28,7 +39,7 @@ fn what_is_no_row_is_missing_and_it_is_said_why() {
     let elsewhere = TcpListener::bind((mesh.ip(200), mesh.rows_port)).expect("a free port");
     let location = format!("Location: http://{}/mesh.json\r\n", mesh.rows(200));
     let padding = "X-Padding: ".to_owned() + &"x".repeat(10_000) + "\r\n";
-    let too_long = row(4).replace("0.2.0", &"0".repeat(64 * 1024));
+    let too_long = row(4).replace(env!("CARGO_PKG_VERSION"), &"0".repeat(64 * 1024));
     let mut cut_short = ok("", &row(5));
     cut_short.truncate(cut_short.len() - 9);
     let sent = [
@@ -52,12 +63,14 @@ fn what_is_no_row_is_missing_and_it_is_said_why() {
         (16, "response_timeout"),
         (17, "response_timeout"),
         (18, "malformed"),
+        (19, "connect_timeout"),
     ];
     for (node, why, bytes) in sent {
         serve(mesh.rows(node), sends(bytes));
         expected.push((node, why));
     }
     let _silent = TcpListener::bind(mesh.rows(16)).expect("a free port");
+    let _full = full(mesh.rows(19));
     let pause = Duration::from_millis(50);
     serve(mesh.rows(17), move |stream| endless(stream, b" ", pause));
     serve(mesh.rows(18), |stream| {

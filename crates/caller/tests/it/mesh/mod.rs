@@ -146,7 +146,7 @@ impl Mesh {
         });
         let peers: Vec<Value> = peers.collect();
         json!({
-            "version": "0.2.0", "node": format!("node-{node}"), "address": self.ip(node), "targets": [self.url()],
+            "version": env!("CARGO_PKG_VERSION"), "node": format!("node-{node}"), "address": self.ip(node), "targets": [self.url()],
             "interval_s": 10.0, "lookup": null, "known": peers.len(), "left_out": 0, "peers": peers, "mtus": [],
         })
     }
