@@ -31,6 +31,19 @@ fn start(bed: &Bed, admin: &str, args: &[&str]) -> (Process, SocketAddr) {
     caller(&mut command)
 }
 
+/// How many connections an admin port has that it has not closed, by the kernel's table (proc(5)).
+fn connections(admin: SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let port = format!(":{:04X}", admin.port());
+    let is_open = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next().unwrap_or_default();
+        // ESTABLISHED, or CLOSE_WAIT: closed by the client.
+        local.ends_with(&port) && matches!(fields.nth(1), Some("01" | "08"))
+    };
+    table.lines().filter(is_open).count()
+}
+
 /// A caller of the targets in a file with these lines.
 fn start_file(bed: &Bed, lines: &str, args: &[&str]) -> (Process, SocketAddr) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -887,6 +900,10 @@ fn a_browser_sees_all_targets_and_each_of_them() {
     // Whoever looks at one after the other has one stream open, and not one for each.
     for _ in 0..10 {
         for (hash, text) in [("", verdict), ("#target=backend", "✓ Working")] {
+            // A stream that was left ends with the next event, so it is waited for where the browser is faster.
+            wait_until("streams that were left to end", PATIENCE, || {
+                connections(admin) < 10
+            });
             browser.run(&format!("location.hash = '{hash}'"));
             browser.wait_for_text("verdict", text);
         }
