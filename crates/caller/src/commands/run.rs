@@ -385,8 +385,7 @@ impl Calling {
 /// Measures the largest packet that passes to a peer, after a large call of it has failed. One path is measured at
 /// a time.
 async fn measure(probe: Probe, node: Arc<Node>, report: Report) {
-    let measuring = node.measuring();
-    let _permit = measuring.acquire().await;
+    let _permit = node.measuring().acquire().await;
     let Some(address) = report.address else {
         return;
     };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use runtime::escape::Escaped;
@@ -44,7 +44,7 @@ pub struct Node {
     config: SampleConfig,
     state: Mutex<State>,
     /// Paths are measured one at a time.
-    measuring: Arc<Semaphore>,
+    measuring: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ impl Node {
                 own,
                 ..State::default()
             }),
-            measuring: Arc::new(Semaphore::new(1)),
+            measuring: Semaphore::new(1),
         }
     }
 
@@ -234,8 +234,8 @@ impl Node {
     }
 
     /// Lets one path be measured at a time.
-    pub(crate) fn measuring(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.measuring)
+    pub(crate) fn measuring(&self) -> &Semaphore {
+        &self.measuring
     }
 
     /// A hole has been found on the path to a peer.

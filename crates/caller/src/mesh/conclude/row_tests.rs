@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use super::super::collect::Collected;
-use super::super::matrix::{MatrixBuilder, Missing};
+use super::super::matrix::Missing;
 use super::super::report::{MeshReport, MeshState};
 use super::super::row::{PeerRow, Row};
+use super::tests;
 
 const NODES: u8 = 12;
 
@@ -24,7 +24,7 @@ fn address(node: u8) -> IpAddr {
 
 /// The mesh of what each node sees of each other, but for those whose rows are missing.
 fn report(missing: &[u8], seen: impl Fn(u8, u8) -> Seen) -> MeshReport {
-    let mut matrix = MatrixBuilder::new((1..=NODES).map(address).collect());
+    let mut rows = Vec::new();
     for from in 1..=NODES {
         let others = (1..=NODES).filter(|to| *to != from);
         let peers: Vec<PeerRow> = others
@@ -51,12 +51,9 @@ fn report(missing: &[u8], seen: impl Fn(u8, u8) -> Seen) -> MeshReport {
             true => Err(Missing::ResponseTimeout),
             false => Ok(row),
         };
-        matrix.add(address(from), row);
+        rows.push((address(from), row));
     }
-    MeshReport::new(Collected {
-        matrix: matrix.finish(),
-        failed_lookups: Vec::new(),
-    })
+    tests::report(rows)
 }
 
 /// What the first ten callers of node 3 have seen by now, and the last one before.

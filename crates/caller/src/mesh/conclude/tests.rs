@@ -72,7 +72,7 @@ fn matrix(rows: Vec<(IpAddr, Result<Row, Missing>)>) -> Matrix {
     builder.finish()
 }
 
-fn report(rows: Vec<(IpAddr, Result<Row, Missing>)>) -> MeshReport {
+pub(super) fn report(rows: Vec<(IpAddr, Result<Row, Missing>)>) -> MeshReport {
     MeshReport::new(Collected {
         matrix: matrix(rows),
         failed_lookups: Vec::new(),

@@ -1,6 +1,7 @@
 //! What a node knows of its peers after calls that came to this or that, on a clock that the tests advance.
 
 use http::StatusCode;
+use std::sync::Arc;
 use tokio::time::advance;
 
 use super::*;
