@@ -521,7 +521,7 @@ fn attacks() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Sends the same bytes on many connections at once, as many of them as the server reads.
 fn flood(addr: SocketAddr, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
-    const SENDERS: usize = 32;
+    const SENDERS: usize = 128;
     let send = |_| {
         let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).ok()?;
         stream

@@ -5,6 +5,7 @@
 //! run at the same time, as threads of one process, so none of them may change what belongs to the process: the
 //! environment, the current directory, limits. A test that has to is a binary of its own beside this one.
 
+mod all_nodes;
 mod commands;
 mod curl;
 mod dns;

@@ -1,5 +1,7 @@
 //! Meshes of twenty nodes, each in a network namespace of its own with a caller and an echo-server, in which packets are
 //! dropped: what `caller mesh` says of each fault, asked in one of the namespaces as `kubectl exec` asks in a pod.
+//!
+//! Tests start in the order of their names, and the one here takes longest: its name is the first.
 
 use std::fs;
 use std::future::pending;
@@ -19,7 +21,7 @@ use test_support::{PATIENCE, Tool, tool, wait_until};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-const CALLER: &str = env!("CARGO_BIN_EXE_caller");
+use crate::CALLER;
 
 /// How many nodes a mesh has.
 const NODES: u8 = 20;
