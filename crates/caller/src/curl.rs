@@ -20,7 +20,7 @@ use crate::cli::{Header, resolver_from_env};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::failure::Failure;
-use crate::probe::{HttpConfig, Keep, Probe, ProbeConfig};
+use crate::probe::{CaptureLimits, HttpConfig, Probe, ProbeConfig};
 use crate::report::{Phase, Report, Wire};
 use crate::target::{ParseTargetError, Scheme, Target};
 use crate::targets::Check;
@@ -202,7 +202,7 @@ async fn request(args: &Args, target: Target, trust: Trust) -> Report {
             http2: false,
             keep_alive: false,
             connect_timeout: args.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-            keep: Keep {
+            capture: CaptureLimits {
                 wire: MAX_HEAD,
                 body: MAX_BODY,
                 max_body: MAX_BODY as u64,

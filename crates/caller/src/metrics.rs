@@ -99,7 +99,7 @@ impl Observer for MeshMetrics {
     }
 
     fn round_ended(&self) {
-        let known = i64::try_from(self.node.known()).unwrap_or(i64::MAX);
+        let known = i64::try_from(self.node.peer_count()).unwrap_or(i64::MAX);
         let before = self.added.swap(known, Ordering::Relaxed);
         self.peers.inc_by(known - before);
     }

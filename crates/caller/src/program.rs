@@ -29,7 +29,7 @@ const BAD_INPUT: u8 = 2;
 const TERMINATED: u8 = 143;
 
 /// Exit code of a run with `--until-replaced` that did not see every pod replaced.
-const NOT_SEEN: u8 = 3;
+const NOT_REPLACED: u8 = 3;
 
 /// Runs the program with these arguments, the first of which is the name of the program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -111,6 +111,6 @@ async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
     Ok(match (has_end && is_unexpected, is_seen) {
         (true, _) => ExitCode::FAILURE,
         (false, true) => ExitCode::SUCCESS,
-        (false, false) => ExitCode::from(NOT_SEEN),
+        (false, false) => ExitCode::from(NOT_REPLACED),
     })
 }

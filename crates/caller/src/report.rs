@@ -37,7 +37,7 @@ pub struct Report {
     /// How long each phase took.
     pub timings: Timings,
     /// TCP retransmissions during the call, if any were counted.
-    pub resent: Option<Resent>,
+    pub retransmissions: Option<Retransmissions>,
     /// What the server presented in the TLS handshake, if there was one.
     pub tls: Option<Arc<Tls>>,
     /// The call of the control in the same round, if this call was blocked as expected.
@@ -107,7 +107,7 @@ pub struct Proxy {
 /// TCP retransmissions in this pod during a call. They are counted for the pod as a whole: see
 /// [`runtime::tcp_counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resent {
+pub struct Retransmissions {
     /// Number of SYNs.
     pub syns: u64,
     /// Number of other segments.
@@ -310,7 +310,7 @@ impl Report {
 
     /// Changes the failure of a call that timed out without a response: its packets were too large for the
     /// path.
-    pub(crate) fn is_lost_in(&mut self, hole: Hole) {
+    pub(crate) fn reclassify_as_path_mtu(&mut self, hole: Hole) {
         if let Outcome::Failed(failure, _) = &mut self.outcome
             && failure.kind == FailureKind::ResponseTimeout
         {
@@ -436,7 +436,7 @@ impl Report {
             sampled: None,
             local: None,
             timings: Timings::default(),
-            resent: None,
+            retransmissions: None,
             tls: None,
             control: None,
             outcome,

@@ -85,7 +85,7 @@ pub(crate) enum TrustError {
     #[error(
         "https needs certificates to trust, and this system has none: give --cacert FILE, or set SSL_CERT_FILE"
     )]
-    Nothing,
+    NoAnchors,
 }
 
 impl Trust {
@@ -148,7 +148,7 @@ fn default_anchors() -> Result<Vec<CertificateDer<'static>>, TrustError> {
         anchors.extend(certificates(Path::new(CLUSTER_CA))?);
     }
     match anchors.is_empty() {
-        true => Err(TrustError::Nothing),
+        true => Err(TrustError::NoAnchors),
         false => Ok(anchors),
     }
 }

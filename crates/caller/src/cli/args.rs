@@ -20,7 +20,7 @@ use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::mesh::collect::{self, Collector};
 use crate::mesh::node::SampleConfig;
-use crate::probe::{HttpConfig, Keep, ProbeConfig};
+use crate::probe::{CaptureLimits, HttpConfig, ProbeConfig};
 use crate::target::Target;
 use crate::targets::{self, Check};
 use crate::trust::{Trust, TrustFiles};
@@ -531,7 +531,7 @@ impl CallArgs {
             http2,
             keep_alive,
             connect_timeout,
-            keep: Keep::default(),
+            capture: CaptureLimits::default(),
         };
         let probe = |check| ProbeConfig {
             check,

@@ -96,9 +96,9 @@ impl Cli {
         let command = Self::command();
         let mut matches = environment::matches(command.clone(), &args);
         let mut follows = false;
-        if let Some(followed) = resolving_the_target(&matches, &args) {
+        if let Some(followed) = with_host_to_resolve(&matches, &args) {
             matches = environment::matches(command, &followed);
-        } else if let Some(followed) = following_process_1(&command, &matches, &args) {
+        } else if let Some(followed) = with_process_1_arguments(&command, &matches, &args) {
             matches = environment::matches(command, &followed);
             follows = true;
         }
@@ -189,7 +189,7 @@ impl Cli {
 }
 
 /// The arguments of `resolve` without a name, with the first target of `CALLER_URL` added.
-fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option<Vec<OsString>> {
+fn with_host_to_resolve(matches: &clap::ArgMatches, args: &[OsString]) -> Option<Vec<OsString>> {
     let (_, given) = matches
         .subcommand()
         .filter(|(name, _)| *name == "resolve")?;
@@ -203,7 +203,7 @@ fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option
 
 /// The arguments of a subcommand that calls and was given no target, in a pod whose process 1 is a caller: that
 /// process's options are added before its own ones, which take precedence, and that process's targets after.
-fn following_process_1(
+fn with_process_1_arguments(
     command: &clap::Command,
     matches: &clap::ArgMatches,
     args: &[OsString],

@@ -56,12 +56,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
 async fn diagnose(probe: &Probe, tests_path: bool, json: bool) -> anyhow::Result<u8> {
     let start = Instant::now();
     let mut reports = probe.round().await.calls.all().await;
-    let mut again = Vec::new();
+    let mut repeated = Vec::new();
     if let [report] = reports.as_slice()
         && report.address.is_some()
     {
-        while again.len() + 1 < CALLS && start.elapsed() < CALLS_TIME {
-            again.extend(probe.round().await.calls.all().await);
+        while repeated.len() + 1 < CALLS && start.elapsed() < CALLS_TIME {
+            repeated.extend(probe.round().await.calls.all().await);
         }
     }
     let path = match (tests_path, of_interest(&reports)) {
@@ -70,14 +70,14 @@ async fn diagnose(probe: &Probe, tests_path: bool, json: bool) -> anyhow::Result
     };
     if let Some(hole) = path.as_ref().and_then(|path| path.hole) {
         let address = of_interest(&reports).and_then(|report| report.address);
-        let calls = reports.iter_mut().chain(&mut again);
+        let calls = reports.iter_mut().chain(&mut repeated);
         let same_path = calls.filter(|report| report.address == address);
-        same_path.for_each(|report| report.is_lost_in(hole));
+        same_path.for_each(|report| report.reclassify_as_path_mtu(hole));
     }
     let diagnosis = Diagnosis {
         target: probe.target(),
         reports: &reports,
-        again: &again,
+        repeated: &repeated,
         path: path.as_ref(),
     };
     let text = match json {

@@ -78,14 +78,14 @@ const DEFAULT_ADMIN: ListenAddr = ListenAddr {
 
 /// Longest TCP segment of a caller of a mesh on its admin port, in bytes. Its packets are no longer than the 1,280 bytes
 /// that every link of IPv6 carries, so that its row is known where large packets are lost.
-const ROW_SEGMENT: u32 = 1200;
+const ROW_MSS: u32 = 1200;
 
 /// A caller whose admin port is open.
 pub struct Caller {
     schedule: Schedule,
     admin: Option<(Server, SocketAddr)>,
     readiness: Readiness,
-    calling: Vec<Calling>,
+    calling: Vec<TargetLoop>,
     printer: Printer,
 }
 
@@ -114,7 +114,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let mesh = mesh_page(&probes, &config);
     if let (Some(listener), Some(_)) = (&listener, &mesh) {
         // If it is refused, a row is lost on a path that loses large packets.
-        let _ = SockRef::from(listener).set_tcp_mss(ROW_SEGMENT);
+        let _ = SockRef::from(listener).set_tcp_mss(ROW_MSS);
     }
     // The search list contains the cluster's zone. All targets have the same resolver settings.
     let resolver = config.probes.first().map(|probe| &probe.resolver);
@@ -140,7 +140,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let calling = |probe: Probe| {
         let check = (Arc::clone(probe.target()), probe.expectation());
         let changed = Arc::clone(&changed);
-        Calling {
+        TargetLoop {
             metrics: metrics.of(probe.target(), targets),
             mesh: probe.node().cloned().zip(mesh_metrics.next()),
             stats: Arc::new(Stats::new(check, targets, config.until_replaced, changed)),
@@ -148,7 +148,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
             printer: printer.clone(),
         }
     };
-    let calling: Vec<Calling> = probes.into_iter().map(calling).collect();
+    let calling: Vec<TargetLoop> = probes.into_iter().map(calling).collect();
     let stats = calling.iter().map(|calling| Arc::clone(&calling.stats));
     let stats = stats.collect();
     let page = Page::new(
@@ -263,7 +263,7 @@ impl Caller {
 }
 
 /// The calls of one target, and the observers of their reports.
-struct Calling {
+struct TargetLoop {
     probe: Probe,
     stats: Arc<Stats>,
     metrics: TargetMetrics,
@@ -272,7 +272,7 @@ struct Calling {
     printer: Printer,
 }
 
-impl Calling {
+impl TargetLoop {
     /// Calls until `stopping` is set or the schedule ends. `first` is when the first call is due, and `start`
     /// when the run began.
     async fn run(
@@ -361,8 +361,8 @@ impl Calling {
         while let Some(mut report) = round.calls.next().await {
             self.printer.lines.room().await;
             if let Some((node, _)) = &self.mesh {
-                node.explain(&mut report);
-                if node.is_to_be_measured(&report) {
+                node.apply_known_hole(&mut report);
+                if node.claim_measurement(&report) {
                     tokio::spawn(measure(
                         self.probe.clone(),
                         Arc::clone(node),

@@ -24,7 +24,7 @@ const MAX_ATTEMPTS: i64 = 5;
 const MAX_TIMEOUT: i64 = 30;
 
 /// Most ignored lines and options to keep for display.
-const MAX_PASSED_OVER: usize = 8;
+const MAX_IGNORED: usize = 8;
 
 /// Where the configuration comes from. It is read again for every lookup, which is cheap, so it is never
 /// out of date.
@@ -65,7 +65,7 @@ pub struct ResolvConf {
     /// Never query a name without a dot as it is, unless the search list is empty (`no-tld-query`).
     pub no_tld_query: bool,
     /// The first lines and options that have no effect, at most eight: line number and text.
-    pub passed_over: Vec<(usize, String)>,
+    pub ignored: Vec<(usize, String)>,
 }
 
 /// There is no usable configuration. There is no fallback to a public name server: its response would say
@@ -81,12 +81,12 @@ pub enum ConfError {
         source: io::Error,
     },
     /// The file names no name server.
-    #[error("no nameserver in {path}{}", passed_over.as_ref().map(|(line, text)| format!(": line {line} is not one: {text}")).unwrap_or_default())]
+    #[error("no nameserver in {path}{}", ignored.as_ref().map(|(line, text)| format!(": line {line} is not one: {text}")).unwrap_or_default())]
     NoNameserver {
         /// Path of the file.
         path: PathBuf,
         /// Number and text of the first `nameserver` line whose value is not an IP address.
-        passed_over: Option<(usize, String)>,
+        ignored: Option<(usize, String)>,
     },
 }
 
@@ -104,7 +104,7 @@ impl ConfError {
 
 impl ConfSource {
     /// Reads the configuration. Lines and options that are not understood are ignored, and listed in
-    /// [`ResolvConf::passed_over`].
+    /// [`ResolvConf::ignored`].
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl ConfSource {
             let is_server = |(_, text): &(usize, String)| text.starts_with("nameserver");
             return Err(ConfError::NoNameserver {
                 path: self.path.clone(),
-                passed_over: conf.passed_over.into_iter().find(is_server),
+                ignored: conf.ignored.into_iter().find(is_server),
             });
         }
         if conf.search.is_empty() {
@@ -156,7 +156,7 @@ impl ResolvConf {
             single_request_reopen: false,
             no_aaaa: false,
             no_tld_query: false,
-            passed_over: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 
@@ -188,7 +188,7 @@ impl ResolvConf {
                 Some(("options", rest)) => {
                     for option in options(rest) {
                         if !conf.set(option) {
-                            conf.pass_over(n + 1, option.split(BLANK).next().unwrap_or_default());
+                            conf.ignore(n + 1, option.split(BLANK).next().unwrap_or_default());
                         }
                     }
                     true
@@ -196,16 +196,16 @@ impl ResolvConf {
                 _ => false,
             };
             if !understood {
-                conf.pass_over(n + 1, &line);
+                conf.ignore(n + 1, &line);
             }
         }
         conf
     }
 
-    fn pass_over(&mut self, line: usize, text: &str) {
-        if self.passed_over.len() < MAX_PASSED_OVER {
+    fn ignore(&mut self, line: usize, text: &str) {
+        if self.ignored.len() < MAX_IGNORED {
             let text = text.trim_matches(BLANK).chars().take(80).collect();
-            self.passed_over.push((line, text));
+            self.ignored.push((line, text));
         }
     }
 
@@ -315,7 +315,7 @@ mod tests {
         ];
         assert_eq!(conf.search, search);
         assert_eq!((conf.ndots, conf.attempts, conf.timeout), (5, 2, None));
-        assert_eq!(conf.passed_over, []);
+        assert_eq!(conf.ignored, []);
     }
 
     #[test]
@@ -327,17 +327,13 @@ mod tests {
         .expect("one server is left");
         assert_eq!(conf.nameservers, ["[::1]:53".parse().expect("one")]);
         assert_eq!((conf.ndots, conf.edns, conf.use_tcp), (2, true, true));
-        let passed_over = [
+        let ignored = [
             (2, "nonsense here"),
             (3, "no-such-option"),
             (4, "nameserver not-an-address"),
         ];
-        let seen: Vec<_> = conf
-            .passed_over
-            .iter()
-            .map(|(n, t)| (*n, t.as_str()))
-            .collect();
-        assert_eq!(seen, passed_over);
+        let seen: Vec<_> = conf.ignored.iter().map(|(n, t)| (*n, t.as_str())).collect();
+        assert_eq!(seen, ignored);
     }
 
     #[test]

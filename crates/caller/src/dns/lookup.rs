@@ -139,7 +139,7 @@ impl Lookup {
 
     /// The name that has the addresses, if it is not the one to expect. For a Service that is one in the
     /// cluster's zone; for any other name in a cluster, the name without a search domain.
-    pub fn answered_elsewhere(&self) -> Option<&Name> {
+    pub fn unexpected_name(&self) -> Option<&Name> {
         let (answered, conf) = (self.answered.as_ref()?, self.conf.as_ref()?);
         let is_expected = match self.service_zone() {
             Some(zone) => zone.zone_of(answered),
@@ -157,7 +157,7 @@ impl Lookup {
     /// expected, or a Service's name has none.
     pub fn expected_name(&self) -> Option<Name> {
         match &self.answered {
-            Some(name) => self.answered_elsewhere().is_none().then(|| name.clone()),
+            Some(name) => self.unexpected_name().is_none().then(|| name.clone()),
             None if self.service_zone().is_some() => None,
             None => absolute(&self.name, ""),
         }

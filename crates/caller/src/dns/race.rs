@@ -17,7 +17,7 @@ use super::{Lookup, Resolver, udp};
 
 /// Number of rounds in flight. A lost response takes the whole timeout, so that rounds one after another
 /// would take too long.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 
 /// A response that takes longer than this counts as slow: cluster DNS is in the same cluster.
 const SLOW: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ pub(crate) struct Race {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// Number of queries sent.
-    pub asked: u32,
+    pub sent: u32,
     /// Number of queries without a response.
     pub lost: u32,
     /// Number of responses that took over 100 ms.
@@ -53,7 +53,7 @@ pub(crate) struct Tally {
 impl Tally {
     fn add(&mut self, replies: &[Reply]) {
         for Reply { query, code, .. } in replies {
-            self.asked += 1;
+            self.sent += 1;
             match code {
                 Some(_) => {
                     self.slow += u32::from(query.duration > SLOW);
@@ -65,11 +65,11 @@ impl Tally {
     }
 
     /// The sum of both.
-    pub(crate) fn and(&self, other: &Self) -> Self {
+    pub(crate) fn plus(&self, other: &Self) -> Self {
         let mut times = [self.times.as_slice(), &other.times].concat();
         times.sort_unstable();
         Self {
-            asked: self.asked + other.asked,
+            sent: self.sent + other.sent,
             lost: self.lost + other.lost,
             slow: self.slow + other.slow,
             times,
@@ -99,7 +99,7 @@ impl Resolver {
             let mut tally = Tally::default();
             let mut running: JoinSet<Vec<Reply>> = JoinSet::new();
             for _ in 0..rounds {
-                if running.len() >= AT_ONCE
+                if running.len() >= MAX_CONCURRENT
                     && let Some(Ok(replies)) = running.join_next().await
                 {
                     tally.add(&replies);
@@ -129,7 +129,7 @@ enum Sockets {
 }
 
 async fn round(name: Name, server: SocketAddr, sockets: Sockets, timeout: Duration) -> Vec<Reply> {
-    let ask = async |families: &[Family]| {
+    let send = async |families: &[Family]| {
         let round = Round {
             name: &name,
             families,
@@ -138,14 +138,16 @@ async fn round(name: Name, server: SocketAddr, sockets: Sockets, timeout: Durati
         };
         let mut buffer = Vec::with_capacity(udp::MAX_DATAGRAM);
         match udp::connect(server).await {
-            Ok(socket) => udp::ask(&socket, &round, Instant::now() + timeout, &mut buffer).await,
+            Ok(socket) => {
+                udp::send_queries(&socket, &round, Instant::now() + timeout, &mut buffer).await
+            }
             Err(error) => udp::unsent(&round, &error),
         }
     };
     match sockets {
-        Sockets::One => ask(&[Family::V4, Family::V6]).await,
+        Sockets::One => send(&[Family::V4, Family::V6]).await,
         Sockets::Two => {
-            let (mut a, aaaa) = tokio::join!(ask(&[Family::V4]), ask(&[Family::V6]));
+            let (mut a, aaaa) = tokio::join!(send(&[Family::V4]), send(&[Family::V6]));
             a.extend(aaaa);
             a
         }

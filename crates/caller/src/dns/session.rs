@@ -47,11 +47,11 @@ impl Reply {
     fn is_accepted(&self) -> bool {
         let is_refused =
             self.query.transport == Transport::Udp && self.code.is_some_and(is_refusal);
-        let is_nothing = matches!(
+        let is_no_answer = matches!(
             self.query.outcome,
             QueryOutcome::Truncated | QueryOutcome::Referral
         );
-        self.code.is_some() && !is_refused && !is_nothing
+        self.code.is_some() && !is_refused && !is_no_answer
     }
 
     fn addresses(&self) -> &[IpAddr] {
@@ -146,7 +146,7 @@ impl<'a> Session<'a> {
                     if Instant::now() >= self.deadline {
                         break 'attempts;
                     }
-                    let replies = self.ask(name, server, over_tcp).await;
+                    let replies = self.send_queries(name, server, over_tcp).await;
                     if over_tcp || !replies.iter().any(Reply::is_truncated) {
                         break replies;
                     }
@@ -188,7 +188,12 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the queries for all families to one server, and waits for their results.
-    async fn ask(&mut self, name: &Name, server: SocketAddr, over_tcp: bool) -> Vec<Reply> {
+    async fn send_queries(
+        &mut self,
+        name: &Name,
+        server: SocketAddr,
+        over_tcp: bool,
+    ) -> Vec<Reply> {
         let round = |families| Round {
             name,
             families,
@@ -197,7 +202,8 @@ impl<'a> Session<'a> {
         };
         let until = |timeout| self.deadline.min(Instant::now() + timeout);
         if over_tcp {
-            return tcp::ask(&round(self.families), until(self.timeout), &mut self.buffer).await;
+            return tcp::send_queries(&round(self.families), until(self.timeout), &mut self.buffer)
+                .await;
         }
         let steps: Vec<&[Family]> = match self.single_request {
             true => self.families.chunks(1).collect(),
@@ -225,9 +231,10 @@ impl<'a> Session<'a> {
                     return replies;
                 }
             };
-            let mut asked = udp::ask(&connected, &round, until(timeout), &mut self.buffer).await;
-            let goes_on = asked.iter().all(Reply::is_accepted);
-            replies.append(&mut asked);
+            let mut new_replies =
+                udp::send_queries(&connected, &round, until(timeout), &mut self.buffer).await;
+            let goes_on = new_replies.iter().all(Reply::is_accepted);
+            replies.append(&mut new_replies);
             // As in glibc, the second query is not sent before the first one is answered.
             if !goes_on {
                 break;
@@ -280,7 +287,8 @@ impl<'a> Session<'a> {
             let until = self.deadline.min(Instant::now() + self.timeout);
             match udp::connect(server).await {
                 Ok(socket) => {
-                    replies.extend(udp::ask(&socket, &round, until, &mut self.buffer).await);
+                    replies
+                        .extend(udp::send_queries(&socket, &round, until, &mut self.buffer).await);
                 }
                 Err(error) => replies.extend(udp::unsent(&round, &error)),
             }

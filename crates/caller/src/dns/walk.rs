@@ -30,7 +30,7 @@ impl Resolver {
         }
         let mut session = Session::new(conf, &families, self.timeout(conf), deadline);
         let mut tried: Vec<Tried> = Vec::new();
-        let (mut search_ended, mut is_there) = (false, false);
+        let (mut search_ended, mut exists) = (false, false);
         let mut is_cut_short = false;
         let candidates = candidates(&lookup.name, conf);
         let of_service = candidates
@@ -75,7 +75,7 @@ impl Resolver {
                         ends_lookup: true, ..
                     },
                 ) if is_forbidden => {
-                    is_there = true;
+                    exists = true;
                     resolved = Some(Resolved::Answered {
                         outcome: QueryOutcome::NoData,
                         ends_lookup: false,
@@ -106,7 +106,7 @@ impl Resolver {
             LookupFailure::Answered {
                 outcome: QueryOutcome::NoData,
                 glibc,
-            } if is_there => LookupFailure::Forbidden { glibc },
+            } if exists => LookupFailure::Forbidden { glibc },
             LookupFailure::Answered {
                 outcome: QueryOutcome::NxDomain | QueryOutcome::NoData,
                 ..

@@ -22,7 +22,7 @@ use crate::target::Target;
 pub const DEFAULT_PORT: u16 = 8082;
 
 /// Rows that are fetched at once.
-const AT_ONCE: usize = 32;
+const MAX_CONCURRENT: usize = 32;
 
 /// Longest time for a row, and for its connection.
 const ROW_TIMEOUT: Duration = Duration::from_secs(2);
@@ -109,7 +109,7 @@ impl Collector {
         let mut waiting = matrix.addresses().into_iter();
         let mut fetching = JoinSet::new();
         loop {
-            while fetching.len() < AT_ONCE
+            while fetching.len() < MAX_CONCURRENT
                 && let Some(ip) = waiting.next()
             {
                 let (client, url) = (client.clone(), self.url(ip));

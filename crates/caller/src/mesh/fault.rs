@@ -10,11 +10,11 @@ use crate::failure::FailureKind;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// No node reaches any other node.
-    Nobody {
+    AllPairsFail {
         /// Number of pairs that were called, all of which fail.
         pairs: usize,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
     /// The nodes of a group reach each other, and the rest of the mesh does so, too; between the two nothing passes in at
     /// least one direction.
@@ -26,7 +26,7 @@ pub enum Fault {
         /// Whether calls out of the group fail.
         is_outward: bool,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
     /// Nodes that no other node reaches.
     NotReached {
@@ -37,7 +37,7 @@ pub enum Fault {
         /// What is known of the calls that these nodes make.
         own: OwnView,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
     /// A node reaches nobody, and is reached.
     ReachesNobody {
@@ -48,17 +48,17 @@ pub enum Fault {
         /// Whether any other row says that it is reached.
         is_reached: bool,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
     /// Nodes that cannot look the name up.
-    FindsNobody {
+    LookupFails {
         /// Indices of the nodes.
         nodes: Vec<usize>,
         /// Of what the lookup of the first fails.
         kind: FailureKind,
     },
     /// A node is not reached by some.
-    Partly {
+    PartlyConnected {
         /// Index of the node.
         node: usize,
         /// Whether it is the node that does not reach some.
@@ -66,7 +66,7 @@ pub enum Fault {
         /// Calls of the node.
         failed: (usize, usize),
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
     /// A pair of nodes, where no other fault explains that calls between them fail.
     Pair {
@@ -77,7 +77,7 @@ pub enum Fault {
         /// Whether it fails the other way as well.
         is_mutual: bool,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
     /// Nodes whose rows are missing, although they are reached, as far as is known.
     RowsMissing {
@@ -114,17 +114,17 @@ pub enum OwnView {
 
 /// Of what calls fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct How {
+pub struct Symptoms {
     /// The kinds of failure, the most frequent first.
     pub kinds: Vec<FailureKind>,
     /// The largest packet that passes, in bytes, where larger ones are lost and that has been measured.
     pub mtu: Option<NonZeroU16>,
 }
 
-impl How {
+impl Symptoms {
     /// Whether large packets are lost, and smaller ones pass. Of a large call on a path that has not been measured no
     /// more is known than that it was not answered.
-    pub fn is_of_size(&self) -> bool {
+    pub fn is_path_mtu(&self) -> bool {
         let is_possible =
             |kind| matches!(kind, &FailureKind::PathMtu | &FailureKind::ResponseTimeout);
         self.kinds.contains(&FailureKind::PathMtu) && self.kinds.iter().all(is_possible)
@@ -133,11 +133,11 @@ impl How {
 
 impl Fault {
     /// Whether it is a fault of a whole node or group, and of large packets alone.
-    pub(super) fn is_of_size(&self) -> bool {
+    pub(super) fn is_path_mtu(&self) -> bool {
         match self {
-            Self::Group { how, .. }
-            | Self::NotReached { how, .. }
-            | Self::ReachesNobody { how, .. } => how.is_of_size(),
+            Self::Group { symptoms, .. }
+            | Self::NotReached { symptoms, .. }
+            | Self::ReachesNobody { symptoms, .. } => symptoms.is_path_mtu(),
             _ => false,
         }
     }

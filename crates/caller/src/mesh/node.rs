@@ -145,7 +145,7 @@ impl Node {
     }
 
     /// How many other addresses the name has.
-    pub fn known(&self) -> usize {
+    pub fn peer_count(&self) -> usize {
         let state = self.state();
         let here = state.peers.values().filter(|peer| peer.left.is_none());
         here.count()
@@ -157,7 +157,7 @@ impl Node {
         let mut state = self.state();
         let state = &mut *state;
         if state.own.is_none() {
-            state.own = own_among(addresses);
+            state.own = own_address_among(addresses);
         }
         let mut by_ip: Vec<(IpAddr, SocketAddr)> = addresses
             .iter()
@@ -167,7 +167,7 @@ impl Node {
         by_ip.sort_unstable();
         by_ip.dedup_by_key(|(ip, _)| *ip);
         let ips: Vec<IpAddr> = by_ip.iter().map(|(ip, _)| *ip).collect();
-        state.meet(&ips, now);
+        state.update_peers(&ips, now);
         if ips.is_empty() && !state.is_alone {
             // Nothing is called, and so nothing printed.
             warn!("there is nobody else behind the name to call");
@@ -196,13 +196,13 @@ impl Node {
     }
 
     /// Makes of a large call that was not answered one whose packets were too large, where that is known of the path.
-    pub(crate) fn explain(&self, report: &mut Report) {
-        let Some((ip, Sampled { is_large: true, .. })) = sampled(report) else {
+    pub(crate) fn apply_known_hole(&self, report: &mut Report) {
+        let Some((ip, Sampled { is_large: true, .. })) = sampled_peer(report) else {
             return;
         };
         let hole = self.state().peers.get(&ip).and_then(|peer| peer.hole);
         if let Some(hole) = hole {
-            report.is_lost_in(hole);
+            report.reclassify_as_path_mtu(hole);
         }
     }
 
@@ -218,8 +218,8 @@ impl Node {
 
     /// Whether the path to a peer is to be measured, now that a large call has failed: that is done
     /// once an outage, and again where it has found nothing.
-    pub(crate) fn is_to_be_measured(&self, report: &Report) -> bool {
-        let Some((ip, sampled)) = sampled(report) else {
+    pub(crate) fn claim_measurement(&self, report: &Report) -> bool {
+        let Some((ip, sampled)) = sampled_peer(report) else {
             return false;
         };
         let mut state = self.state();
@@ -273,7 +273,7 @@ impl Node {
 
 impl State {
     /// Takes in which peers there are now. `ips` are sorted.
-    fn meet(&mut self, ips: &[IpAddr], now: Instant) {
+    fn update_peers(&mut self, ips: &[IpAddr], now: Instant) {
         self.peers.retain(|ip, peer| {
             if ips.binary_search(ip).is_err() {
                 let left = *peer.left.get_or_insert(now);
@@ -305,7 +305,7 @@ impl Observer for Node {
     }
 
     fn call(&self, report: &Report) {
-        let Some((ip, sampled)) = sampled(report) else {
+        let Some((ip, sampled)) = sampled_peer(report) else {
             return;
         };
         let now = Instant::now();
@@ -353,12 +353,12 @@ impl Observer for Node {
 }
 
 /// Whom a call of a sample was for.
-fn sampled(report: &Report) -> Option<(IpAddr, Sampled)> {
+fn sampled_peer(report: &Report) -> Option<(IpAddr, Sampled)> {
     Some((report.address?.ip(), report.sampled?))
 }
 
 /// The address that an interface of this pod has.
-fn own_among(addresses: &[SocketAddr]) -> Option<IpAddr> {
+fn own_address_among(addresses: &[SocketAddr]) -> Option<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
     let mut own = interfaces.filter_map(|interface| crate::probe::ip_of(&interface));
     own.find(|ip| addresses.iter().any(|address| address.ip() == *ip))

@@ -92,7 +92,7 @@ impl MeshReport {
         }
         let faults = conclusion.faults.iter();
         let faults = faults.map(|fault| verdict::mesh::fault(matrix, fault));
-        let lookups = failed_lookups.iter().map(verdict::mesh::name_fails);
+        let lookups = failed_lookups.iter().map(verdict::mesh::lookup_failed);
         faults.chain(lookups).collect()
     }
 

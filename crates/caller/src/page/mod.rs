@@ -64,7 +64,7 @@ impl Page {
     }
 
     /// Whether there are several targets.
-    fn is_of_several(&self) -> bool {
+    fn has_several_targets(&self) -> bool {
         self.stats.len() > 1
     }
 }

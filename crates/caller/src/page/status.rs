@@ -175,7 +175,7 @@ impl Page {
             summary: totals,
             history,
         } = &*stats.state();
-        let is_of_several = self.is_of_several();
+        let has_several_targets = self.has_several_targets();
         let expectation = totals.expectation();
         let from = match known.instance == self.instance {
             true => known.number,
@@ -183,31 +183,31 @@ impl Page {
         };
         let (first_call, calls) = history.calls_from(from);
         let failures = history.failures.iter();
-        let now = history.health.verdict();
+        let now = history.health.status();
         let json = serde_json::to_string(&Status {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
             name: self.name.as_deref(),
             mesh: self.has_mesh,
-            target: is_of_several.then(|| totals.target().label()),
+            target: has_several_targets.then(|| totals.target().label()),
             expectation: (expectation != Expectation::Ok).then(|| expectation.to_string()),
             interval_ms: json::millis(self.interval),
             started: clock::rfc3339(self.started),
             time: clock::rfc3339(SystemTime::now()),
             state: state(history),
-            state_since: now.map(|verdict| clock::rfc3339(verdict.now.since)),
-            cause_since: now.and_then(|verdict| Some(clock::rfc3339(verdict.cause?.1))),
+            state_since: now.map(|health| clock::rfc3339(health.now.since)),
+            cause_since: now.and_then(|health| Some(clock::rfc3339(health.cause?.1))),
             recent: recent(history),
-            before: now.and_then(|verdict| Some(before(verdict.before.as_ref()?, &verdict.now))),
-            ok: now.map(|verdict| verdict.ok),
-            since: now.map(|verdict| clock::rfc3339(verdict.since)),
+            before: now.and_then(|health| Some(before(health.before.as_ref()?, &health.now))),
+            ok: now.map(|health| health.ok),
+            since: now.map(|health| clock::rfc3339(health.since)),
             last_success: history.last_success.map(clock::rfc3339),
             last: history
                 .last
                 .as_ref()
-                .map(|report| json::call(report, is_of_several)),
+                .map(|report| json::call(report, has_several_targets)),
             next: history.last.as_ref().and_then(next),
-            summary: summary::json_summary(totals, is_of_several),
+            summary: summary::json_summary(totals, has_several_targets),
             failures: failures.map(|(n, report)| failure(*n, report)).collect(),
             first_call,
             calls: calls.map(call).collect(),
@@ -223,8 +223,8 @@ impl Page {
 
 /// The value of `state` in JSON.
 pub(super) fn state(history: &History) -> &'static str {
-    let now = history.health.verdict();
-    now.map_or("waiting", |verdict| verdict.now.condition.label())
+    let now = history.health.status();
+    now.map_or("waiting", |health| health.now.condition.label())
 }
 
 /// The message for an unexpected result.
@@ -302,7 +302,9 @@ fn call(call: &Call) -> CallView<'_> {
         time: clock::rfc3339(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
         as_expected: (call.is_as_expected == call.failure.is_some()).then_some(call.is_as_expected),
-        tcp: call.resent.and_then(verdict::path::resent),
+        tcp: call
+            .retransmissions
+            .and_then(verdict::path::retransmissions),
         pod: call.backend.as_deref(),
         address: call.address,
         phases_ms: json::timings(&call.timings),

@@ -39,7 +39,7 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
 
 /// The attribute types of a subject or an issuer to show (RFC 4519), and their abbreviations. The parser's
 /// own table of many more would add a tenth to the code size of TLS.
-const PARTS: [(ObjectIdentifier, &str); 4] = [
+const SHOWN_ATTRIBUTES: [(ObjectIdentifier, &str); 4] = [
     (ObjectIdentifier::new_unwrap("2.5.4.3"), "CN"),
     (ObjectIdentifier::new_unwrap("2.5.4.10"), "O"),
     (ObjectIdentifier::new_unwrap("2.5.4.11"), "OU"),
@@ -49,7 +49,7 @@ const PARTS: [(ObjectIdentifier, &str); 4] = [
 /// A subject or an issuer as text, such as `CN=kubernetes`.
 fn shown(name: &Name) -> String {
     let part = |part: &AttributeTypeAndValue| {
-        let (_, key) = PARTS.iter().find(|(oid, _)| *oid == part.oid)?;
+        let (_, key) = SHOWN_ATTRIBUTES.iter().find(|(oid, _)| *oid == part.oid)?;
         Some(format!(
             "{key}={}",
             String::from_utf8_lossy(part.value.value())

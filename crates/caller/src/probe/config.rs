@@ -23,12 +23,12 @@ pub struct HttpConfig {
     /// Timeout of each TCP handshake.
     pub connect_timeout: Duration,
     /// How much of a request and its response to keep.
-    pub keep: Keep,
+    pub capture: CaptureLimits,
 }
 
 /// How much of a request and its response to keep, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep {
+pub struct CaptureLimits {
     /// Bytes to keep of the request, and of the response's head, as sent on the wire.
     pub wire: usize,
     /// Bytes to keep of the response's body.
@@ -38,7 +38,7 @@ pub struct Keep {
 }
 
 /// As much as a report needs.
-impl Default for Keep {
+impl Default for CaptureLimits {
     fn default() -> Self {
         Self {
             wire: Received::KEPT,

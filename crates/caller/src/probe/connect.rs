@@ -58,17 +58,21 @@ pub(super) async fn connect(
             let took = start.elapsed();
             // On an established connection, the error queue would turn ICMP messages into errors that TCP
             // recovers from by itself.
-            icmp::queue(&stream, address, false);
+            icmp::set_error_queue(&stream, address, false);
             Ok((stream, took))
         }
         Ok(Err(error)) => {
             let cause = Cause::Os((&error).into());
-            Err(failed(kind(&error, address), cause, icmp::last(&stream)))
+            Err(failed(
+                kind(&error, address),
+                cause,
+                icmp::received_message(&stream),
+            ))
         }
         Err(_) => Err(failed(
             FailureKind::ConnectTimeout,
             Cause::Timeout,
-            icmp::last(&stream),
+            icmp::received_message(&stream),
         )),
     }
 }
@@ -94,7 +98,7 @@ fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     // If the kernel cannot queue ICMP messages, none are reported.
-    icmp::queue(&socket, address, true);
+    icmp::set_error_queue(&socket, address, true);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}

@@ -10,7 +10,7 @@ mod icmp;
 mod path;
 mod proxy;
 mod request;
-mod resent;
+mod retransmissions;
 mod stream;
 mod tap;
 mod tls;
@@ -28,12 +28,12 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use self::config::{HttpConfig, Keep};
+pub use self::config::{CaptureLimits, HttpConfig};
 use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
 pub(crate) use self::path::ip_of;
 use self::request::RequestOptions;
-use self::resent::ResentWatch;
+use self::retransmissions::RetransmissionWatch;
 use self::stream::Stream;
 use self::tls::{Handshake, HandshakeError};
 use crate::dns::{Host, Lookup, Resolver};
@@ -125,7 +125,7 @@ struct Inner {
     /// Whether the port of an `http` target speaks TLS, once that has been tested.
     wants_tls: OnceCell<bool>,
     /// Idle connections to reuse, by address.
-    kept: Mutex<HashMap<SocketAddr, Connection>>,
+    idle_connections: Mutex<HashMap<SocketAddr, Connection>>,
 }
 
 /// A round: one lookup, and the calls that it leads to.
@@ -146,11 +146,11 @@ pub struct Round {
 pub struct Calls {
     waiting: std::vec::IntoIter<Call>,
     running: JoinSet<Report>,
-    watch: ResentWatch,
+    watch: RetransmissionWatch,
     /// Minimum time of a connection attempt that times out, for it to count as blocked.
     min_attempt: Duration,
     /// The running call of the control, if there is one.
-    controlling: JoinSet<Report>,
+    running_control: JoinSet<Report>,
     control: Option<Arc<Report>>,
 }
 
@@ -209,7 +209,7 @@ impl Probe {
             source: sample.as_ref().and_then(|sample| sample.own),
             node: sample.map(Node::new).map(Arc::new),
             wants_tls: OnceCell::new(),
-            kept: Mutex::default(),
+            idle_connections: Mutex::default(),
         }))
     }
 
@@ -239,15 +239,15 @@ impl Probe {
     pub async fn round_within(&self, within: Duration) -> Round {
         let timeout = within.min(self.0.timeout);
         let started = SystemTime::now();
-        let watch = ResentWatch::start();
+        let watch = RetransmissionWatch::start();
         let start = Instant::now();
-        let mut controlling = JoinSet::new();
+        let mut running_control = JoinSet::new();
         if let Some(control) = self.0.control.clone() {
-            controlling.spawn(control.only_call_within(timeout));
+            running_control.spawn(control.only_call_within(timeout));
         }
         let (lookup, addresses) = self.addresses(start + timeout).await;
         if let Ok((first, others)) = &addresses {
-            self.kept()
+            self.idle_connections()
                 .retain(|address, _| address == first || others.contains(address));
         }
         let call = |start, sampled, addresses| Call {
@@ -283,7 +283,7 @@ impl Probe {
                 running: JoinSet::new(),
                 watch,
                 min_attempt: self.0.http.connect_timeout.min(timeout / 2),
-                controlling,
+                running_control,
                 control: None,
             },
             lookup,
@@ -427,7 +427,7 @@ impl Probe {
     ) -> Outcome {
         let start = Instant::now();
         let Inner { target, http, .. } = &*self.0;
-        let mut connection = match self.kept_connection(address).await {
+        let mut connection = match self.idle_connection(address).await {
             Some(connection) => connection,
             None => {
                 let connected = match self.connect(address, options, deadline, seen).await {
@@ -455,7 +455,7 @@ impl Probe {
             Err(error) => matches!(error.cause, Cause::Status),
         };
         if http.keep_alive && is_whole {
-            self.kept().insert(address, connection);
+            self.idle_connections().insert(address, connection);
         }
         match outcome {
             Ok(response) => Outcome::Answered(response),
@@ -569,7 +569,9 @@ impl Probe {
                 tls::Client::new(Trust::default(), false),
             ) {
                 (Ok((stream, _)), Ok(client)) => {
-                    client.is_spoken(stream, &self.0.target, deadline).await
+                    client
+                        .server_speaks_tls(stream, &self.0.target, deadline)
+                        .await
                 }
                 _ => false,
             }
@@ -578,15 +580,15 @@ impl Probe {
     }
 
     /// An idle connection to this address that is still open.
-    async fn kept_connection(&self, address: SocketAddr) -> Option<Connection> {
-        let kept = self.kept().remove(&address);
+    async fn idle_connection(&self, address: SocketAddr) -> Option<Connection> {
+        let kept = self.idle_connections().remove(&address);
         let mut connection = kept?;
         connection.is_reusable().await.then_some(connection)
     }
 
     /// No code that holds the lock can panic, so that a poisoned lock is still consistent.
-    fn kept(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
-        unpoisoned(self.0.kept.lock())
+    fn idle_connections(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
+        unpoisoned(self.0.idle_connections.lock())
     }
 }
 
@@ -608,12 +610,12 @@ impl Calls {
             self.running.spawn(call.run());
         }
         let mut report = joined(self.running.join_next().await?);
-        report.resent = self.watch.after_call(&report);
+        report.retransmissions = self.watch.after_call(&report);
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
             report.require_duration(self.min_attempt);
         }
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
-            if let Some(ended) = self.controlling.join_next().await {
+            if let Some(ended) = self.running_control.join_next().await {
                 self.control = Some(Arc::new(joined(ended)));
             }
             if let Some(control) = &self.control {
@@ -678,7 +680,7 @@ impl Call {
             sampled,
             local,
             timings,
-            resent: None,
+            retransmissions: None,
             tls,
             control: None,
             outcome,

@@ -79,7 +79,7 @@ impl Probe {
             }
             let id = "0".repeat(LARGE);
             let request_options = RequestOptions {
-                wants_facts: true,
+                wants_listen_overflows: true,
                 ..RequestOptions::new(&id)
             };
             match self
@@ -96,7 +96,7 @@ impl Probe {
                     if let Some(hole) = self.hole(address, whole, request_options).await {
                         let mut failed = report.clone();
                         failed.outcome = Outcome::Failed(failure, None);
-                        failed.is_lost_in(hole);
+                        failed.reclassify_as_path_mtu(hole);
                         path.failed = Some(Box::new(failed));
                         path.hole = Some(hole);
                     }

@@ -70,12 +70,15 @@ impl Client {
     /// If the cryptography provider does not support the default TLS versions.
     pub(super) fn new(trust: Trust, http2: bool) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
-        let peer = Arc::new(Peer::new(trust.clone(), Arc::clone(&provider)));
+        let callbacks = Arc::new(HandshakeCallbacks::new(
+            trust.clone(),
+            Arc::clone(&provider),
+        ));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&peer) as _)
-            .with_client_cert_resolver(peer);
+            .with_custom_certificate_verifier(Arc::clone(&callbacks) as _)
+            .with_client_cert_resolver(callbacks);
         config.alpn_protocols = vec![match http2 {
             true => b"h2".to_vec(),
             false => b"http/1.1".to_vec(),
@@ -90,7 +93,7 @@ impl Client {
     }
 
     /// Whether the server speaks TLS, even if the handshake fails.
-    pub(super) async fn is_spoken(
+    pub(super) async fn server_speaks_tls(
         &self,
         stream: TcpStream,
         target: &Target,
@@ -111,17 +114,20 @@ impl Client {
         deadline: Instant,
     ) -> Handshake {
         let start = Instant::now();
-        let peer = Arc::new(Peer::new(self.trust.clone(), Arc::clone(&self.provider)));
+        let callbacks = Arc::new(HandshakeCallbacks::new(
+            self.trust.clone(),
+            Arc::clone(&self.provider),
+        ));
         let mut config = self.config.clone();
-        config.client_auth_cert_resolver = Arc::clone(&peer) as _;
-        let verifier = Arc::clone(&peer) as _;
+        config.client_auth_cert_resolver = Arc::clone(&callbacks) as _;
+        let verifier = Arc::clone(&callbacks) as _;
         config.dangerous().set_certificate_verifier(verifier);
         let (tap, evidence) = Tap::new(stream, Received::KEPT);
         let connector = TlsConnector::from(Arc::new(config));
         let connecting = connector.connect(server_name(target), tap);
         let connected = timeout_at(deadline, connecting).await;
         let took = start.elapsed();
-        let mut tls = peer.shown();
+        let mut tls = callbacks.shown();
         match connected {
             Ok(Ok(stream)) => {
                 let (_, connection) = stream.get_ref();
@@ -241,14 +247,14 @@ fn text(bytes: &[u8]) -> String {
 
 /// The callbacks of one handshake: they verify and record the server's certificate, and provide the client's.
 #[derive(Debug)]
-struct Peer {
+struct HandshakeCallbacks {
     trust: Trust,
     provider: Arc<CryptoProvider>,
     certificate: Mutex<Option<Certificate>>,
     wants_certificate: AtomicBool,
 }
 
-impl Peer {
+impl HandshakeCallbacks {
     fn new(trust: Trust, provider: Arc<CryptoProvider>) -> Self {
         Self {
             trust,
@@ -271,7 +277,7 @@ impl Peer {
     }
 }
 
-impl ResolvesClientCert for Peer {
+impl ResolvesClientCert for HandshakeCallbacks {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.wants_certificate.store(true, Ordering::Relaxed);
         self.trust.identity.clone()
@@ -282,7 +288,7 @@ impl ResolvesClientCert for Peer {
     }
 }
 
-impl ServerCertVerifier for Peer {
+impl ServerCertVerifier for HandshakeCallbacks {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

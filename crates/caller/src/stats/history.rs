@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::health::{EndedRound, Health, Unexpected};
 use crate::failure::FailureKind;
-use crate::report::{Report, Resent, Timings};
+use crate::report::{Report, Retransmissions, Timings};
 
 /// Maximum number of calls kept for one target: those of an hour at the default interval.
 const MAX_CALLS: usize = 360;
@@ -56,7 +56,7 @@ pub(crate) struct Call {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) timings: Timings,
     /// TCP retransmissions during the call.
-    pub(crate) resent: Option<Resent>,
+    pub(crate) retransmissions: Option<Retransmissions>,
 }
 
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl History {
             backend,
             address: report.address,
             timings: report.timings,
-            resent: report.resent,
+            retransmissions: report.retransmissions,
         });
         let is_as_expected = report.is_as_expected();
         if is_as_expected {

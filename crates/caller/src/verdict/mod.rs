@@ -17,7 +17,7 @@ pub(crate) use self::next::{after_lookup, how_to_read, next_command};
 use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
-use crate::report::{Report, Resent};
+use crate::report::{Report, Retransmissions};
 use crate::stats::NotSeen;
 
 /// The evidence of a failure: names, addresses, errors, sizes, times.
@@ -47,14 +47,14 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
     };
     // Without a connection, a call can only have resent SYNs: other segments that were counted meanwhile belong
     // to other connections of this pod.
-    let resent = report.resent.map(|resent| match failure.stage {
-        Stage::Dns | Stage::Connect => Resent {
+    let resent = report.retransmissions.map(|resent| match failure.stage {
+        Stage::Dns | Stage::Connect => Retransmissions {
             segments: 0,
             ..resent
         },
         Stage::Tls | Stage::Http => resent,
     });
-    if let Some(resent) = resent.and_then(path::resent) {
+    if let Some(resent) = resent.and_then(path::retransmissions) {
         text += &format!("; {resent}");
     }
     if let Some(control) = &report.control {

@@ -82,7 +82,10 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
         Cause::Tls(TlsError::Certificate(error)) => certificate_problem(report, failure, error),
         Cause::Tls(error @ TlsError::Alert(_)) => self::error(error),
         Cause::Tls(TlsError::Handshake(error)) => {
-            format!("TLS handshake: {error}{}", super::http::start(received))
+            format!(
+                "TLS handshake: {error}{}",
+                super::http::first_bytes(received)
+            )
         }
         Cause::Os(error) => format!("TLS handshake: {error}"),
         Cause::Timeout => "connected, then no answer in the TLS handshake".to_owned(),

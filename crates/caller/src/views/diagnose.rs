@@ -75,7 +75,7 @@ pub(crate) struct Diagnosis<'a> {
     /// The calls, one for each address.
     pub reports: &'a [Report],
     /// Further calls of the address, if the name has only one.
-    pub again: &'a [Report],
+    pub repeated: &'a [Report],
     /// Result of testing the network path; `None` if it was not tested.
     pub path: Option<&'a Path>,
 }
@@ -129,7 +129,7 @@ impl Diagnosis<'_> {
 
     /// The diagnosis as a JSON object on one line, which ends with a newline.
     pub(crate) fn to_json(&self) -> String {
-        let calls = || self.reports.iter().chain(self.again);
+        let calls = || self.reports.iter().chain(self.repeated);
         let failure = self.kind();
         let expectation = self.expectation();
         let object = Json {
@@ -165,7 +165,7 @@ impl Diagnosis<'_> {
 
     /// All calls, including the one of the path test that failed because it was large.
     fn calls(&self) -> impl Iterator<Item = &Report> {
-        let calls = self.reports.iter().chain(self.again);
+        let calls = self.reports.iter().chain(self.repeated);
         calls.chain(self.path.and_then(|path| path.failed.as_deref()))
     }
 
@@ -207,14 +207,14 @@ impl Diagnosis<'_> {
             steps.call(report);
             if let Some(failure) = report.failure()
                 && !explained
-                && self.again.is_empty()
+                && self.repeated.is_empty()
             {
                 explained = true;
                 let some = || verdict::likely_of_some(failure, self.reports.iter());
                 steps.explain(report, failure, is_mixed.then(some));
             }
         }
-        if !self.again.is_empty() {
+        if !self.repeated.is_empty() {
             self.repeated_calls(&mut steps);
         }
         if let Some(path) = self.path {
@@ -225,7 +225,7 @@ impl Diagnosis<'_> {
 
     /// Adds how many of all calls failed, which pods answered, and an explanation of the first failure.
     fn repeated_calls(&self, steps: &mut Steps) {
-        let calls = || self.reports.iter().chain(self.again);
+        let calls = || self.reports.iter().chain(self.repeated);
         let count = calls().count();
         let (mut failed, mut answered) = (BTreeMap::new(), BTreeMap::new());
         for report in calls() {
@@ -354,7 +354,9 @@ impl Steps {
         if let (Some(address), Some(took)) = (report.address, connect) {
             let mut text = format!("{address} connected in {}", Millis(Some(took)));
             // The evidence of a failure contains it already.
-            if let Some(resent) = report.resent.and_then(verdict::path::resent)
+            if let Some(resent) = report
+                .retransmissions
+                .and_then(verdict::path::retransmissions)
                 && report.is_ok()
             {
                 text += &format!(": {resent}");
@@ -398,7 +400,10 @@ impl Steps {
             .iter()
             .filter_map(|report| Some((report, report.source()?)));
         if let Some((report, source)) = seen.next() {
-            self.remark("source", verdict::path::Seen(report, source).to_string());
+            self.remark(
+                "source",
+                verdict::path::SeenSource(report, source).to_string(),
+            );
         }
         if let Some(sizes) = verdict::path::sizes(path) {
             self.remark("path", sizes);
@@ -407,7 +412,7 @@ impl Steps {
             self.remark("backlog", verdict::path::overflows(pod, *count));
         }
         if let Some(hops) = &path.hops {
-            self.remark("path", verdict::path::end(hops));
+            self.remark("path", verdict::path::last_hop(hops));
         }
         if let Some(report) = path.failed.as_deref()
             && let Some(failure) = report.failure()

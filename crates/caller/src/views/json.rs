@@ -76,7 +76,7 @@ pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
                 Some(Source::Proxied(_)) | None => None,
             },
         }),
-        resent: report.resent.map(|resent| ResentView {
+        resent: report.retransmissions.map(|resent| RetransmissionsView {
             syns: resent.syns,
             segments: resent.segments,
             in_this_pod: resent.is_shared,
@@ -132,7 +132,7 @@ struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<SourceView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    resent: Option<ResentView>,
+    resent: Option<RetransmissionsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,7 +168,7 @@ struct SourceView {
 }
 
 #[derive(Serialize)]
-struct ResentView {
+struct RetransmissionsView {
     syns: u64,
     segments: u64,
     in_this_pod: bool,

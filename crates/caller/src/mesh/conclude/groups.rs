@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{FEW, Finder, NEARLY_ALL};
+use super::{Finder, MIN_FAILING, NEARLY_ALL};
 use crate::mesh::fault::Fault;
 
 impl Finder<'_> {
@@ -25,16 +25,21 @@ impl Finder<'_> {
             if !is_inward && !is_outward {
                 continue;
             }
-            let crossing: Vec<_> = self.open.iter().copied().filter(is_crossing).collect();
-            let how = self.how(crossing.iter().copied());
+            let crossing: Vec<_> = self
+                .unexplained
+                .iter()
+                .copied()
+                .filter(is_crossing)
+                .collect();
+            let symptoms = self.symptoms(crossing.iter().copied());
             for pair in crossing {
-                self.open.remove(&pair);
+                self.unexplained.remove(&pair);
             }
             faults.push(Fault::Group {
                 nodes: group,
                 is_inward,
                 is_outward,
-                how,
+                symptoms,
             });
         }
         faults
@@ -50,7 +55,7 @@ impl Finder<'_> {
             failing += tally.failing.iter().filter(leaves).count();
             ok += tally.ok.iter().filter(leaves).count();
         }
-        failing >= FEW && failing as f64 >= NEARLY_ALL * (failing + ok) as f64
+        failing >= MIN_FAILING && failing as f64 >= NEARLY_ALL * (failing + ok) as f64
     }
 
     /// Sets of nodes between most pairs of which calls succeed in both directions. A few that do not, or a few that

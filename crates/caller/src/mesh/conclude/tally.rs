@@ -1,6 +1,6 @@
 //! Successes and failures of the calls of one node, or of the calls to it.
 
-use super::{FEW, NEARLY_ALL};
+use super::{MIN_FAILING, NEARLY_ALL};
 use crate::mesh::matrix::Cell;
 
 /// The calls that a node makes, or the calls that are made to it.
@@ -51,7 +51,7 @@ impl Tally {
 
     /// Whether nearly all calls fail, and there are enough of them to say so of the whole node. `others` is the number
     /// of other nodes.
-    pub(super) fn is_dead(&self, others: usize) -> bool {
-        self.failing.len() >= FEW.min(others).max(1) && self.share() >= NEARLY_ALL
+    pub(super) fn nearly_all_fail(&self, others: usize) -> bool {
+        self.failing.len() >= MIN_FAILING.min(others).max(1) && self.share() >= NEARLY_ALL
     }
 }

@@ -206,7 +206,7 @@ async fn a_path_is_measured_once_an_outage() {
     let node = node(1);
     let ended = |is_large, kind| {
         let report = report(1, is_large, kind);
-        let is_to_be = node.is_to_be_measured(&report);
+        let is_to_be = node.claim_measurement(&report);
         node.call(&report);
         is_to_be
     };
@@ -220,7 +220,7 @@ async fn a_path_is_measured_once_an_outage() {
         assert!(!ended(LARGE, None));
     }
     let stranger = report(9, LARGE, Some(ResponseTimeout));
-    assert!(!node.is_to_be_measured(&stranger));
+    assert!(!node.claim_measurement(&stranger));
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,12 +229,12 @@ async fn a_path_on_which_no_hole_was_found_is_measured_again_and_three_times_at_
     let silent = report(1, LARGE, Some(ResponseTimeout));
     for _ in 0..2 {
         for _ in 0..3 {
-            assert!(node.is_to_be_measured(&silent));
-            assert!(!node.is_to_be_measured(&silent), "it is being measured");
+            assert!(node.claim_measurement(&silent));
+            assert!(!node.claim_measurement(&silent), "it is being measured");
             node.call(&silent);
             node.found_no_hole(ip(1));
         }
-        assert!(!node.is_to_be_measured(&silent));
+        assert!(!node.claim_measurement(&silent));
         call(&node, 1, LARGE, None);
     }
 }
@@ -244,7 +244,7 @@ async fn a_hole_is_kept_while_large_calls_fail_and_explains_the_next_one() {
     let node = node(2);
     let explained = |is_large| {
         let mut report = report(1, is_large, Some(ResponseTimeout));
-        node.explain(&mut report);
+        node.apply_known_hole(&mut report);
         let hole = report.failure().expect("it failed").detail.hole;
         (report.kind().expect("it failed"), hole)
     };
@@ -302,7 +302,7 @@ async fn a_peer_that_leaves_is_remembered_for_a_minute() {
     call(&node, 2, SMALL, None);
     seconds(5).await;
     round(&node, [2]);
-    assert_eq!(node.known(), 1);
+    assert_eq!(node.peer_count(), 1);
     let left = |since, asked| Some(("left".to_owned(), since, asked));
     assert_eq!(row(&node, 1), left(0, 5));
     // A call that was under way changes nothing of that.
@@ -323,7 +323,7 @@ async fn nothing_is_known_of_an_address_that_comes_back() {
     round(&node, [2]);
     seconds(5).await;
     round(&node, [1, 2]);
-    assert_eq!(node.known(), 2);
+    assert_eq!(node.peer_count(), 2);
     assert_eq!(row(&node, 1), None);
     call(&node, 1, SMALL, None);
     assert_eq!(row(&node, 1), Some(("ok".to_owned(), 0, 0)));

@@ -12,7 +12,7 @@ use runtime::tcp_counters::TcpCounters;
 use runtime::unpoisoned::unpoisoned;
 use tokio::time::Instant;
 
-use crate::report::{Phase, Report, Resent};
+use crate::report::{Phase, Report, Retransmissions};
 
 /// A TCP handshake that took this long or longer may have lost a SYN: the first is retransmitted after one
 /// second (RFC 6298).
@@ -60,7 +60,7 @@ impl Reading {
 
 /// Watches the counters from the start of a round to its end.
 #[derive(Debug)]
-pub(super) struct ResentWatch {
+pub(super) struct RetransmissionWatch {
     before: Option<Reading>,
     calls: u64,
     /// The number of this round, if no other one was running when it began, or had begun since `before` was
@@ -68,7 +68,7 @@ pub(super) struct ResentWatch {
     alone: Option<u64>,
 }
 
-impl ResentWatch {
+impl RetransmissionWatch {
     /// Reads the counters before a round.
     pub(super) fn start() -> Self {
         let before = Reading::fresh();
@@ -84,7 +84,7 @@ impl ResentWatch {
 
     /// The retransmissions since the start of the round, if the call is one that may have had some, and there
     /// were any. Call it once for each call that ends.
-    pub(super) fn after_call(&mut self, report: &Report) -> Option<Resent> {
+    pub(super) fn after_call(&mut self, report: &Report) -> Option<Retransmissions> {
         self.calls += 1;
         let took = |phase, slow| report.timings[phase].is_some_and(|took| took >= slow);
         let may_have_some =
@@ -97,7 +97,7 @@ impl ResentWatch {
         // The counter of all retransmissions includes those of SYNs.
         let segments = since.retransmits.unwrap_or_default().saturating_sub(syns);
         let is_alone = self.calls == 1 && self.alone == Some(BEGUN.load(Ordering::Relaxed));
-        (syns + segments > 0).then_some(Resent {
+        (syns + segments > 0).then_some(Retransmissions {
             syns,
             segments,
             is_shared: !is_alone,
@@ -105,7 +105,7 @@ impl ResentWatch {
     }
 }
 
-impl Drop for ResentWatch {
+impl Drop for RetransmissionWatch {
     fn drop(&mut self) {
         ENDED.fetch_add(1, Ordering::Relaxed);
     }
