@@ -1,9 +1,9 @@
 //! Finds what is wrong with a mesh, from its matrix: the fewest faults that explain the failing pairs, the most serious
-//! first. Nothing is concluded that the rows cannot know.
+//! first. Every conclusion is supported by a row.
 //!
-//! The search goes from the whole to the single pair, and each fault explains the pairs that it covers: nobody reaches
-//! anybody; groups that do not reach each other; nodes that are not reached; nodes that reach nobody; nodes that
-//! some do not reach; pairs. Failures of less than a minute do not count.
+//! The search goes from the whole mesh to single pairs, and each fault explains the failing pairs that it covers: all
+//! pairs fail; groups that do not reach each other; nodes that are not reached; nodes that reach no other; nodes that
+//! some others do not reach; pairs. Failures of less than a minute do not count.
 
 mod groups;
 mod slow;
@@ -16,23 +16,23 @@ use super::fault::{Fault, OwnView, Symptoms};
 use super::matrix::{COUNTED_AFTER_S, Cell, Matrix};
 use crate::failure::FailureKind;
 
-/// Share of calls that have to fail before something is said of a whole node or group. It is not 1, so that a single
-/// late success does not hide a fault.
+/// Share of pairs that must fail for a fault of a whole node or group. It is less than 1, so that a single late success
+/// does not hide a fault.
 const NEARLY_ALL: f64 = 0.9;
 
-/// Number of failing calls that are needed before something is said of a whole node, if the mesh has so many others.
+/// Number of pairs that must fail for a fault of a whole node, if the mesh has that many other nodes.
 const MIN_FAILING: usize = 2;
 
-/// Result of the search.
+/// The faults of a mesh, and how much of it is known.
 #[derive(Clone, Debug)]
 pub struct Conclusion {
     /// Faults, the most serious first.
     pub faults: Vec<Fault>,
-    /// Number of pairs that have been failing for less than a minute, which is no fault yet.
+    /// Number of pairs that have been failing for less than a minute, which is not a fault yet.
     pub failing_briefly: usize,
     /// Number of pairs that were called lately, and number of all pairs.
     pub called_pairs: (usize, usize),
-    /// Median duration of the calls that succeeded, in milliseconds.
+    /// Median duration of the pairs whose last call succeeded, in milliseconds; `None` if there are none.
     pub median_ms: Option<f32>,
 }
 
@@ -64,7 +64,7 @@ struct Finder<'a> {
     n: usize,
     inward: Vec<Tally>,
     outward: Vec<Tally>,
-    /// Pairs that fail and that no fault explains yet.
+    /// Failing pairs that no fault explains yet.
     unexplained: BTreeSet<(usize, usize)>,
 }
 
@@ -100,7 +100,7 @@ impl<'a> Finder<'a> {
             faults.extend(not_reached);
             faults.extend(reaches_nobody);
             faults.extend(self.lookup_fails());
-            // A node that small packets reach is better off than one that nothing reaches.
+            // A fault that concerns only large packets is less serious than one of all packets.
             faults.sort_by_key(Fault::is_path_mtu);
             faults.extend(partly_connected);
             faults.extend(self.pairs());
@@ -146,12 +146,12 @@ impl<'a> Finder<'a> {
 
     fn not_reached(&mut self) -> Vec<Fault> {
         let others = self.n.saturating_sub(1);
-        let dead = (0..self.n).filter(|&node| self.inward[node].nearly_all_fail(others));
-        let dead: Vec<usize> = dead
+        let unreached = (0..self.n).filter(|&node| self.inward[node].nearly_all_fail(others));
+        let unreached: Vec<usize> = unreached
             .filter(|&node| self.is_unexplained_inward(node))
             .collect();
-        let (mut silent, mut faults) = (Vec::new(), Vec::new());
-        for &node in &dead {
+        let (mut without_row, mut faults) = (Vec::new(), Vec::new());
+        for &node in &unreached {
             let pairs = self.inward[node].failing.iter().map(|&from| (from, node));
             let symptoms = self.symptoms(pairs);
             let outward = &self.outward[node];
@@ -161,9 +161,9 @@ impl<'a> Finder<'a> {
                 true if outward.known() == 0 => OwnView::Unknown,
                 true => OwnView::Reaches,
             };
-            // One that is reached by small packets has another fault: its row is too large.
+            // A node that small packets reach is a fault of its own: its row is missing because it is too large.
             if own == OwnView::Missing && !symptoms.is_path_mtu() {
-                silent.push(node);
+                without_row.push(node);
                 continue;
             }
             faults.push(Fault::NotReached {
@@ -173,8 +173,8 @@ impl<'a> Finder<'a> {
                 symptoms,
             });
         }
-        if let Some(&first) = silent.first() {
-            let pairs = silent.iter().flat_map(|&node| {
+        if let Some(&first) = without_row.first() {
+            let pairs = without_row.iter().flat_map(|&node| {
                 self.inward[node]
                     .failing
                     .iter()
@@ -184,13 +184,13 @@ impl<'a> Finder<'a> {
                 failed: self.count(&self.inward[first]),
                 own: OwnView::Missing,
                 symptoms: self.symptoms(pairs),
-                nodes: silent,
+                nodes: without_row,
             };
             faults.insert(0, fault);
         }
-        // What such a node says of others is of the same fault.
+        // The same fault also explains the failing calls that such a node makes.
         self.unexplained
-            .retain(|(from, to)| !dead.contains(from) && !dead.contains(to));
+            .retain(|(from, to)| !unreached.contains(from) && !unreached.contains(to));
         faults
     }
 
@@ -239,7 +239,8 @@ impl<'a> Finder<'a> {
         })
     }
 
-    /// Nodes that at least three, and half of those that call them, do not reach; and the same the other way.
+    /// Nodes that at least three others do not reach, and at least half of those that call them; and nodes that do not
+    /// reach as many others.
     fn partly_connected(&mut self) -> Vec<Fault> {
         let mut found = Vec::new();
         for node in 0..self.n {
@@ -248,7 +249,7 @@ impl<'a> Finder<'a> {
                     false => &self.inward[node],
                     true => &self.outward[node],
                 };
-                // That small packets pass says nothing of large ones.
+                // Successful small calls say nothing about large packets, so for those no share is required.
                 let is_path_mtu = |&other: &usize| {
                     let (from, to) = if is_outward {
                         (node, other)
@@ -264,8 +265,8 @@ impl<'a> Finder<'a> {
                         }
                     )
                 };
-                let is_most = tally.share() >= 0.5 || tally.failing.iter().all(is_path_mtu);
-                if tally.failing.len() >= 3 && is_most {
+                let is_enough = tally.share() >= 0.5 || tally.failing.iter().all(is_path_mtu);
+                if tally.failing.len() >= 3 && is_enough {
                     found.push((tally.failing.len(), node, is_outward));
                 }
             }
@@ -273,9 +274,14 @@ impl<'a> Finder<'a> {
         found.sort_by_key(|(failing, ..)| std::cmp::Reverse(*failing));
         let mut faults = Vec::new();
         for (_, node, is_outward) in found {
-            let is_its =
+            let is_of_node =
                 |&(from, to): &(usize, usize)| (if is_outward { from } else { to }) == node;
-            let unexplained: Vec<_> = self.unexplained.iter().copied().filter(is_its).collect();
+            let unexplained: Vec<_> = self
+                .unexplained
+                .iter()
+                .copied()
+                .filter(is_of_node)
+                .collect();
             if unexplained.len() < 3 {
                 continue;
             }
@@ -312,16 +318,16 @@ impl<'a> Finder<'a> {
     }
 
     fn rows_missing(&self, faults: &[Fault]) -> Option<Fault> {
-        let mut said = BTreeSet::<usize>::new();
+        let mut explained = BTreeSet::<usize>::new();
         for fault in faults {
             if let Fault::NotReached { nodes, .. } = fault {
-                said.extend(nodes);
+                explained.extend(nodes);
             }
         }
         let (leaving, mut nodes): (Vec<usize>, Vec<usize>) = (0..self.n)
-            .filter(|node| !self.matrix.has_row(*node) && !said.contains(node))
+            .filter(|node| !self.matrix.has_row(*node) && !explained.contains(node))
             .partition(|&node| self.is_leaving(node));
-        // A mesh is not well where hardly a row is known.
+        // If half of the rows or more are missing, too little is known to call the mesh healthy.
         if 2 * leaving.len() >= self.n {
             nodes.extend(leaving);
             nodes.sort_unstable();
@@ -329,8 +335,8 @@ impl<'a> Finder<'a> {
         (!nodes.is_empty()).then_some(Fault::RowsMissing { nodes })
     }
 
-    /// Whether a node may be about to leave, and its row with it: calls of it fail for less than a minute, and none has
-    /// succeeded since.
+    /// Whether a node without a row may be about to leave the mesh: calls to it have been failing for less than a
+    /// minute, and none has succeeded since.
     fn is_leaving(&self, node: usize) -> bool {
         let mut began_s = None;
         for cell in self.matrix.column(node) {

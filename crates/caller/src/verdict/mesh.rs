@@ -1,4 +1,4 @@
-//! Words for what is wrong with a mesh: one sentence for each fault, and the command to run next.
+//! The wording of the faults of a mesh: one sentence for each fault, and the next command to run.
 
 use runtime::escape::Escaped;
 
@@ -8,10 +8,10 @@ use crate::mesh::conclude::Conclusion;
 use crate::mesh::fault::{Fault, OwnView, Symptoms};
 use crate::mesh::matrix::{Matrix, Missing};
 
-/// Nodes that are named one by one before the rest is counted.
+/// Most nodes to name in a sentence; the others are counted.
 const MAX_NAMED: usize = 3;
 
-/// That nothing is wrong, and how much is known.
+/// The sentence for a mesh without faults: how many pairs were called, and how long their calls take.
 pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
     let nodes = matrix.nodes.len();
     let (called, pairs) = conclusion.called_pairs;
@@ -35,7 +35,7 @@ pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
     }
 }
 
-/// Why nothing is known.
+/// The sentence for a mesh without rows: why they are missing.
 pub fn no_rows(matrix: &Matrix, failed_lookups: &[Lookup]) -> String {
     if matrix.nodes.is_empty()
         && let Some(lookup) = failed_lookups.first()
@@ -49,7 +49,7 @@ pub fn no_rows(matrix: &Matrix, failed_lookups: &[Lookup]) -> String {
     )
 }
 
-/// That a name of the mesh cannot be looked up by who collects the rows.
+/// The sentence for a name of the mesh that could not be looked up when the rows were collected.
 pub fn lookup_failed(lookup: &Lookup) -> String {
     let name = Escaped::new(lookup.name.as_bytes()).to_string();
     match &lookup.outcome {
@@ -63,7 +63,7 @@ pub fn lookup_failed(lookup: &Lookup) -> String {
     }
 }
 
-/// What is wrong, and where to look.
+/// The sentence for a fault: the evidence, and where to look for the cause.
 pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
     let one = |node: usize| one(matrix, node);
     match fault {
@@ -116,14 +116,14 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
         } => {
             let node = nodes.first().map(|&node| one(node)).unwrap_or_default();
             let from = format!("from {failing} of {}", plural(*of, "node", "nodes"));
-            let seen = match large(symptoms) {
+            let seen = match lost_size(symptoms) {
                 Some(size) => format!(
                     "packets {size} to {node} are lost {from} {}",
                     kinds(symptoms)
                 ),
                 None => format!("{node} is not reached {from} {}", kinds(symptoms)),
             };
-            let rest = match (own, large(symptoms)) {
+            let rest = match (own, lost_size(symptoms)) {
                 (OwnView::ReachesNobody, Some(_)) => {
                     ", and those of its own, too: the MTU of its network"
                 }
@@ -144,7 +144,7 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
             symptoms,
         } => {
             let node = one(*node);
-            let seen = match large(symptoms) {
+            let seen = match lost_size(symptoms) {
                 Some(size) => format!(
                     "packets {size} from {node} are lost to {failing} of {of} nodes {}",
                     kinds(symptoms)
@@ -164,7 +164,7 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
         }
         Fault::LookupFails { nodes, kind } => format!(
             "{} cannot look the others up ({kind}): cluster DNS, or egress to it",
-            some(matrix, nodes)
+            one_or_many(matrix, nodes)
         ),
         Fault::PartlyConnected {
             node,
@@ -174,7 +174,7 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
         } => {
             let node = one(*node);
             let kinds = kinds(symptoms);
-            match (large(symptoms), is_outward) {
+            match (lost_size(symptoms), is_outward) {
                 (Some(size), true) => {
                     format!(
                         "packets {size} from {node} are lost to {failing} nodes {kinds}: the MTU of its network"
@@ -201,7 +201,7 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
         } => {
             let (from, to) = (one(*from), one(*to));
             let kinds = kinds(symptoms);
-            match (large(symptoms), is_mutual) {
+            match (lost_size(symptoms), is_mutual) {
                 (Some(size), true) => format!(
                     "packets {size} between {from} and {to} are lost {kinds}: the MTU of the path between these two"
                 ),
@@ -253,7 +253,7 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
     }
 }
 
-/// The command that tells most about a fault.
+/// The most useful command to run after a fault.
 pub fn next_command(matrix: &Matrix, fault: &Fault) -> String {
     let of_node = |node: usize| {
         let node = &matrix.nodes[node];
@@ -294,17 +294,17 @@ pub fn next_command(matrix: &Matrix, fault: &Fault) -> String {
     }
 }
 
-/// The command to run where there are no rows.
+/// The command to run if there are no rows.
 pub fn next_without_rows() -> String {
     "kubectl get daemonsets,services -A -l app=mesh; kubectl get networkpolicies -A".to_owned()
 }
 
-/// Nothing else of a name that comes from the network reaches a command line.
+/// Whether a name consists of valid labels. Node names come from the network, and no others become part of a command.
 fn is_name(name: &str) -> bool {
     name.split('.').all(is_label)
 }
 
-/// A node by its name and its address.
+/// The name of a node with its address, or the address alone.
 fn one(matrix: &Matrix, node: usize) -> String {
     let node = &matrix.nodes[node];
     match &node.name {
@@ -313,7 +313,7 @@ fn one(matrix: &Matrix, node: usize) -> String {
     }
 }
 
-/// Nodes by their names, the first of them.
+/// The names of the first nodes, and the number of the others.
 fn names(matrix: &Matrix, nodes: &[usize]) -> String {
     let name = |&node: &usize| {
         let node = &matrix.nodes[node];
@@ -334,33 +334,35 @@ fn names(matrix: &Matrix, nodes: &[usize]) -> String {
     text
 }
 
-/// `10 of 20 nodes (node-11, node-12, node-13 and 7 more)`.
+/// Several nodes with their number, such as `10 of 20 nodes (node-11, node-12, node-13 and 7 more)`.
 fn many(matrix: &Matrix, nodes: &[usize]) -> String {
     let (some, all) = (nodes.len(), matrix.nodes.len());
     format!("{some} of {all} nodes ({})", names(matrix, nodes))
 }
 
-fn some(matrix: &Matrix, nodes: &[usize]) -> String {
+/// One node with its address, or several nodes with their number.
+fn one_or_many(matrix: &Matrix, nodes: &[usize]) -> String {
     match nodes {
         [node] => one(matrix, *node),
         nodes => many(matrix, nodes),
     }
 }
 
-/// Of what calls fail, in brackets.
+/// The kinds of failure, in parentheses.
 fn kinds(symptoms: &Symptoms) -> String {
     let labels: Vec<&str> = symptoms.kinds.iter().map(|kind| kind.label()).collect();
     format!("({})", labels.join(", "))
 }
 
-/// Which packets are lost, where it is only those that are large.
-fn large(symptoms: &Symptoms) -> Option<String> {
+/// The size of the packets that are lost, if only large ones are.
+fn lost_size(symptoms: &Symptoms) -> Option<String> {
     symptoms.is_path_mtu().then(|| match symptoms.mtu {
         Some(mtu) => format!("over {mtu} bytes"),
         None => "that are large".to_owned(),
     })
 }
 
+/// The reasons why the rows of these nodes are missing.
 fn why_missing(matrix: &Matrix, nodes: impl Iterator<Item = usize>) -> String {
     let mut labels: Vec<&str> = nodes
         .filter_map(|node| matrix.nodes[node].row.as_ref().err())
@@ -378,7 +380,7 @@ fn plural(count: usize, one: &str, many: &str) -> String {
     }
 }
 
-/// A time in milliseconds, to a tenth below ten.
+/// A duration in milliseconds; below ten it has one decimal.
 pub(crate) fn ms(ms: f32) -> String {
     match ms < 9.95 {
         true => format!("{ms:.1} ms"),
