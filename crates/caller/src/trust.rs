@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, RootCertStore};
 
-/// Where Linux distributions keep their trusted CA certificates: the files that Go tries
+/// Paths at which Linux distributions keep the trusted CA certificates: the files that Go tries
 /// (crypto/x509/root_linux.go).
 const SYSTEM_STORES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -25,7 +25,7 @@ const SYSTEM_STORES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Where the kubelet mounts the cluster's CA certificate, with a ServiceAccount.
+/// Path at which the kubelet mounts the cluster's CA certificate, with a ServiceAccount.
 const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
 /// The files of the TLS settings, all in PEM.
@@ -70,11 +70,11 @@ pub(crate) enum TrustError {
     Content {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong with the content.
+        /// The problem with the content, in words.
         problem: String,
     },
     /// The private key does not belong to the certificate.
-    #[error("{}: the key does not fit the certificate in {}", key.display(), cert.display())]
+    #[error("{}: the key does not belong to the certificate in {}", key.display(), cert.display())]
     Mismatch {
         /// Path of the file with the key.
         key: PathBuf,
@@ -93,8 +93,8 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, or does not contain what it should; the error names it. When certificates
-    /// to trust are needed, and there are none.
+    /// When a file cannot be read or used, which the error names, or when a target is `https` and there is no
+    /// certificate to trust.
     pub(crate) fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let anchors = match &files.cacert {
@@ -121,7 +121,7 @@ fn verifier(
     files: &TrustFiles,
 ) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
     let mut roots = RootCertStore::empty();
-    // A system's store may contain outdated certificates that cannot be parsed; the others are still of use.
+    // A system's store may contain outdated certificates that cannot be parsed; the others can still be used.
     roots.add_parsable_certificates(anchors.iter().cloned());
     let builder =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
@@ -167,7 +167,7 @@ fn identity(
     let private_key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
         let problem = match error {
             pem::Error::NoItemsFound => {
-                "holds no private key in PEM, or one that is encrypted".to_owned()
+                "holds no private key in PEM, or an encrypted one".to_owned()
             }
             error => format!("not PEM: {error}"),
         };

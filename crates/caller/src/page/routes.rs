@@ -1,5 +1,5 @@
 //! The routes of the live page, and its header fields. The status is rendered at most once in 200 ms, however
-//! many clients ask for it; the page is static, except for a nonce. Both are served only under this caller's
+//! many clients request it; the page is static, except for a nonce. Both are served only under this caller's
 //! own host names, which protects against DNS rebinding.
 
 use std::sync::Arc;
@@ -57,10 +57,10 @@ pub(crate) struct Routes {
     status: Arc<[Cached<Bytes>]>,
 }
 
-/// The targets that a request asks for.
+/// The target or targets that a request selects.
 #[derive(Clone, Copy, Debug)]
 enum Selected {
-    /// All targets.
+    /// The overview of all targets.
     Overview,
     /// The target with this index.
     One(usize),
@@ -151,7 +151,7 @@ impl Handler for Routes {
         if PAGES.contains(&path) && !self.hosts.welcome(head) {
             let mut response = response(
                 "text/plain; charset=utf-8",
-                "this page does not answer to that host: ask for it by its address, or start caller with --admin-host\n",
+                "this page is not served under that host name: request it by its IP address, or start caller with --admin-host\n",
             );
             *response.status_mut() = Hosts::MISDIRECTED;
             return Reply::Now(response);
