@@ -22,7 +22,7 @@ use crate::curl;
 use crate::stats::{Rollout, Summary};
 use crate::target::Target;
 
-/// Exit code for a flag, a value or a file that is not valid; the one that clap uses.
+/// Exit code for a flag, a value or a file that is not valid, as clap uses it.
 const BAD_INPUT: u8 = 2;
 
 /// Exit code of a subcommand that was ended by a signal: 128 and the number of SIGTERM, as shells report it.
@@ -98,7 +98,7 @@ async fn until_signal(
 }
 
 async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
-    // Every call of one of many addresses takes a file descriptor, as does every client of the page.
+    // Each running call takes a file descriptor, as does each client of the page.
     runtime::descriptors::raise_limit();
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
     let has_end = config.has_end();

@@ -2,7 +2,7 @@
 //!
 //! Two datagrams that one socket sends at the same time race each other through the kernel's connection
 //! tracking (conntrack), which may drop one of them. A tool that uses two sockets never sees that loss,
-//! though the programs beside it suffer from it.
+//! although other programs in the pod suffer from it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::query::Family;
 use super::session::{Reply, Round};
 use super::{Lookup, Resolver, udp};
 
-/// Number of rounds in flight. A lost response takes the whole timeout, so that rounds one after another
+/// Maximum number of rounds in flight. Each lost response costs the whole timeout, so one round after the other
 /// would take too long.
 const MAX_CONCURRENT: usize = 64;
 
-/// A response that takes longer than this counts as slow: cluster DNS is in the same cluster.
+/// A response that takes longer than this counts as slow: within a cluster it takes a few milliseconds.
 const SLOW: Duration = Duration::from_millis(100);
 
 /// Result of all rounds.
@@ -29,7 +29,7 @@ pub(crate) struct Race {
     pub name: Name,
     /// Address of the name server.
     pub server: SocketAddr,
-    /// Number of rounds with one socket, and with two.
+    /// Number of rounds with one socket, and of rounds with two.
     pub rounds: u32,
     /// Totals of the rounds whose two queries came from one socket.
     pub one_socket: Tally,
@@ -64,7 +64,7 @@ impl Tally {
         }
     }
 
-    /// The sum of both.
+    /// The tally of all queries of both.
     pub(crate) fn plus(&self, other: &Self) -> Self {
         let mut times = [self.times.as_slice(), &other.times].concat();
         times.sort_unstable();

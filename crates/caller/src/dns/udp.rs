@@ -14,7 +14,7 @@ use super::query::{Family, Query, QueryOutcome, Transport, encode};
 use super::response::{Match, PendingQuery};
 use super::session::{Reply, Round};
 
-/// Largest datagram in bytes. A server may send more than the query allows, and that is read, too.
+/// Largest datagram in bytes. A server may send more than the query allows, and such a response is read as well.
 pub(super) const MAX_DATAGRAM: usize = 65_535;
 
 /// Number of datagrams that match no query to read before yielding to other tasks.

@@ -19,13 +19,13 @@
 //! with the last failure in it. `cause_since` is when the kind of failure of the last round first occurred,
 //! in the current series of failures.
 //!
-//! `mesh` is whether `/mesh` exists. `ok` is whether the last round succeeded, and `since` is the time since
-//! which that has been so. `last` is a call of that round in the format of [`crate::views::json`]: a failed
-//! one, if there is one. `next` is the next command to run, if it failed. `summary` is the summary of the
-//! whole run. Members without a value are null. `failures` contains the last 20 failures, the newest last,
-//! and `calls` the last 360 calls, numbered from `first_call`. `pod` is the pod that responded, or its
-//! address if the response does not name the pod. An event contains the calls since the previous event; its
-//! id is `instance:number`, with the number of the next call.
+//! `mesh` is whether `/mesh` exists. `ok` is whether the last round succeeded, and `since` is the time at which the
+//! current series of such rounds began. `last` is a call of that round in the format of [`crate::views::json`]: a
+//! failed one, if there is one. `next` is the next command to run, if it failed. `summary` is the summary of the whole
+//! run. Members without a value are null. `failures` contains the last 20 failures, the newest last, and `calls` the
+//! last 360 calls, numbered from `first_call`. `pod` is the pod that responded, or its address if the response does not
+//! name the pod. An event contains the calls since the previous event; its id is `instance:number`, with the number of
+//! the next call.
 //!
 //! With several targets, there is also `target`, which is the name or the URL; and if the calls are expected
 //! to fail, `expectation`. With an expectation, `state`, `ok`, `last_success` and `failures` tell results
@@ -156,7 +156,7 @@ impl Known {
         known().unwrap_or_default()
     }
 
-    /// Number of the first call that is not known.
+    /// Number of the first call that the client does not know.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -168,8 +168,8 @@ impl Known {
 }
 
 impl Page {
-    /// The status of a target as JSON, with the calls that are not `known`; and the calls that are known
-    /// after it.
+    /// The status of a target as JSON, with the calls that the client does not know; and the calls that it knows
+    /// afterwards.
     pub(super) fn status(&self, stats: &Stats, known: &Known) -> (String, Known) {
         let State {
             summary: totals,

@@ -15,8 +15,10 @@ use x509_cert::time::Time;
 
 use crate::report::Certificate;
 
-/// Limits on the names of a certificate, which comes from the network: their number, and the bytes of each.
+/// Most names of a certificate to keep: it comes from the network.
 const MAX_NAMES: usize = 32;
+
+/// Longest name, subject or issuer to keep, in bytes; longer ones are cut.
 const MAX_NAME: usize = 256;
 
 /// Parses a certificate; `None` if it is not a valid one.
@@ -38,7 +40,7 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
 }
 
 /// The attribute types of a subject or an issuer to show (RFC 4519), and their abbreviations. The parser's
-/// own table of many more would add a tenth to the code size of TLS.
+/// own table, which has many more, would add a tenth to the code size of TLS.
 const SHOWN_ATTRIBUTES: [(ObjectIdentifier, &str); 4] = [
     (ObjectIdentifier::new_unwrap("2.5.4.3"), "CN"),
     (ObjectIdentifier::new_unwrap("2.5.4.10"), "O"),
@@ -73,8 +75,8 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// The parser accepts only the years 1970 to 9999, so the sum cannot overflow.
 fn system_time(time: &Time) -> SystemTime {
+    // The parser accepts only the years 1970 to 9999, so the sum cannot overflow.
     UNIX_EPOCH + time.to_unix_duration()
 }
 

@@ -10,7 +10,7 @@ use crate::failure::Received;
 /// HTTP settings of a probe.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Request method.
+    /// Method of the requests, such as GET.
     pub method: Method,
     /// Header fields to add to the caller's own; they replace those of the same name.
     pub headers: HeaderMap,
@@ -33,11 +33,11 @@ pub struct CaptureLimits {
     pub wire: usize,
     /// Bytes to keep of the response's body.
     pub body: usize,
-    /// Largest body that is accepted; reading a larger one is stopped, and the call fails.
+    /// Size of the largest body that is accepted; a larger one is not read to its end, and the call fails.
     pub max_body: u64,
 }
 
-/// As much as a report needs.
+/// The limits for a report, which shows only the beginning of a response.
 impl Default for CaptureLimits {
     fn default() -> Self {
         Self {

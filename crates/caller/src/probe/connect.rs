@@ -36,8 +36,8 @@ pub(super) struct ConnectError {
 ///
 /// # Errors
 ///
-/// If the connection is not made within `within`, or fails: kind, cause, the ICMP message, if one was
-/// received, and the time that it took.
+/// When the connection fails, or is not made within `within`. The error has the kind, the cause, the ICMP message
+/// if one was received, and the time that the attempt took.
 pub(super) async fn connect(
     address: SocketAddr,
     options: Options,
@@ -128,7 +128,7 @@ fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
         Some(libc::ETIMEDOUT) => FailureKind::ConnectTimeout,
         // The handshake had succeeded, but the peer closed the connection before this side noticed.
         Some(libc::ECONNRESET | libc::ECONNABORTED | libc::EPIPE) => FailureKind::Reset,
-        // Either all local ports for this destination are in use, or this pod has no address of that family.
+        // If this pod has an address of that family, all local ports for this destination are in use.
         Some(libc::EADDRNOTAVAIL) if has_source_for(address) => FailureKind::Local,
         // EPERM and EACCES result from a network policy on this side. Linux reports the less common ICMP
         // rejections as EPROTO, ENOPROTOOPT, EOPNOTSUPP and EHOSTDOWN.

@@ -1,5 +1,5 @@
-//! Sends a request on an established connection and reads the response. Nothing is done implicitly: there is
-//! no proxy, no redirect and no retry.
+//! Sends a request on an established connection and reads the response. No proxy is used, no redirect is followed, and
+//! nothing is retried.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use crate::failure::{Cause, FailureKind, MAX_EVIDENCE, Received};
 use crate::report::{Response, Tls, Wire};
 use crate::target::Target;
 
-/// Limit on the number of header fields in a response. curl has none, and hyper's default is 100. This many
-/// take 64 KB while a head is being parsed; with more, the allocator would return the memory to the system
-/// after each call, and request it again.
+/// Most header fields in a response. curl has no such limit, and hyper's default is 100. A thousand fields take
+/// 64 KB while a head is being parsed; with more, the allocator would return the memory to the system after each
+/// call, and request it again.
 const MAX_FIELDS: usize = 1000;
 
 /// The longest pod name that Kubernetes allows (a DNS subdomain, RFC 1123).
@@ -101,7 +101,7 @@ impl Connection {
             let (sender, connection) = builder.handshake(io).await?;
             (Sender::Http2(sender), tokio::spawn(drop_result(connection)))
         } else {
-            // As lenient as curl, so that what curl accepts is accepted here.
+            // As lenient as curl, so that every response that curl accepts is accepted here.
             let (sender, connection) = http1::Builder::new()
                 .max_headers(MAX_FIELDS)
                 .allow_obsolete_multiline_headers_in_responses(true)

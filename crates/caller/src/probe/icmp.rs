@@ -19,8 +19,7 @@ mod linux {
 
     use crate::failure::Icmp;
 
-    /// Turns the error queue of a socket on or off. If the kernel does not support it, no message is
-    /// reported.
+    /// Enables or disables the error queue of a socket. If the kernel does not support it, no message is reported.
     pub(crate) fn set_error_queue(socket: &impl AsFd, address: SocketAddr, on: bool) {
         let _ = match address {
             SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &on),

@@ -37,7 +37,7 @@ impl<'a> RequestOptions<'a> {
     }
 }
 
-/// The request, which has no body.
+/// Builds the request, which has no body.
 pub(super) fn request(
     config: &HttpConfig,
     target: &Target,

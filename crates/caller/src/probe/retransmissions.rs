@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::report::{Phase, Report, Retransmissions};
 
-/// A TCP handshake that took this long or longer may have lost a SYN: the first is retransmitted after one
-/// second (RFC 6298).
+/// A TCP handshake that took this long or longer may have lost a SYN. The first SYN is retransmitted after one
+/// second (RFC 6298); this threshold is well below that.
 const SLOW_CONNECT: Duration = Duration::from_millis(200);
 
 /// A call that took this long or longer may have lost other segments.
@@ -24,8 +24,10 @@ const SLOW_CALL: Duration = Duration::from_secs(1);
 /// How long a reading is reused.
 const MAX_AGE: Duration = Duration::from_millis(100);
 
-/// Numbers of rounds in this process that have begun, and that have ended.
+/// Number of rounds in this process that have begun.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+/// Number of rounds in this process that have ended.
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
 /// The last reading of this process.
@@ -82,8 +84,8 @@ impl RetransmissionWatch {
         }
     }
 
-    /// The retransmissions since the start of the round, if the call is one that may have had some, and there
-    /// were any. Call it once for each call that ends.
+    /// The retransmissions since the start of the round; `None` if there were none, or the call was too fast to have
+    /// had any. To be called once for each call that ends.
     pub(super) fn after_call(&mut self, report: &Report) -> Option<Retransmissions> {
         self.calls += 1;
         let took = |phase, slow| report.timings[phase].is_some_and(|took| took >= slow);

@@ -1,6 +1,6 @@
-//! The TLS handshake on an established connection, and what the server presented in it.
+//! The TLS handshake on an established connection, and the certificate and settings that the server presents.
 //!
-//! The certificate is recorded before it is verified, so that one that is rejected can be shown.
+//! The certificate is recorded before it is verified, so that a rejected one can be shown.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) took: Duration,
-    /// What the server presented.
+    /// The settings and the certificate that the server presented.
     pub(super) tls: Arc<Tls>,
     pub(super) outcome: Result<TlsStream<Tap<TcpStream>>, HandshakeError>,
 }
@@ -83,7 +83,7 @@ impl Client {
             true => b"h2".to_vec(),
             false => b"http/1.1".to_vec(),
         }];
-        // Without resumption, each call meets what a new client would meet.
+        // Without resumption, each call sees the handshake of a new client.
         config.resumption = Resumption::disabled();
         Ok(Self {
             config,
@@ -92,7 +92,7 @@ impl Client {
         })
     }
 
-    /// Whether the server speaks TLS, even if the handshake fails.
+    /// Whether the server speaks TLS: it does even if the handshake fails, as long as it responds with a TLS record.
     pub(super) async fn server_speaks_tls(
         &self,
         stream: TcpStream,
@@ -264,7 +264,7 @@ impl HandshakeCallbacks {
         }
     }
 
-    /// What the server has presented so far.
+    /// The certificate that the server has presented so far, and whether it has requested one.
     fn shown(&self) -> Tls {
         let certificate = self.certificate.lock();
         Tls {
@@ -303,8 +303,8 @@ impl ServerCertVerifier for HandshakeCallbacks {
         if self.trust.insecure {
             return Ok(ServerCertVerified::assertion());
         }
-        // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki accepts no CA
-        // certificate as a server's, and most self-signed ones are CA certificates.
+        // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki does not accept a CA
+        // certificate as that of a server, and most self-signed certificates are CA certificates.
         if self.trust.anchors.iter().any(|anchor| anchor == end_entity) {
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return match certificate {

@@ -94,12 +94,12 @@ pub(crate) struct Period {
 pub(crate) struct HealthStatus {
     /// Whether all results of the last round were as expected.
     pub(crate) ok: bool,
-    /// The start of the first round of those since which `ok` has been the same.
+    /// The start of the first of the consecutive rounds with the same value of `ok`.
     pub(crate) since: SystemTime,
-    /// If the last round had an unexpected result: its kind of failure, or `None` for a success that was not
-    /// expected; and the start of the first of the rounds since which this has been the same.
+    /// If the last round had an unexpected result, its kind of failure (`None` for a success that was not
+    /// expected), and the start of the first of the consecutive rounds with that kind.
     pub(crate) cause: Option<(Option<FailureKind>, SystemTime)>,
-    /// The current period.
+    /// The current period: it began with the last change of the condition.
     pub(crate) now: Period,
     /// The period before it.
     pub(crate) before: Option<Period>,

@@ -18,7 +18,7 @@ const BASELINE_CALLS: u64 = 30;
 /// Minimum duration of the baseline.
 const BASELINE_TIME: Duration = Duration::from_secs(3);
 
-/// Number of calls at the end of the baseline in which no new pod may respond.
+/// Number of calls at the end of the baseline that must not have a response from a new pod.
 const BASELINE_QUIET_CALLS: u64 = 15;
 
 /// Number of successes in a row from new pods that prove a rollout.
@@ -32,9 +32,9 @@ const MAX_PODS: usize = 100;
 pub struct Rollout {
     start: Instant,
     calls: u64,
-    /// The baseline is complete.
+    /// Whether the baseline is complete.
     is_baseline_complete: bool,
-    /// Number of the last call that had a response from a pod for the first time.
+    /// Number of the last call that had a response from a pod that had not responded before.
     last_new_pod: u64,
     old: BTreeMap<String, Answered>,
     new: BTreeMap<String, Answered>,
@@ -43,7 +43,7 @@ pub struct Rollout {
     nameless: u64,
 }
 
-/// When a pod responded.
+/// The first and the last response of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
     /// Time of its first response.

@@ -8,7 +8,7 @@ use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Sou
 use crate::failure::{FailureKind, MAX_EVIDENCE};
 use crate::millis::Millis;
 
-/// Most items of a list, which is cut to [`MAX_EVIDENCE`] bytes in any case.
+/// Most items of a list. The list is also cut to [`MAX_EVIDENCE`] bytes.
 const MAX_LISTED: usize = 64;
 
 /// The evidence of a failed lookup: the names queried, the servers and their responses.
@@ -100,7 +100,7 @@ pub(crate) fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'sta
     }
 }
 
-/// The likely cause of NXDOMAIN, if it is something else than a missing Service in this namespace.
+/// The likely cause of NXDOMAIN, if it is not a missing Service in this namespace.
 fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
     if lookup.service_zone().is_none() {
         return Some(match lookup.is_in_a_cluster() {
@@ -132,7 +132,7 @@ pub(crate) fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<S
     }
 }
 
-/// A warning about a lookup that succeeded, with an address that is probably not the one that was meant.
+/// A warning about a lookup that succeeded, but with an address that is probably not the intended one.
 pub(crate) fn note(lookup: &Lookup) -> Option<String> {
     let addresses = lookup.outcome.as_ref().ok()?;
     if let Some(name) = lookup.unexpected_name() {
@@ -158,7 +158,7 @@ pub(crate) fn ignored(lookup: &Lookup) -> Vec<String> {
         .collect()
 }
 
-/// The text of glibc's `gai_strerror` for this error, which other programs in this pod write into their logs.
+/// The text of glibc's `gai_strerror` for this error, as other programs in this pod log it.
 pub(crate) fn glibc_message(error: GaiError) -> &'static str {
     match error {
         GaiError::NoName => "Name or service not known",

@@ -50,7 +50,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             }
             text
         }
-        // A failed lookup is of another stage, and worded in `super::dns`.
+        // A failed lookup belongs to another stage; its wording is in `super::dns`.
         Cause::Lookup => String::new(),
         Cause::Tls(error) => format!("{}{}", super::tls::error(error), progress(received)),
     };

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::failure::{Direction, Hole, Icmp};
 use crate::report::{Hops, Passed, Path, Report, Retransmissions, Source};
 
-/// TCP's retransmissions, such as `1 SYN lost, 3 segments sent again`; `None` if there were none.
+/// TCP retransmissions in words, such as `1 SYN lost, 3 segments sent again`; `None` if there were none.
 pub(crate) fn retransmissions(retransmissions: Retransmissions) -> Option<String> {
     let Retransmissions {
         syns,
@@ -71,7 +71,7 @@ pub(super) fn likely_by_icmp(icmp: Icmp) -> Option<String> {
     }
 }
 
-/// The largest packet that passes.
+/// The packet size limit of a path, and the direction in which larger packets are lost.
 pub(super) fn hole(hole: Hole) -> String {
     let Hole { mtu, direction } = hole;
     let way = match direction {
@@ -84,9 +84,9 @@ pub(super) fn hole(hole: Hole) -> String {
 
 /// Displays the source address that the backend saw, and whether NAT or a proxy changed it.
 pub(crate) struct SeenSource<'a>(
-    /// A call that was answered.
+    /// A call that has a response.
     pub &'a Report,
-    /// The source that the response reports.
+    /// The source address that the response contains.
     pub Source,
 );
 
@@ -128,7 +128,7 @@ pub(crate) fn sizes(path: &Path) -> Option<String> {
     })
 }
 
-/// The last hop that answered on a path that drops packets.
+/// The last hop that responded on a path that drops packets.
 pub(crate) fn last_hop(hops: &Hops) -> String {
     match hops.last {
         Some((number, address)) => format!(

@@ -168,11 +168,11 @@ impl fmt::Display for Wide<'_> {
         for phase in Phase::of(report.target.scheme) {
             write!(f, " {}={}", phase.label(), Millis(report.timings[*phase]))?;
         }
-        if let Some(resent) = report
+        if let Some(retransmissions) = report
             .retransmissions
             .and_then(verdict::path::retransmissions)
         {
-            write!(f, " tcp=\"{resent}\"")?;
+            write!(f, " tcp=\"{retransmissions}\"")?;
         }
         match report.source() {
             Some(Source::Unchanged) => f.write_str(" nat=no")?,
