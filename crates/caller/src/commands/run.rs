@@ -85,7 +85,7 @@ pub struct Caller {
     schedule: Schedule,
     admin: Option<(Server, SocketAddr)>,
     readiness: Readiness,
-    calling: Vec<TargetLoop>,
+    target_loops: Vec<TargetLoop>,
     printer: Printer,
 }
 
@@ -137,7 +137,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
         false => MeshMetrics::register(&nodes, &mut registry),
     }
     .into_iter();
-    let calling = |probe: Probe| {
+    let target_loop = |probe: Probe| {
         let check = (Arc::clone(probe.target()), probe.expectation());
         let changed = Arc::clone(&changed);
         TargetLoop {
@@ -148,8 +148,8 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
             printer: printer.clone(),
         }
     };
-    let calling: Vec<TargetLoop> = probes.into_iter().map(calling).collect();
-    let stats = calling.iter().map(|calling| Arc::clone(&calling.stats));
+    let target_loops: Vec<TargetLoop> = probes.into_iter().map(target_loop).collect();
+    let stats = target_loops.iter().map(|one| Arc::clone(&one.stats));
     let stats = stats.collect();
     let page = Page::new(
         config.name,
@@ -169,7 +169,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
         schedule: config.schedule,
         admin,
         readiness,
-        calling,
+        target_loops,
         printer,
     })
 }
@@ -223,22 +223,25 @@ impl Caller {
             schedule,
             admin,
             readiness,
-            calling,
+            target_loops,
             printer,
         } = self;
         if let Some((server, address)) = admin {
             info!(%address, "admin is listening");
             tokio::spawn(server.run(std::future::pending()));
         }
-        let stats: Vec<_> = calling.iter().map(|one| Arc::clone(&one.stats)).collect();
+        let stats: Vec<_> = target_loops
+            .iter()
+            .map(|one| Arc::clone(&one.stats))
+            .collect();
         let (stop, _) = watch::channel(false);
         let start = Instant::now();
-        let targets = calling.len() as u32;
+        let targets = target_loops.len() as u32;
         let mut loops = JoinSet::new();
-        for (number, calling) in (0..).zip(calling) {
+        for (number, target_loop) in (0..).zip(target_loops) {
             // The targets' calls are spread over the interval.
             let first = start + schedule.interval * number / targets;
-            loops.spawn(calling.run(schedule, start, first, stop.subscribe()));
+            loops.spawn(target_loop.run(schedule, start, first, stop.subscribe()));
         }
         let mut shutdown = pin!(shutdown);
         let mut stopping = false;

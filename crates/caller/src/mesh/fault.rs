@@ -6,7 +6,7 @@ use crate::failure::FailureKind;
 
 /// A fault of a mesh. A node is given by its index in [`Matrix::nodes`](super::matrix::Matrix::nodes).
 ///
-/// `failed` is the number of pairs whose calls fail, and the number of pairs whose results are known.
+/// `failed` has two counts: the pairs whose calls fail, and the pairs whose results are known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// No node reaches any other node.
@@ -32,7 +32,7 @@ pub enum Fault {
     NotReached {
         /// Nodes that are not reached: one, or several whose rows are all missing.
         nodes: Vec<usize>,
-        /// Pairs of the calls to the first of these nodes.
+        /// Counts of the calls to the first of these nodes: failing, known.
         failed: (usize, usize),
         /// The results of the calls that these nodes make.
         own: OwnView,
@@ -43,7 +43,7 @@ pub enum Fault {
     ReachesNobody {
         /// Index of the node.
         node: usize,
-        /// Pairs of the calls that the node makes.
+        /// Counts of the calls that the node makes: failing, known.
         failed: (usize, usize),
         /// Whether any other node reaches it, according to the rows.
         is_reached: bool,
@@ -63,7 +63,7 @@ pub enum Fault {
         node: usize,
         /// Whether the calls that fail are those that the node makes, and not those to it.
         is_outward: bool,
-        /// Pairs of these calls.
+        /// Counts of these calls: failing, known.
         failed: (usize, usize),
         /// How these calls fail.
         symptoms: Symptoms,
@@ -79,7 +79,7 @@ pub enum Fault {
         /// How these calls fail.
         symptoms: Symptoms,
     },
-    /// Nodes whose rows are missing, although no row says that they cannot be reached.
+    /// Nodes whose rows are missing, for which no other fault is the reason.
     RowsMissing {
         /// Indices of the nodes.
         nodes: Vec<usize>,

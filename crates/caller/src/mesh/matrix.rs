@@ -15,7 +15,7 @@ pub const COUNTED_AFTER_S: u32 = 60;
 const MAX_NAME: usize = 253;
 
 /// Most nodes of a matrix, so that it fits into the memory of a caller in a cluster (64 MiB): a pair takes 12 bytes.
-/// A larger mesh has several names, each with a matrix of its own.
+/// A larger mesh has several names, which can be collected one at a time.
 pub const MAX_NODES: usize = 1500;
 
 /// Which node reaches which, as far as the rows show.
