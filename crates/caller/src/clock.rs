@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use httpdate::fmt_http_date;
 use humantime::format_rfc3339_millis;
 
-/// The last second of the year 9999, which stands for no end in certificates (RFC 5280, section 4.1.2.5).
+/// The last second of the year 9999, which in certificates stands for no expiry (RFC 5280, section 4.1.2.5).
 const LAST: Duration = Duration::from_secs(253_402_300_799);
 
 /// Time since the Unix epoch, limited as the module says.

@@ -20,7 +20,7 @@ use crate::cli::{Header, resolver_from_env};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::failure::Failure;
-use crate::probe::{HttpConfig, Keep, Probe, ProbeConfig};
+use crate::probe::{CaptureLimits, HttpConfig, Probe, ProbeConfig};
 use crate::report::{Phase, Report, Wire};
 use crate::target::{ParseTargetError, Scheme, Target};
 use crate::targets::Check;
@@ -101,10 +101,11 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
 
-    /// http://HOST[:PORT][/PATH] or https://...
+    /// URL to request: http://HOST[:PORT][/PATH] or https://...
     url: String,
 }
 
+/// Parses a number of seconds. As in curl, zero means no timeout, and the error is in curl's words.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
     let seconds: f64 = text
         .parse()
@@ -151,7 +152,7 @@ pub(crate) async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     args.conclude(&report)
 }
 
-/// Reports arguments that cannot be parsed; prints the help or the version, if that was asked for.
+/// Prints why the arguments cannot be parsed, or the help or the version if one was requested.
 fn refuse(error: &clap::Error) -> ExitCode {
     let named = error.get(ContextKind::InvalidArg);
     let message = match (error.kind(), named) {
@@ -172,7 +173,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     };
     let message = message.trim_end();
     eprint(&format!(
-        "curl: {message}\ncurl: try 'curl --help'; it is built into caller, and small\n"
+        "curl: {message}\ncurl: try 'curl --help'; this curl is built into caller and has few options\n"
     ));
     ExitCode::from(2)
 }
@@ -202,7 +203,7 @@ async fn request(args: &Args, target: Target, trust: Trust) -> Report {
             http2: false,
             keep_alive: false,
             connect_timeout: args.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-            keep: Keep {
+            capture: CaptureLimits {
                 wire: MAX_HEAD,
                 body: MAX_BODY,
                 max_body: MAX_BODY as u64,

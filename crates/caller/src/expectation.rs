@@ -8,13 +8,13 @@ use crate::failure::FailureKind;
 /// The expected result of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expectation {
-    /// The call succeeds.
+    /// The call is expected to succeed.
     #[default]
     Ok,
-    /// A policy blocks the connection: packets are dropped, or the address is unreachable. A refused
-    /// connection does not count, because it is also what a missing backend causes.
+    /// A policy is expected to block the connection: packets are dropped, or the address is unreachable. A
+    /// refused connection does not count, because a missing backend causes one as well.
     Blocked,
-    /// The call fails with this kind of failure.
+    /// The call is expected to fail with this kind of failure.
     Kind(FailureKind),
 }
 

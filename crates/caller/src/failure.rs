@@ -10,13 +10,13 @@ use std::time::Duration;
 /// A step of a call, in the order in which a call takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Resolving the name.
+    /// Resolving the name of the target.
     Dns,
     /// The TCP handshake. A failure here says nothing about the other addresses of the name.
     Connect,
     /// The TLS handshake, and the verification of the certificate.
     Tls,
-    /// The request and its response.
+    /// Sending the request and receiving its response.
     Http,
 }
 
@@ -60,23 +60,23 @@ macro_rules! failure_kinds {
 failure_kinds! {
     /// There is no usable resolver configuration.
     ResolvConf: "resolv_conf", 6;
-    /// DNS says that the name does not exist.
+    /// DNS responded that the name does not exist (NXDOMAIN).
     DnsNxdomain: "dns_nxdomain", 6;
-    /// DNS says that the name exists, without an address.
+    /// DNS responded that the name exists, but has no address (NODATA, RFC 2308).
     DnsNodata: "dns_nodata", 6;
-    /// DNS answered with SERVFAIL, or with an error code that has no kind of its own.
+    /// DNS responded with SERVFAIL, or with an error code that has no kind of its own.
     DnsServfail: "dns_servfail", 6;
-    /// DNS answered with REFUSED.
+    /// DNS responded with REFUSED.
     DnsRefused: "dns_refused", 6;
-    /// DNS did not answer in time.
+    /// DNS did not respond in time.
     DnsTimeout: "dns_timeout", 6;
     /// Nothing listens at the name server's address, or no route leads to it.
     DnsUnreachable: "dns_unreachable", 6;
-    /// What came back from the name server is not a DNS response to the query.
+    /// The name server sent something that is not a DNS response to the query.
     DnsMalformed: "dns_malformed", 6;
     /// The connection was refused (ECONNREFUSED).
     ConnectRefused: "connect_refused", 7;
-    /// The address cannot be reached (EHOSTUNREACH, ENETUNREACH and their like).
+    /// The address cannot be reached (EHOSTUNREACH, ENETUNREACH and similar errors).
     ConnectUnreachable: "connect_unreachable", 7;
     /// The TCP handshake did not complete in time.
     ConnectTimeout: "connect_timeout", 28;
@@ -84,11 +84,11 @@ failure_kinds! {
     Local: "local", 7;
     /// The server does not speak TLS, has no version or algorithm in common with this side, or sent an alert.
     TlsHandshake: "tls_handshake", 35;
-    /// The certificate does not lead to an issuer that is trusted here.
+    /// The chain of the certificate does not end at a trusted CA.
     TlsUntrusted: "tls_untrusted", 60;
-    /// The certificate is out of date, or is not valid yet.
+    /// The certificate has expired, or is not valid yet.
     TlsExpired: "tls_expired", 60;
-    /// The certificate is for other names.
+    /// The certificate is for other names than the host of the target.
     TlsName: "tls_name", 60;
     /// The connection was reset (RST).
     Reset: "reset", 56;
@@ -96,7 +96,7 @@ failure_kinds! {
     EmptyReply: "empty_reply", 52;
     /// The connection was closed in the middle of a response.
     Incomplete: "incomplete", 18;
-    /// What came is not HTTP, or violates the protocol.
+    /// The response is not HTTP, or violates the protocol.
     Protocol: "protocol", 8;
     /// The connection was made, but no complete response came in time.
     ResponseTimeout: "response_timeout", 28;
@@ -108,7 +108,7 @@ failure_kinds! {
     HttpStatus: "http_status", 22;
     /// The response is over the size limit.
     BodyTooLarge: "body_too_large", 63;
-    /// The call was blocked, as expected, but its control failed as well, so a policy is not proved.
+    /// The call was blocked, as expected, but its control failed as well, so nothing proves a policy.
     Unproven: "unproven", 1;
 }
 
@@ -146,7 +146,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with this cause and no other evidence yet. `after` is the time since the start of the attempt,
+    /// A failure with this cause and no further evidence. `after` is the time since the start of the attempt,
     /// or of the lookup.
     pub(crate) fn new(stage: Stage, kind: FailureKind, cause: Cause, after: Duration) -> Self {
         Self {
@@ -168,9 +168,9 @@ impl Failure {
 /// The evidence of a failure, as data. [`crate::verdict`] makes sentences of it.
 #[derive(Clone, Debug)]
 pub struct Detail {
-    /// What ended the step.
+    /// The direct cause of the failure.
     pub cause: Cause,
-    /// How much of a response had been received by then.
+    /// How much of a response had been received before the failure.
     pub received: Received,
     /// Whether the port speaks TLS, which was tested because a plain request got no response.
     pub wants_tls: bool,
@@ -184,26 +184,26 @@ pub struct Detail {
     pub after: Duration,
 }
 
-/// What made a step fail.
+/// The direct cause of a failure.
 #[derive(Clone, Debug)]
 pub enum Cause {
-    /// The lookup failed; the report has it.
+    /// The lookup failed; the report contains it.
     Lookup,
     /// The operating system reported an error.
     Os(OsError),
-    /// The timeout expired.
+    /// The timeout of the step expired.
     Timeout,
     /// The peer closed the connection.
     Closed,
-    /// What came is not valid HTTP/1; the parser's error.
+    /// The response is not valid HTTP/1; the parser's error.
     Malformed(String),
-    /// What came is not valid HTTP/2; the parser's error.
+    /// The response is not valid HTTP/2; the parser's error.
     MalformedHttp2(String),
     /// TLS failed with this error.
     Tls(TlsError),
     /// The peer ended the stream or the connection with an HTTP/2 frame.
     Http2(Http2Error),
-    /// A complete response came, with a status that does not count as a success.
+    /// A complete response was received, with a status that does not count as a success.
     Status,
     /// The body is longer than this many bytes.
     TooLarge(u64),
@@ -222,9 +222,9 @@ pub struct OsError {
 pub enum TlsError {
     /// The peer sent an alert; its name in RFC 8446, section 6.
     Alert(String),
-    /// The certificate was not accepted, for this reason. The report has the certificate.
+    /// The certificate was not accepted, for this reason. The report contains the certificate.
     Certificate(String),
-    /// What the peer sent was not accepted on this side, for this reason.
+    /// This side did not accept the messages of the peer, for this reason.
     Handshake(String),
 }
 
@@ -255,7 +255,7 @@ pub struct Icmp {
     pub r#type: u8,
     /// The message's code field.
     pub code: u8,
-    /// Address of the sender. Its family decides what type and code mean.
+    /// Address of the sender. Its family decides the meaning of the type and the code.
     pub from: IpAddr,
 }
 
@@ -264,20 +264,20 @@ pub struct Icmp {
 pub struct Hole {
     /// The largest IP packet that passes, in bytes.
     pub mtu: u32,
-    /// The direction in which larger ones are lost; `None` if it could not be determined.
+    /// The direction in which larger packets are lost; `None` if it could not be determined.
     pub direction: Option<Direction>,
 }
 
 /// A direction of the path between this pod and a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From here to the backend.
+    /// From this pod to the backend.
     There,
-    /// From the backend to here.
+    /// From the backend to this pod.
     Back,
 }
 
-/// Most bytes of a piece of evidence that comes from the network; longer ones are cut.
+/// Longest piece of evidence that comes from the network, in bytes; a longer one is cut.
 pub const MAX_EVIDENCE: usize = 512;
 
 /// How much of a response has been received.
@@ -295,7 +295,7 @@ impl Received {
     /// Number of received bytes to keep as evidence.
     pub const KEPT: usize = 64;
 
-    /// Whether it begins like a TLS record: an alert or a handshake, version 3.x (RFC 8446, section 5.1).
+    /// Whether the data begins like a TLS record: an alert or a handshake, version 3.x (RFC 8446, section 5.1).
     pub fn starts_as_tls(&self) -> bool {
         matches!(self.start.as_slice(), [0x15 | 0x16, 3, ..])
     }

@@ -8,23 +8,23 @@
 //! |---|---|---|
 //! | [`failure`] | stages, kinds and the evidence of a failure, as data | |
 //! | [`dns`] | looks names up | `failure` |
-//! | [`expectation`] | what a call is expected to come to | `failure` |
-//! | [`target`], [`expected_status`] | what is called, and which statuses are a success | `dns`, for hosts |
+//! | [`expectation`] | the expected result of a call | `failure` |
+//! | [`target`], [`expected_status`] | what to call, and which statuses count as a success | `dns`, for hosts |
 //! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |
 //! | [`trust`] | which certificates TLS trusts and shows | |
 //! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure` |
-//! | [`probe`] | makes a round of calls, stage by stage, and looks at the way | those above, `mesh` |
-//! | `listening` | what this pod listens at | |
+//! | [`probe`] | makes a round of calls, stage by stage, and tests the network path | those above, `mesh` |
+//! | `listening` | the listening sockets of this pod | |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
-//! | [`mesh`]: `sample`, `node`, `row` | whom a caller of a mesh calls, and what it has seen of them | `report`, `dns`, `stats`, `probe` |
-//! | [`mesh`]: `collect`, `matrix`, `conclude`, `report` | the rows of all callers, and what is wrong | `dns`, `target`, `failure`, `verdict` |
-//! | [`verdict`] | words failures, and what is wrong with a mesh | `report` and what it is made of, `stats`, `mesh` |
+//! | [`mesh`]: `sample`, `node`, `row` | which peers a caller of a mesh calls, and the results of these calls | `report`, `dns`, `stats`, `probe` |
+//! | [`mesh`]: `collect`, `matrix`, `conclude`, `report` | collects the rows of all callers, and finds what is wrong | `dns`, `target`, `failure`, `verdict` |
+//! | [`verdict`] | describes failures and faults of a mesh in words | `report` and what it is made of, `stats`, `mesh` |
 //! | [`views`] | text, JSON, table, TAP, JUnit, summary, transcript, diagnosis, mesh | `report`, `stats`, `mesh`, `verdict` |
-//! | `metrics`, `page` | what Prometheus and browsers are shown | `report`, `stats`, `mesh`, `views`, `verdict` |
+//! | `metrics`, `page` | Prometheus metrics, and the live page | `report`, `stats`, `mesh`, `views`, `verdict` |
 //! | [`commands`] | the loop and the subcommands | all of those |
-//! | `curl` | what it is when called as `curl` | `probe`, `report`, `verdict`, `cli` |
+//! | `curl` | the program when it is called as `curl` | `probe`, `report`, `verdict`, `cli` |
 //! | `cli` | flags and environment variables | `commands` and their configurations |
-//! | `process1` | what process 1 of this pod calls | |
+//! | `process1` | the targets and options of process 1 of this pod | |
 //! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
 
 mod cli;

@@ -11,10 +11,10 @@ const LISTEN: &str = "0A";
 ///
 /// # Errors
 ///
-/// When the table cannot be read, as on another system than Linux.
+/// When the table cannot be read, for example on a system other than Linux.
 pub(crate) fn sockets() -> io::Result<Vec<SocketAddr>> {
     let v4 = std::fs::read_to_string("/proc/self/net/tcp")?;
-    // Without IPv6 there is no such table.
+    // A system without IPv6 has no such table.
     let v6 = std::fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();
     let mut sockets: Vec<SocketAddr> = v4.lines().chain(v6.lines()).filter_map(listening).collect();
     sockets.sort_by_key(|address| (address.port(), address.ip()));

@@ -64,12 +64,12 @@ impl MeshMetrics {
         let (calls, peers) = (Family::default(), Gauge::default());
         registry.register(
             "mesh_calls",
-            "Calls of the peers of a mesh that are called in every round, by their node (or address, until they have told it), and by result",
+            "Calls to the peers of a mesh that are called in every round, by the node of the peer (or its address, until a response names the node), and by result",
             calls.clone(),
         );
         registry.register(
             "mesh_peers",
-            "Other addresses that the names of the mesh have",
+            "Number of other addresses that the names of the mesh resolve to",
             peers.clone(),
         );
         let metrics = nodes.iter().map(|node| Self {
@@ -103,7 +103,7 @@ impl Observer for MeshMetrics {
     }
 
     fn round_ended(&self) {
-        let known = i64::try_from(self.node.known()).unwrap_or(i64::MAX);
+        let known = i64::try_from(self.node.peer_count()).unwrap_or(i64::MAX);
         let before = self.added.swap(known, Ordering::Relaxed);
         self.peers.inc_by(known - before);
     }
@@ -178,39 +178,39 @@ impl Metrics {
         );
         registry.register(
             "unexpected_results",
-            "Calls that did not come to what was expected: failures, where nothing else is said",
+            "Calls whose result was not as expected; without an expectation, calls that failed",
             metrics.unexpected.clone(),
         );
         registry.register(
             "expectation_met",
-            "Whether the last calls came to what was expected: 1 or 0",
+            "Whether all results of the last round were as expected: 1 or 0",
             metrics.expectation_met.clone(),
         );
         registry.register_with_unit(
             "phase_duration",
-            "Where the time of calls went: dns, connect, tls, first_byte, and in total",
+            "Duration of the phases of calls: dns, connect, tls, first_byte and total",
             Unit::Seconds,
             metrics.phases.clone(),
         );
         registry.register(
             "dns_questions",
-            "Questions to DNS, by type and response code, or why there was none",
+            "DNS queries, by record type and by response code, or by the reason why there was no response",
             metrics.questions.clone(),
         );
         registry.register(
             "responses",
-            "Answers by pod, or by address where the backend does not say which pod it is, and by result",
+            "Responses, by pod (or by address, if the response does not name the pod), and by result",
             metrics.responses.clone(),
         );
         registry.register_with_unit(
             "last_success_timestamp",
-            "When the last call succeeded, in Unix time; 0 if none has",
+            "Unix time of the last call that succeeded; 0 if none has",
             Unit::Seconds,
             metrics.last_success.clone(),
         );
         registry.register_with_unit(
             "tls_certificate_not_after_timestamp",
-            "When the certificate that was last seen expires, in Unix time",
+            "Unix time at which the certificate of the last TLS handshake expires",
             Unit::Seconds,
             metrics.certificates.clone(),
         );
@@ -222,7 +222,7 @@ impl Metrics {
         register_tcp_counter(
             &mut registry,
             "tcp_retransmits",
-            "Segments that TCP sent again, in this pod, or with hostNetwork on this node, since this caller started",
+            "TCP segments that were retransmitted since this caller started, in this pod, or with hostNetwork on this node",
             |counters| counters.retransmits,
         );
         register_build_info(&mut registry, env!("CARGO_PKG_VERSION"));

@@ -1,9 +1,9 @@
 //! The targets and options of process 1 of this pod, if it is a caller that runs the loop. Without them,
 //! `caller diagnose` would use the default target in a pod whose own target is among its arguments.
 //!
-//! Its arguments, and the `CALLER_*` variables of its environment, are read from `/proc/1` (proc(5)); other
-//! variables are ignored. Nothing is taken over if this process is itself process 1 (`kubectl run`,
-//! `kubectl debug`), or process 1 is another program (`pause`).
+//! Its arguments, and the `CALLER_*` variables of its environment, are read from `/proc/1` (proc(5)); other variables
+//! are ignored. Nothing is taken over if this process is itself process 1 (as with `kubectl run` and `kubectl debug`),
+//! or process 1 is another program (such as `pause`).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,7 +20,7 @@ pub(crate) struct Process1 {
     env: Vec<(OsString, OsString)>,
 }
 
-/// Arguments for a subcommand.
+/// Arguments of process 1 that a subcommand can take over.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     pub(crate) options: Vec<OsString>,
@@ -79,7 +79,7 @@ impl Process1 {
             ..Arguments::default()
         };
         for arg in subcommand.get_arguments() {
-            // Where the subcommand has none of its own, as `mesh` for its target, it is that of the loop.
+            // A flag without a variable of its own, such as the target of `mesh`, has that of the loop.
             let of_loop = command
                 .get_arguments()
                 .find(|same| same.get_id() == arg.get_id());
@@ -115,7 +115,7 @@ impl Process1 {
     }
 }
 
-/// The values of a flag on the command line; `None` if it is not there, or the command has no such flag.
+/// The values of a flag on the command line; `None` if it was not given, or the command has no such flag.
 fn given(matches: &ArgMatches, id: &str) -> Option<Vec<OsString>> {
     if matches.try_contains_id(id).ok()?
         && matches.value_source(id) == Some(ValueSource::CommandLine)

@@ -22,14 +22,14 @@ use crate::curl;
 use crate::stats::{Rollout, Summary};
 use crate::target::Target;
 
-/// Exit code for a flag, a value or a file that is not valid; the one that clap uses.
+/// Exit code for a flag, a value or a file that is not valid, as clap uses it.
 const BAD_INPUT: u8 = 2;
 
 /// Exit code of a subcommand that was ended by a signal: 128 and the number of SIGTERM, as shells report it.
 const TERMINATED: u8 = 143;
 
 /// Exit code of a run with `--until-replaced` that did not see every pod replaced.
-const NOT_SEEN: u8 = 3;
+const NOT_REPLACED: u8 = 3;
 
 /// Runs the program with these arguments, the first of which is the name of the program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -98,7 +98,7 @@ async fn until_signal(
 }
 
 async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
-    // Every call of one of many addresses takes a file descriptor, as does every client of the page.
+    // Each running call takes a file descriptor, as does each client of the page.
     runtime::descriptors::raise_limit();
     let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
     let has_end = config.has_end();
@@ -111,6 +111,6 @@ async fn run_loop(config: run::Config) -> anyhow::Result<ExitCode> {
     Ok(match (has_end && is_unexpected, is_seen) {
         (true, _) => ExitCode::FAILURE,
         (false, true) => ExitCode::SUCCESS,
-        (false, false) => ExitCode::from(NOT_SEEN),
+        (false, false) => ExitCode::from(NOT_REPLACED),
     })
 }

@@ -17,9 +17,9 @@ use crate::target::{Scheme, Target};
 /// Report of one call: what was called, how long each phase took, and the result.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The target.
+    /// The target that was called.
     pub target: Arc<Target>,
-    /// The expected result.
+    /// The expected result of the call.
     pub expectation: Expectation,
     /// When the round that this call belongs to started.
     pub started: SystemTime,
@@ -37,12 +37,12 @@ pub struct Report {
     /// How long each phase took.
     pub timings: Timings,
     /// TCP retransmissions during the call, if any were counted.
-    pub resent: Option<Resent>,
-    /// What the server presented in the TLS handshake, if there was one.
+    pub retransmissions: Option<Retransmissions>,
+    /// Version, protocol and certificate of the TLS handshake, if there was one.
     pub tls: Option<Arc<Tls>>,
     /// The call of the control in the same round, if this call was blocked as expected.
     pub control: Option<Arc<Report>>,
-    /// The result.
+    /// The result of the call.
     pub outcome: Outcome,
 }
 
@@ -61,7 +61,7 @@ pub enum Outcome {
 /// The parts of a response that are kept.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// HTTP status.
+    /// The HTTP status of the response.
     pub status: StatusCode,
     /// `X-Pod-Name`: name of the pod that responded.
     pub pod: Option<String>,
@@ -107,10 +107,10 @@ pub struct Proxy {
 /// TCP retransmissions in this pod during a call. They are counted for the pod as a whole: see
 /// [`runtime::tcp_counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resent {
-    /// Number of SYNs.
+pub struct Retransmissions {
+    /// Number of SYNs that were sent again.
     pub syns: u64,
-    /// Number of other segments.
+    /// Number of other segments that were sent again.
     pub segments: u64,
     /// Whether another call was running, to which the retransmissions may belong.
     pub is_shared: bool,
@@ -133,7 +133,7 @@ pub enum Source {
 pub struct Path {
     /// MTU of the interface that the call was sent from, in bytes.
     pub interface_mtu: Option<u32>,
-    /// The message size that passed without a loss.
+    /// The message size that passed without loss, if it was tested.
     pub passed: Option<Passed>,
     /// The packet size limit of the path, if small packets pass and large ones are lost.
     pub hole: Option<Hole>,
@@ -163,7 +163,7 @@ pub struct Hops {
     pub tried: u8,
 }
 
-/// What a server presented in a TLS handshake.
+/// Version, protocol and certificate of a TLS handshake.
 #[derive(Clone, Debug)]
 pub struct Tls {
     /// The TLS version, such as `TLSv1.3`; `None` if the handshake was not completed.
@@ -178,7 +178,7 @@ pub struct Tls {
     pub wants_certificate: bool,
 }
 
-/// A server's certificate.
+/// The fields of a server's certificate that are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The subject, such as `CN=kubernetes`.
@@ -189,9 +189,9 @@ pub struct Certificate {
     pub issuer: String,
     /// Whether issuer and subject are the same.
     pub is_self_signed: bool,
-    /// When it becomes valid.
+    /// Time from which the certificate is valid.
     pub not_before: SystemTime,
-    /// When it expires.
+    /// Time at which the certificate expires.
     pub not_after: SystemTime,
 }
 
@@ -200,9 +200,9 @@ pub struct Certificate {
 pub enum Phase {
     /// The lookup of the name.
     Dns,
-    /// The TCP handshake.
+    /// The TCP handshake, from the SYN to the established connection.
     Connect,
-    /// The TLS handshake.
+    /// The TLS handshake, and the verification of the certificate.
     Tls,
     /// From sending the request to the end of the response's head.
     FirstByte,
@@ -286,8 +286,8 @@ impl Outcome {
 }
 
 impl Report {
-    /// Makes a blocked call unproven if the attempt to connect was shorter than `enough`, because the timeout
-    /// of the whole call ended it early: that does not prove that packets are dropped.
+    /// Makes a blocked call unproven if the attempt to connect was shorter than `min_attempt`, because the
+    /// timeout of the whole call ended it early: that does not prove that packets are dropped.
     pub(crate) fn require_duration(&mut self, min_attempt: Duration) {
         if let Outcome::Failed(failure, _) = &mut self.outcome
             && failure.kind == FailureKind::ConnectTimeout
@@ -308,9 +308,9 @@ impl Report {
         self.control = Some(control);
     }
 
-    /// Changes the failure of a call that timed out without a response: its packets were too large for the
-    /// path.
-    pub(crate) fn is_lost_in(&mut self, hole: Hole) {
+    /// If the call timed out without a response, changes its failure to [`FailureKind::PathMtu`]: its packets were
+    /// too large for the path.
+    pub(crate) fn reclassify_as_path_mtu(&mut self, hole: Hole) {
         if let Outcome::Failed(failure, _) = &mut self.outcome
             && failure.kind == FailureKind::ResponseTimeout
         {
@@ -366,20 +366,19 @@ impl Report {
         }
     }
 
-    /// Whether the attempt to connect failed for another reason than that this pod has no source address for
-    /// it.
+    /// Whether the connection attempt failed, and not because this pod has no source address for the destination.
     fn is_blocked(&self) -> bool {
         let Some(failure) = self.failure() else {
             return false;
         };
-        let is_ours = match &failure.detail.cause {
+        let lacks_source_address = match &failure.detail.cause {
             Cause::Os(error) => matches!(
                 error.errno,
                 Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
             ),
             _ => false,
         };
-        failure.stage == Stage::Connect && !is_ours
+        failure.stage == Stage::Connect && !lacks_source_address
     }
 
     /// `ok`, or the label of the kind of failure: the value of `result` in metrics and JSON.
@@ -436,7 +435,7 @@ impl Report {
             sampled: None,
             local: None,
             timings: Timings::default(),
-            resent: None,
+            retransmissions: None,
             tls: None,
             control: None,
             outcome,

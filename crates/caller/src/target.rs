@@ -15,11 +15,11 @@ use crate::dns::{Host, HostError, parse_host};
 /// The protocol of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// HTTP without encryption.
+    /// HTTP without encryption, on port 80 by default.
     Http,
-    /// HTTP over TLS.
+    /// HTTP over TLS, on port 443 by default.
     Https,
-    /// A TCP connection, on which nothing is sent.
+    /// A TCP connection, on which nothing is sent. It has no default port.
     Tcp,
 }
 
@@ -36,7 +36,7 @@ impl Scheme {
         }
     }
 
-    /// The port of a URL without one.
+    /// The port of a URL that does not name one.
     fn default_port(self) -> Option<u16> {
         match self {
             Self::Http => Some(80),
@@ -49,7 +49,7 @@ impl Scheme {
 /// A URL to call, parsed.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The protocol.
+    /// The protocol to speak.
     pub scheme: Scheme,
     /// The name to resolve, or the address.
     pub host: Host,
@@ -65,7 +65,7 @@ pub struct Target {
     pub authorization: Option<HeaderValue>,
     /// The URL without user, password and query, which may hold credentials.
     shown: String,
-    /// The name that a file of targets gives it.
+    /// The name of the target in a file of targets.
     name: Option<String>,
 }
 
@@ -73,13 +73,13 @@ pub struct Target {
 #[derive(Debug, thiserror::Error)]
 pub enum ParseTargetError {
     /// The scheme is not supported.
-    #[error("{0}:// cannot be called, only http://, https:// and tcp://")]
+    #[error("{0}:// is not supported, only http://, https:// and tcp://")]
     Scheme(String),
     /// The scheme has no default port, and none is given.
     #[error("a port is missing: tcp://HOST:PORT")]
     NoPort,
     /// A `tcp://` URL has a path, a user or a password, for which a TCP connection has no use.
-    #[error("tcp:// takes a host and a port alone, and not {0:?}")]
+    #[error("tcp:// takes only a host and a port, not {0:?}")]
     NotTcp(String),
     /// The host is not valid.
     #[error("not a URL: {text:?} is no host: {source}")]
@@ -94,7 +94,7 @@ pub enum ParseTargetError {
     Port(String),
     /// Something is wrong with a URL that may hold a password, so the error does not quote it.
     #[error(
-        "not a URL: what stands before its @ has to be percent-encoded, or the host or the port is wrong"
+        "not a URL: the user and password before its @ have to be percent-encoded, or the host or the port is not valid"
     )]
     Credentials,
     /// The path is not valid.
@@ -160,7 +160,7 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
         Scheme::Http | Scheme::Https => path.path(),
         Scheme::Tcp => "",
     };
-    // `parse_host` gives ASCII names alone.
+    // `parse_host` returns only ASCII names.
     let authority = HeaderValue::try_from(authority).expect("a host fits into a header");
     Ok(Target {
         shown: format!("{}://{shown_host}:{port}{shown_path}", scheme.label()),
@@ -199,7 +199,7 @@ impl Target {
         self
     }
 
-    /// The name that a file of targets gives it, if any.
+    /// The name of the target in a file of targets, if it has one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -212,7 +212,7 @@ impl Target {
 }
 
 /// The host as it is written in a URL and in the `Host` header: an IPv6 address has brackets, and no zone,
-/// which means nothing to another machine (RFC 6874, section 4).
+/// because a zone is valid only on one machine (RFC 6874, section 4).
 fn in_url(host: &Host) -> String {
     match host {
         Host::Name(name) => name.clone(),

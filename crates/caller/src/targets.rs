@@ -50,13 +50,13 @@ impl Check {
 /// Why a file of targets cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TargetsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
-    /// It is larger than the limit.
+    /// The file is larger than the limit.
     #[error("is longer than {MAX_FILE} bytes")]
     TooLarge,
-    /// It has no target on any line.
+    /// The file has no target on any line.
     #[error("has no target")]
     Empty,
     /// A line is not valid.
@@ -64,7 +64,7 @@ pub(crate) enum TargetsError {
     Line {
         /// The number of the line, from 1.
         number: usize,
-        /// Why it is not valid.
+        /// Why the line is not valid.
         source: LineError,
     },
 }
@@ -75,28 +75,28 @@ pub(crate) enum LineError {
     /// The first field is not an expectation.
     #[error("{text:?} is not an expectation: {source}")]
     Expectation {
-        /// The invalid field.
+        /// The invalid field, without credentials.
         text: String,
         /// The error, which lists the expectations.
         source: ParseExpectationError,
     },
-    /// The line has an expectation alone.
+    /// The line has only an expectation.
     #[error("a target is missing: EXPECTATION TARGET [name=NAME] [control=TARGET]")]
     NoTarget,
     /// The second field, or the control, is not a target.
     #[error(transparent)]
     Target(#[from] ParseTargetError),
     /// A field after the second is not an option.
-    #[error("{0:?} is not an option: name=NAME, control=TARGET")]
+    #[error("{0:?} is not an option; options are name=NAME and control=TARGET")]
     Option(String),
     /// An option is given twice.
     #[error("{0}= is given twice")]
     Repeated(&'static str),
     /// The name is empty or too long.
-    #[error("a name has 1 to {MAX_NAME} bytes")]
+    #[error("a name must have 1 to {MAX_NAME} bytes")]
     Name,
     /// A control is given with another expectation than `blocked`.
-    #[error("control= goes with the expectation blocked alone")]
+    #[error("control= is only for the expectation blocked")]
     Control,
     /// Another line has the same target.
     #[error("{label} is the target of line {first} as well; name=NAME tells them apart")]
@@ -126,7 +126,7 @@ pub(crate) enum TogetherError {
 ///
 /// # Errors
 ///
-/// When there are too many, or two have the same label.
+/// When there are too many targets, or two have the same label.
 pub(crate) fn check_all(checks: &[Check]) -> Result<(), TogetherError> {
     if checks.len() > MAX_TARGETS {
         return Err(TogetherError::TooMany(checks.len()));
@@ -227,7 +227,7 @@ fn parse_line(line: &str) -> Result<Option<Check>, LineError> {
     }))
 }
 
-/// A field as an error may quote it: without what stands before an `@`, which may be a password.
+/// The field without the part before an `@`, which may be a password, so that an error can quote it.
 fn without_credentials(field: &str) -> String {
     match field.rsplit_once('@') {
         Some((_, host)) => format!("...@{host}"),
@@ -308,16 +308,19 @@ mod tests {
             ("\nok", "line 2: a target is missing"),
             (
                 "ok ftp://a/",
-                "line 1: ftp:// cannot be called, only http://, https:// and tcp://",
+                "line 1: ftp:// is not supported, only http://, https:// and tcp://",
             ),
             ("ok tcp://a", "line 1: a port is missing"),
             ("ok http://a:0/", "line 1: not a URL: \"0\" is not a port"),
             ("ok http://a/ nme=x", "line 1: \"nme=x\" is not an option"),
-            ("ok http://a/ name=", "line 1: a name has 1 to 100 bytes"),
+            (
+                "ok http://a/ name=",
+                "line 1: a name must have 1 to 100 bytes",
+            ),
             ("ok http://a/ name=x name=y", "line 1: name= is given twice"),
             (
                 "ok http://a/ control=http://b/",
-                "line 1: control= goes with the expectation blocked alone",
+                "line 1: control= is only for the expectation blocked",
             ),
             (
                 "blocked http://a/ control=b control=c",
@@ -325,7 +328,7 @@ mod tests {
             ),
             (
                 "blocked http://a/ control=ftp://b",
-                "line 1: ftp:// cannot be called",
+                "line 1: ftp:// is not supported",
             ),
             (
                 "ok http://a\nok tcp://b:1\nblocked http://A:80/",

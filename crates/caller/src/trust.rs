@@ -22,7 +22,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, RootCertStore};
 use tracing::warn;
 
-/// Where Linux distributions keep their trusted CA certificates: the files that Go tries
+/// Paths at which Linux distributions keep the trusted CA certificates: the files that Go tries
 /// (crypto/x509/root_linux.go).
 const SYSTEM_STORES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -32,7 +32,7 @@ const SYSTEM_STORES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Where the kubelet mounts the cluster's CA certificate, with a ServiceAccount.
+/// Path at which the kubelet mounts the cluster's CA certificate, with a ServiceAccount.
 const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
 /// The files of the TLS settings, all in PEM.
@@ -97,11 +97,11 @@ pub(crate) enum TrustError {
     Content {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong with the content.
+        /// The problem with the content, in words.
         problem: String,
     },
     /// The private key does not belong to the certificate.
-    #[error("{}: the key does not fit the certificate in {}", key.display(), cert.display())]
+    #[error("{}: the key does not belong to the certificate in {}", key.display(), cert.display())]
     Mismatch {
         /// Path of the file with the key.
         key: PathBuf,
@@ -112,7 +112,7 @@ pub(crate) enum TrustError {
     #[error(
         "https needs certificates to trust, and this system has none: give --cacert FILE, or set SSL_CERT_FILE"
     )]
-    Nothing,
+    NoAnchors,
 }
 
 impl TrustFiles {
@@ -205,7 +205,7 @@ fn verifier(
     files: &TrustFiles,
 ) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
     let mut roots = RootCertStore::empty();
-    // A system's store may contain outdated certificates that cannot be parsed; the others are still of use.
+    // A system's store may contain outdated certificates that cannot be parsed; the others can still be used.
     roots.add_parsable_certificates(anchors.iter().cloned());
     let builder =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
@@ -237,7 +237,7 @@ fn default_anchors() -> Result<Vec<CertificateDer<'static>>, TrustError> {
         anchors.extend(certificates(Path::new(CLUSTER_CA))?);
     }
     match anchors.is_empty() {
-        true => Err(TrustError::Nothing),
+        true => Err(TrustError::NoAnchors),
         false => Ok(anchors),
     }
 }
@@ -256,7 +256,7 @@ fn identity(
     let private_key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
         let problem = match error {
             pem::Error::NoItemsFound => {
-                "holds no private key in PEM, or one that is encrypted".to_owned()
+                "holds no private key in PEM, or an encrypted one".to_owned()
             }
             error => format!("not PEM: {error}"),
         };

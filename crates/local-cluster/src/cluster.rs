@@ -15,7 +15,7 @@ use caller::commands::run;
 use caller::dns::{ConfSource, Families, Resolver};
 use caller::expectation::Expectation;
 use caller::expected_status::ExpectedStatus;
-use caller::probe::{HttpConfig, Keep, ProbeConfig};
+use caller::probe::{CaptureLimits, HttpConfig, ProbeConfig};
 use caller::stats::Summary;
 use caller::targets::Check;
 use caller::trust::Trust;
@@ -402,7 +402,7 @@ pub(crate) fn caller_config(target: &str, source: &ConfSource) -> anyhow::Result
                 http2: false,
                 keep_alive: false,
                 connect_timeout: Duration::from_secs(2),
-                keep: Keep::default(),
+                capture: CaptureLimits::default(),
             },
             timeout: Duration::from_secs(5),
             each_address: false,

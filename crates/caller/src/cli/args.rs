@@ -20,7 +20,7 @@ use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
 use crate::mesh::collect::{self, Collector};
 use crate::mesh::node::SampleConfig;
-use crate::probe::{HttpConfig, Keep, ProbeConfig};
+use crate::probe::{CaptureLimits, HttpConfig, ProbeConfig};
 use crate::target::Target;
 use crate::targets::{self, Check};
 use crate::trust::{Trust, TrustFiles};
@@ -233,7 +233,7 @@ pub(super) struct DiagnoseArgs {
 #[command(args_override_self = true, verbatim_doc_comment)]
 pub(super) struct MeshArgs {
     /// Target that the callers of the mesh call
-    // Not CALLER_URL, which is the backend where it is set for a frontend.
+    // CALLER_URL is not read: in a frontend it is the URL of the backend.
     #[arg(default_value = "http://mesh:8080/", value_parser = parse_target, value_name = "TARGET")]
     pub(super) url: Vec<Target>,
 
@@ -337,17 +337,17 @@ pub(super) struct CallArgs {
     pub(super) expect_status: ExpectedStatus,
 }
 
-/// Which targets of a command are from its command line, and not from the environment or a default.
+/// Whether the targets of a command were given on the command line, and not by the environment or a default.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Given {
-    /// At least one target as an argument.
+    /// Whether at least one target was given as an argument.
     pub(super) url: bool,
-    /// A file of targets.
+    /// Whether a file of targets was given.
     pub(super) file: bool,
 }
 
 impl Given {
-    /// `None` for a command without targets.
+    /// Finds which targets were given; `None` for a command that takes no targets.
     pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
         let is_given = |id| {
             matches.try_contains_id(id).ok()?;
@@ -431,19 +431,21 @@ impl RunArgs {
     pub(super) fn check(&self) -> Result<(), &'static str> {
         if self.until_replaced && self.interval > MAX_ROLLOUT_INTERVAL {
             return Err(
-                "--until-replaced needs an --interval of 1s at most, such as --interval 20ms",
+                "--until-replaced needs an --interval of at most 1s, such as --interval 20ms",
             );
         }
         if self.until_replaced && self.keep_alive {
-            return Err("--until-replaced does not go with --keep-alive, which stays with one pod");
+            return Err(
+                "--until-replaced cannot be used with --keep-alive, which stays with one pod",
+            );
         }
         Ok(())
     }
 }
 
 impl CallArgs {
-    /// Keeps the targets of the command line, or else those of the environment, or else the default, and drops
-    /// the others.
+    /// Keeps the targets of the command line, or else those of the environment, or else the default target, and
+    /// drops the others.
     pub(super) fn keep_given(&mut self, given: Given) {
         match given {
             Given {
@@ -532,7 +534,7 @@ impl CallArgs {
             http2,
             keep_alive,
             connect_timeout,
-            keep: Keep::default(),
+            capture: CaptureLimits::default(),
         };
         let probe = |check| ProbeConfig {
             check,
@@ -642,7 +644,7 @@ impl RunArgs {
             }
         }
         if until_replaced && probes.len() > 1 {
-            return Err("--until-replaced takes one target".to_owned());
+            return Err("--until-replaced takes only one target".to_owned());
         }
         Ok(run::Config {
             probes,

@@ -1,4 +1,4 @@
-//! The command line: [`Cli`] parses it and gives a [`Command`] to execute. Flags can also be set by
+//! The command line: [`Cli`] parses it and returns a [`Command`] to execute. Flags can also be set by
 //! environment variables, which `--help` names. `args` has the flags, `values` the parsers of their values.
 
 mod args;
@@ -91,14 +91,14 @@ impl Command {
 
 impl Cli {
     /// Parses these arguments and this process's environment. If they ask for the help or the version, or are not
-    /// valid, it prints that and exits.
+    /// valid, this prints the help, the version or the error, and exits.
     pub(crate) fn from_args(args: Vec<OsString>) -> Self {
         let command = Self::command();
         let mut matches = environment::matches(command.clone(), &args);
         let mut follows = false;
-        if let Some(followed) = resolving_the_target(&matches, &args) {
+        if let Some(followed) = with_host_to_resolve(&matches, &args) {
             matches = environment::matches(command, &followed);
-        } else if let Some(followed) = following_process_1(&command, &matches, &args) {
+        } else if let Some(followed) = with_process_1_arguments(&command, &matches, &args) {
             matches = environment::matches(command, &followed);
             follows = true;
         }
@@ -120,7 +120,7 @@ impl Cli {
         cli
     }
 
-    /// The targets and options of a command that calls.
+    /// The targets and options of the command, if it makes calls.
     fn call(&mut self) -> Option<&mut CallArgs> {
         match &mut self.command {
             Some(CommandArgs::Once(args)) => Some(&mut args.call),
@@ -130,7 +130,7 @@ impl Cli {
         }
     }
 
-    /// Whether target and options are those of process 1, because no target was given.
+    /// Whether the targets and options are those of process 1, because no target was given.
     pub(crate) fn follows_process_1(&self) -> bool {
         self.follows_process_1
     }
@@ -144,8 +144,7 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// When the flags and targets do not fit together, or a certificate or key cannot be used; the error names
-    /// it.
+    /// When flags or targets contradict each other, or a certificate or key cannot be used; the error names them.
     pub(crate) fn into_command(self) -> Result<Command, String> {
         Ok(match self.command {
             None => Command::Run(self.run.into_config()?),
@@ -189,7 +188,7 @@ impl Cli {
 }
 
 /// The arguments of `resolve` without a name, with the first target of `CALLER_URL` added.
-fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option<Vec<OsString>> {
+fn with_host_to_resolve(matches: &clap::ArgMatches, args: &[OsString]) -> Option<Vec<OsString>> {
     let (_, given) = matches
         .subcommand()
         .filter(|(name, _)| *name == "resolve")?;
@@ -201,9 +200,9 @@ fn resolving_the_target(matches: &clap::ArgMatches, args: &[OsString]) -> Option
     Some(args.iter().cloned().chain([url.into()]).collect())
 }
 
-/// The arguments of a subcommand that calls and was given no target, in a pod whose process 1 is a caller: that
-/// process's options are added before its own ones, which take precedence, and that process's targets after.
-fn following_process_1(
+/// The arguments of a subcommand that makes calls but was given no target, in a pod whose process 1 is a caller. The
+/// options of process 1 are added before the subcommand's own, which take precedence, and its targets after them.
+fn with_process_1_arguments(
     command: &clap::Command,
     matches: &clap::ArgMatches,
     args: &[OsString],

@@ -45,14 +45,11 @@ impl FromStr for Header {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
-        let name = name
-            .trim()
-            .parse()
-            .map_err(|_| "not the name of a header")?;
+        let name = name.trim().parse().map_err(|_| "not a valid header name")?;
         let value = value
             .trim()
             .parse()
-            .map_err(|_| "not the value of a header")?;
+            .map_err(|_| "not a valid header value")?;
         Ok(Self(name, value))
     }
 }
@@ -61,7 +58,7 @@ impl FromStr for Header {
 pub(super) const SUBCOMMANDS: [&str; 4] = ["once", "resolve", "diagnose", "mesh"];
 
 /// Parses a target. To clap, a subcommand after a flag or with a typing error is a target; it is rejected with a
-/// hint, since hardly any host is called so.
+/// hint, since hardly any host has such a name.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     if ["help", "version"].contains(&text) {
         return Err(format!("did you mean --{text}? For a host: http://{text}/"));

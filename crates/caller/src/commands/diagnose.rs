@@ -20,7 +20,7 @@ use crate::views::without_success;
 /// call that succeeds says nothing about the others.
 const CALLS: usize = 8;
 
-/// Time after which no further call is started.
+/// Time after which no further call of this kind is started.
 const CALLS_TIME: Duration = Duration::from_secs(3);
 
 /// Configuration of `caller diagnose`.
@@ -28,7 +28,7 @@ const CALLS_TIME: Duration = Duration::from_secs(3);
 pub(crate) struct Config {
     /// The calls to make, for each target.
     pub probes: Vec<ProbeConfig>,
-    /// Whether to test the network path as well, with connections of its own.
+    /// Whether to test the network path as well, which takes additional connections.
     pub path: bool,
     /// Whether to print a JSON object for each target in place of text.
     pub json: bool,
@@ -46,8 +46,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         if number > 0 && !json {
             print("\n")?;
         }
-        let its = diagnose(&Probe::new(probe), path, json).await?;
-        code = if code == 0 { its } else { code };
+        let target_code = diagnose(&Probe::new(probe), path, json).await?;
+        code = if code == 0 { target_code } else { code };
     }
     Ok(code.into())
 }
@@ -56,12 +56,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
 async fn diagnose(probe: &Probe, tests_path: bool, json: bool) -> anyhow::Result<u8> {
     let start = Instant::now();
     let mut reports = probe.round().await.calls.all().await;
-    let mut again = Vec::new();
+    let mut repeated = Vec::new();
     if let [report] = reports.as_slice()
         && report.address.is_some()
     {
-        while again.len() + 1 < CALLS && start.elapsed() < CALLS_TIME {
-            again.extend(probe.round().await.calls.all().await);
+        while repeated.len() + 1 < CALLS && start.elapsed() < CALLS_TIME {
+            repeated.extend(probe.round().await.calls.all().await);
         }
     }
     let path = match (tests_path, of_interest(&reports)) {
@@ -70,14 +70,14 @@ async fn diagnose(probe: &Probe, tests_path: bool, json: bool) -> anyhow::Result
     };
     if let Some(hole) = path.as_ref().and_then(|path| path.hole) {
         let address = of_interest(&reports).and_then(|report| report.address);
-        let calls = reports.iter_mut().chain(&mut again);
+        let calls = reports.iter_mut().chain(&mut repeated);
         let same_path = calls.filter(|report| report.address == address);
-        same_path.for_each(|report| report.is_lost_in(hole));
+        same_path.for_each(|report| report.reclassify_as_path_mtu(hole));
     }
     let diagnosis = Diagnosis {
         target: probe.target(),
         reports: &reports,
-        again: &again,
+        repeated: &repeated,
         path: path.as_ref(),
     };
     let text = match json {
@@ -102,9 +102,9 @@ fn of_interest(reports: &[Report]) -> Option<&Report> {
 ///
 /// # Errors
 ///
-/// When they cannot be read from `/proc`, or stdout cannot be written to.
+/// When the sockets cannot be read from `/proc`, or stdout cannot be written to.
 pub(crate) fn listening() -> anyhow::Result<ExitCode> {
-    let sockets = listening::sockets().context("cannot tell what this pod listens at")?;
+    let sockets = listening::sockets().context("cannot read the listening sockets of this pod")?;
     print(&Listening(&sockets).to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,5 @@
-//! `caller mesh`: collects the rows of all callers behind the names of the targets, and says how the mesh is. The exit
-//! code is 0 where all is well, 1 where it is not, and 3 where there is no row at all.
+//! `caller mesh`: collects the rows of all callers behind the names of the targets, and prints the state of the
+//! mesh. The exit code is 0 if all is well, 1 if it is not, and 3 if no row was collected.
 
 use std::process::ExitCode;
 
@@ -8,18 +8,18 @@ use crate::mesh::collect::Collector;
 use crate::mesh::report::MeshReport;
 use crate::views::mesh;
 
-/// What to collect, and how to say it.
+/// Configuration of `caller mesh`.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the rows are.
+    /// Collects the rows of the mesh's callers.
     pub collector: Collector,
-    /// JSON in place of text.
+    /// Whether to print JSON in place of text.
     pub json: bool,
-    /// The pod that this is, where that is known.
+    /// Name of this pod, if it is known.
     pub name: Option<String>,
 }
 
-/// Collects the rows and prints what they come to.
+/// Collects the rows, prints the state of the mesh, and returns the exit code.
 ///
 /// # Errors
 ///

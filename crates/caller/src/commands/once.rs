@@ -19,9 +19,9 @@ use crate::views::OnceFormat;
 pub(crate) struct Config {
     /// The calls to make, one for each target.
     pub probes: Vec<ProbeConfig>,
-    /// Output format.
+    /// Output format of the reports.
     pub format: OnceFormat,
-    /// How long to repeat a call, without output, until it is as expected; zero: one attempt.
+    /// How long to repeat a call, without output, until it is as expected; zero makes one attempt.
     pub wait: Duration,
 }
 

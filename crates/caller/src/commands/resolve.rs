@@ -14,13 +14,13 @@ use crate::views::resolve::{RaceView, Transcript};
 /// Configuration of `caller resolve`.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Settings of the resolver.
+    /// Settings of the resolver, such as its name servers.
     pub resolver: Resolver,
     /// Host to look up.
     pub host: Host,
     /// Timeout of the whole lookup.
     pub timeout: Duration,
-    /// How often to repeat the queries, from one socket and from two, to count lost responses.
+    /// How many times to repeat the queries, from one socket and from two, to count lost responses.
     pub repeat: Option<u32>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     if let Some(rounds) = repeat {
         text += &match resolver.race(&lookup, rounds).await {
             Some(race) => RaceView(&race).to_string(),
-            None => "\nno query to repeat: DNS was not asked\n".to_owned(),
+            None => "\nno query to repeat: DNS was not queried\n".to_owned(),
         };
     }
     print(&text)?;
@@ -67,7 +67,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 ///
-/// When it is not a valid host; the error says why.
+/// When the text is not a valid host; the error says why.
 pub(crate) fn parse_argument(text: &str) -> Result<Host, HostError> {
     parse_host(host_text(text))
 }

@@ -51,13 +51,13 @@ pub struct Config {
 /// How often and for how long a target is called.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
-    /// Time from the start of a call to the start of the next; zero: no pause.
+    /// Time from the start of a call to the start of the next; zero means without a pause.
     pub interval: Duration,
-    /// How long to repeat the first call, without output, until it is as expected; zero: not at all.
+    /// How long to repeat the first call, without output, until it is as expected; zero does not repeat it.
     pub wait: Duration,
-    /// Number of calls of the target to stop after.
+    /// Number of calls of the target after which the run stops; `None` for no limit.
     pub count: Option<u64>,
-    /// Time after the start of the first call to stop at.
+    /// Time from the start of the first call until the run stops; `None` for no limit.
     pub duration: Option<Duration>,
 }
 
@@ -66,7 +66,7 @@ pub struct Schedule {
 pub enum Admin {
     /// An address that was given by the user: if it is in use, the program does not start.
     Given(ListenAddr),
-    /// `:8082`. If it is in use, as by another caller in this pod, a run with an end goes on without it.
+    /// `:8082`. If it is in use, for example by another caller in this pod, a run with an end continues without it.
     Default,
 }
 
@@ -76,16 +76,16 @@ const DEFAULT_ADMIN: ListenAddr = ListenAddr {
     port: 8082,
 };
 
-/// Longest TCP segment of a caller of a mesh on its admin port, in bytes. Its packets are no longer than the 1,280 bytes
-/// that every link of IPv6 carries, so that its row is known where large packets are lost.
-const ROW_SEGMENT: u32 = 1200;
+/// Maximum segment size (MSS) of the admin port of a caller of a mesh, in bytes. Its packets stay below 1,280 bytes,
+/// the minimum MTU of IPv6 (RFC 8200, section 5), so that its row arrives even on a path that loses large packets.
+const ROW_MSS: u32 = 1200;
 
-/// A caller whose admin port is open.
+/// A caller that is ready to run: its admin port is open, and no call has been made.
 pub struct Caller {
     schedule: Schedule,
     admin: Option<(Server, SocketAddr)>,
     readiness: Readiness,
-    calling: Vec<Calling>,
+    calling: Vec<TargetLoop>,
     printer: Printer,
 }
 
@@ -113,8 +113,8 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let probes: Vec<Probe> = config.probes.iter().cloned().map(Probe::new).collect();
     let mesh = mesh_page(&probes, &config);
     if let (Some(listener), Some(_)) = (&listener, &mesh) {
-        // If it is refused, a row is lost on a path that loses large packets.
-        let _ = SockRef::from(listener).set_tcp_mss(ROW_SEGMENT);
+        // If the kernel rejects this option, the row does not arrive on a path that loses large packets.
+        let _ = SockRef::from(listener).set_tcp_mss(ROW_MSS);
     }
     // The search list contains the cluster's zone. All targets have the same resolver settings.
     let resolver = config.probes.first().map(|probe| &probe.resolver);
@@ -140,7 +140,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
     let calling = |probe: Probe| {
         let check = (Arc::clone(probe.target()), probe.expectation());
         let changed = Arc::clone(&changed);
-        Calling {
+        TargetLoop {
             metrics: metrics.of(probe.target(), targets),
             mesh: probe.node().cloned().zip(mesh_metrics.next()),
             stats: Arc::new(Stats::new(check, targets, config.until_replaced, changed)),
@@ -148,7 +148,7 @@ pub fn bind(config: Config, lines: Lines) -> Result<Caller, BindError> {
             printer: printer.clone(),
         }
     };
-    let calling: Vec<Calling> = probes.into_iter().map(calling).collect();
+    let calling: Vec<TargetLoop> = probes.into_iter().map(calling).collect();
     let stats = calling.iter().map(|calling| Arc::clone(&calling.stats));
     let stats = stats.collect();
     let page = Page::new(
@@ -206,12 +206,12 @@ impl Config {
 }
 
 impl Caller {
-    /// The listening socket of the page, the probes and the metrics.
+    /// The listening socket of the page, the probes and the metrics; `None` if they are disabled.
     pub fn admin_fd(&self) -> Option<BorrowedFd<'_>> {
         self.admin.as_ref().map(|(server, _)| server.as_fd())
     }
 
-    /// The address of the page, the probes and the metrics.
+    /// The address of the page, the probes and the metrics, with the actual port; `None` if they are disabled.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)
     }
@@ -263,7 +263,7 @@ impl Caller {
 }
 
 /// The calls of one target, and the observers of their reports.
-struct Calling {
+struct TargetLoop {
     probe: Probe,
     stats: Arc<Stats>,
     metrics: TargetMetrics,
@@ -272,7 +272,7 @@ struct Calling {
     printer: Printer,
 }
 
-impl Calling {
+impl TargetLoop {
     /// Calls until `stopping` is set or the schedule ends. `first` is when the first call is due, and `start`
     /// when the run began.
     async fn run(
@@ -329,7 +329,7 @@ impl Calling {
 
     fn observers(&self) -> impl Iterator<Item = &dyn Observer> {
         let usual: [&dyn Observer; 3] = [&self.metrics, &*self.stats, &self.printer];
-        // The node comes first: its metrics need the name of the peer, which is in the report.
+        // The node comes before its metrics, which need the name of the peer that it learns from the report.
         let mesh = self.mesh.iter();
         let mesh = mesh.flat_map(|(node, metrics)| [&**node as &dyn Observer, metrics]);
         mesh.chain(usual)
@@ -361,8 +361,8 @@ impl Calling {
         while let Some(mut report) = round.calls.next().await {
             self.printer.lines.room().await;
             if let Some((node, _)) = &self.mesh {
-                node.explain(&mut report);
-                if node.is_to_be_measured(&report) {
+                node.apply_known_hole(&mut report);
+                if node.claim_measurement(&report) {
                     tokio::spawn(measure(
                         self.probe.clone(),
                         Arc::clone(node),
@@ -382,8 +382,8 @@ impl Calling {
     }
 }
 
-/// Measures the largest packet that passes to a peer, after a large call of it has failed. One path is measured at
-/// a time.
+/// Measures the largest packet that reaches a peer, after a large call to it has failed. One path is measured at a
+/// time.
 async fn measure(probe: Probe, node: Arc<Node>, report: Report) {
     let _permit = node.measuring().acquire().await;
     let Some(address) = report.address else {

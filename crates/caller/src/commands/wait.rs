@@ -1,7 +1,7 @@
 //! `--wait`: repeats the first call, without output, until it is as expected.
 //!
-//! When all pods of an application start in the same second, a Service has no endpoints yet as its first
-//! client calls it; a Job or an init container waits until its backend is there.
+//! When all pods of an application start in the same second, a Service has no endpoints yet when its
+//! first client calls it. A Job or an init container waits until its backend responds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct EndedRound {
 }
 
 /// Makes rounds until all calls of one are as expected, for at most `within`, and returns the last one. Another
-/// round is started only if it has at least one more [`PAUSE`] of time to succeed.
+/// round is started only if at least one [`PAUSE`] of time would be left for it.
 pub(super) async fn wait(probe: &Probe, within: Duration) -> EndedRound {
     let start = Instant::now();
     loop {

@@ -1,5 +1,6 @@
 //! The resolver's configuration: `resolv.conf` (resolv.conf(5)), parsed as glibc does (`res_vinit_1` and
-//! `res_setoptions` in res_init.c). Nothing is made up where it is missing.
+//! `res_setoptions` in res_init.c). A file that is missing, or names no name server, is an error: there is no
+//! default name server.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -24,13 +25,13 @@ const MAX_ATTEMPTS: i64 = 5;
 const MAX_TIMEOUT: i64 = 30;
 
 /// Most ignored lines and options to keep for display.
-const MAX_PASSED_OVER: usize = 8;
+const MAX_IGNORED: usize = 8;
 
-/// Where the configuration comes from. It is read again for every lookup, which is cheap, so it is never
-/// out of date.
+/// Where the configuration comes from. The file is read again for every lookup, which is cheap, so that the
+/// configuration is never out of date.
 #[derive(Clone, Debug)]
 pub struct ConfSource {
-    /// A file in the format of `/etc/resolv.conf`.
+    /// Path of a file in the format of `/etc/resolv.conf`.
     pub path: PathBuf,
     /// Name servers to query instead of those in the file; empty to use the file's.
     pub nameservers: Vec<SocketAddr>,
@@ -46,29 +47,29 @@ pub struct ResolvConf {
     pub search: Vec<String>,
     /// A name with at least this many dots is queried as it is before the search list is applied.
     pub ndots: u32,
-    /// How often the list of servers is gone through while they do not respond.
+    /// How many times the servers are queried in turn before the lookup gives up on a name.
     pub attempts: u32,
-    /// Timeout of a query; `None` if the file does not set it.
+    /// Timeout of a query, from 1 to 30 seconds; `None` if the file does not set it.
     pub timeout: Option<Duration>,
-    /// Start with a random server each time (`rotate`).
+    /// Whether to start with a random server each time (`rotate`).
     pub rotate: bool,
-    /// Allow responses over 512 bytes in one datagram (`edns0`, RFC 6891).
+    /// Whether to allow responses over 512 bytes in one datagram (`edns0`, RFC 6891).
     pub edns: bool,
-    /// Send queries over TCP from the start (`use-vc`).
+    /// Whether to send queries over TCP from the start (`use-vc`).
     pub use_tcp: bool,
-    /// Send the AAAA query only after the response to the A query (`single-request`).
+    /// Whether to send the AAAA query only after the response to the A query (`single-request`).
     pub single_request: bool,
-    /// As `single_request`, and from another socket (`single-request-reopen`).
+    /// Whether to use a new socket for that AAAA query (`single-request-reopen`).
     pub single_request_reopen: bool,
-    /// Never query AAAA (`no-aaaa`).
+    /// Whether to query no AAAA records (`no-aaaa`).
     pub no_aaaa: bool,
-    /// Never query a name without a dot as it is, unless the search list is empty (`no-tld-query`).
+    /// Whether a name without a dot is queried only with a search domain, if there is any (`no-tld-query`).
     pub no_tld_query: bool,
     /// The first lines and options that have no effect, at most eight: line number and text.
-    pub passed_over: Vec<(usize, String)>,
+    pub ignored: Vec<(usize, String)>,
 }
 
-/// There is no usable configuration. There is no fallback to a public name server: its response would say
+/// Why there is no usable configuration. There is no fallback to a public name server, whose response would say
 /// nothing about the cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfError {
@@ -81,17 +82,17 @@ pub enum ConfError {
         source: io::Error,
     },
     /// The file names no name server.
-    #[error("no nameserver in {path}{}", passed_over.as_ref().map(|(line, text)| format!(": line {line} is not one: {text}")).unwrap_or_default())]
+    #[error("no nameserver in {path}{}", ignored.as_ref().map(|(line, text)| format!(": line {line} is not one: {text}")).unwrap_or_default())]
     NoNameserver {
         /// Path of the file.
         path: PathBuf,
         /// Number and text of the first `nameserver` line whose value is not an IP address.
-        passed_over: Option<(usize, String)>,
+        ignored: Option<(usize, String)>,
     },
 }
 
 impl ConfError {
-    /// Whether the cause is this process and not the file: it has no file descriptor left.
+    /// Whether the cause is this process and not the file: no file descriptor is left.
     pub(super) fn is_local(&self) -> bool {
         const ENFILE: i32 = 23;
         const EMFILE: i32 = 24;
@@ -104,7 +105,7 @@ impl ConfError {
 
 impl ConfSource {
     /// Reads the configuration. Lines and options that are not understood are ignored, and listed in
-    /// [`ResolvConf::passed_over`].
+    /// [`ResolvConf::ignored`].
     ///
     /// # Errors
     ///
@@ -123,7 +124,7 @@ impl ConfSource {
             let is_server = |(_, text): &(usize, String)| text.starts_with("nameserver");
             return Err(ConfError::NoNameserver {
                 path: self.path.clone(),
-                passed_over: conf.passed_over.into_iter().find(is_server),
+                ignored: conf.ignored.into_iter().find(is_server),
             });
         }
         if conf.search.is_empty() {
@@ -141,7 +142,7 @@ fn domain_of_this_host() -> Option<String> {
 }
 
 impl ResolvConf {
-    /// glibc's defaults, for what the file does not set.
+    /// The defaults of glibc, for settings that are not in the file.
     pub(super) fn new() -> Self {
         Self {
             nameservers: Vec::new(),
@@ -156,7 +157,7 @@ impl ResolvConf {
             single_request_reopen: false,
             no_aaaa: false,
             no_tld_query: false,
-            passed_over: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 
@@ -188,7 +189,7 @@ impl ResolvConf {
                 Some(("options", rest)) => {
                     for option in options(rest) {
                         if !conf.set(option) {
-                            conf.pass_over(n + 1, option.split(BLANK).next().unwrap_or_default());
+                            conf.ignore(n + 1, option.split(BLANK).next().unwrap_or_default());
                         }
                     }
                     true
@@ -196,16 +197,16 @@ impl ResolvConf {
                 _ => false,
             };
             if !understood {
-                conf.pass_over(n + 1, &line);
+                conf.ignore(n + 1, &line);
             }
         }
         conf
     }
 
-    fn pass_over(&mut self, line: usize, text: &str) {
-        if self.passed_over.len() < MAX_PASSED_OVER {
+    fn ignore(&mut self, line: usize, text: &str) {
+        if self.ignored.len() < MAX_IGNORED {
             let text = text.trim_matches(BLANK).chars().take(80).collect();
-            self.passed_over.push((line, text));
+            self.ignored.push((line, text));
         }
     }
 
@@ -224,7 +225,7 @@ impl ResolvConf {
         } else if let Some(attempts) = number("attempts:", MAX_ATTEMPTS) {
             self.attempts = attempts.clamp(1, MAX_ATTEMPTS) as u32;
         } else {
-            // As glibc, which compares the beginning of the word alone.
+            // As glibc, which compares only the beginning of the word.
             let is = |name: &str| option.starts_with(name);
             match option {
                 _ if is("rotate") => self.rotate = true,
@@ -315,7 +316,7 @@ mod tests {
         ];
         assert_eq!(conf.search, search);
         assert_eq!((conf.ndots, conf.attempts, conf.timeout), (5, 2, None));
-        assert_eq!(conf.passed_over, []);
+        assert_eq!(conf.ignored, []);
     }
 
     #[test]
@@ -327,17 +328,13 @@ mod tests {
         .expect("one server is left");
         assert_eq!(conf.nameservers, ["[::1]:53".parse().expect("one")]);
         assert_eq!((conf.ndots, conf.edns, conf.use_tcp), (2, true, true));
-        let passed_over = [
+        let ignored = [
             (2, "nonsense here"),
             (3, "no-such-option"),
             (4, "nameserver not-an-address"),
         ];
-        let seen: Vec<_> = conf
-            .passed_over
-            .iter()
-            .map(|(n, t)| (*n, t.as_str()))
-            .collect();
-        assert_eq!(seen, passed_over);
+        let seen: Vec<_> = conf.ignored.iter().map(|(n, t)| (*n, t.as_str())).collect();
+        assert_eq!(seen, ignored);
     }
 
     #[test]

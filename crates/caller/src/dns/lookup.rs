@@ -1,4 +1,4 @@
-//! A lookup: settings, addresses or failure, and every query that was sent for it.
+//! The lookup of one name: its settings, and its result with every query that was sent.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ use crate::failure::FailureKind;
 /// Which address families are queried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Families {
-    /// Both A and AAAA. IPv4 comes first, as RFC 6724 sorts it before the unique local IPv6 addresses
-    /// that clusters use.
+    /// Both A and AAAA records are queried. IPv4 comes first, as RFC 6724 sorts it before the unique local IPv6
+    /// addresses that clusters use.
     #[default]
     Auto,
-    /// A records only.
+    /// Only A records are queried.
     V4,
-    /// AAAA records only.
+    /// Only AAAA records are queried.
     V6,
 }
 
@@ -34,7 +34,7 @@ pub struct Resolver {
     pub source: ConfSource,
     /// Which address families to query.
     pub families: Families,
-    /// Timeout of each query. A shorter one in `resolv.conf` takes precedence.
+    /// Timeout of each query. A shorter timeout in `resolv.conf` takes precedence.
     pub query_timeout: Duration,
 }
 
@@ -62,7 +62,7 @@ pub struct Lookup {
 pub enum Source {
     /// They come from the hosts file at this path.
     Hosts(PathBuf),
-    /// The name is `localhost` or below it, and is never looked up in DNS (RFC 6761, section 6.3).
+    /// The name is `localhost` or ends with `.localhost`, and is never looked up in DNS (RFC 6761, section 6.3).
     Loopback,
     /// They come from DNS.
     Dns,
@@ -78,16 +78,16 @@ pub enum LookupFailure {
     InvalidName,
     /// The name exists, but `options no-aaaa` forbids querying its IPv6 addresses.
     Forbidden {
-        /// The error that a program with glibc gets.
+        /// The error that a program that uses glibc gets.
         glibc: GaiError,
     },
-    /// The deadline passed before every name that could have decided was queried.
+    /// The deadline passed before every name that could have had an address was queried.
     OutOfTime,
-    /// Queries were sent, and none gave an address.
+    /// Queries were sent, and none of the responses has an address.
     Answered {
-        /// The outcome of the query, or queries, that decided.
+        /// The outcome of the queries that decided the result.
         outcome: QueryOutcome,
-        /// The error that a program with glibc gets.
+        /// The error that a program that uses glibc gets.
         glibc: GaiError,
     },
 }
@@ -137,9 +137,9 @@ impl Lookup {
         self.conf.as_ref().and_then(cluster_zone).is_some()
     }
 
-    /// The name that has the addresses, if it is not the one to expect. For a Service that is one in the
-    /// cluster's zone; for any other name in a cluster, the name without a search domain.
-    pub fn answered_elsewhere(&self) -> Option<&Name> {
+    /// The name that has the addresses, if another one was to be expected: for a Service, a name in the cluster's
+    /// zone; for any other name in a cluster, the name without a search domain.
+    pub fn unexpected_name(&self) -> Option<&Name> {
         let (answered, conf) = (self.answered.as_ref()?, self.conf.as_ref()?);
         let is_expected = match self.service_zone() {
             Some(zone) => zone.zone_of(answered),
@@ -152,12 +152,12 @@ impl Lookup {
         (!is_expected).then_some(answered)
     }
 
-    /// The only name that had to be queried: the one that has the addresses, or else, for a name outside of
-    /// the cluster's zone, that name itself. `None` if another name had the addresses than was to be
-    /// expected, or a Service's name has none.
+    /// The only name that had to be queried: the one that has the addresses; or, if none has and the name is not
+    /// that of a Service, the name itself. `None` if an unexpected name has the addresses, or the name of a
+    /// Service has none.
     pub fn expected_name(&self) -> Option<Name> {
         match &self.answered {
-            Some(name) => self.answered_elsewhere().is_none().then(|| name.clone()),
+            Some(name) => self.unexpected_name().is_none().then(|| name.clone()),
             None if self.service_zone().is_some() => None,
             None => absolute(&self.name, ""),
         }
@@ -216,7 +216,7 @@ impl Resolver {
     }
 }
 
-/// Whether the name is `localhost` or below it, with a final dot or without.
+/// Whether the name is `localhost` or ends with `.localhost`, with a final dot or without.
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let top = name.rsplit_once('.').map_or(name, |(_, top)| top);

@@ -1,7 +1,7 @@
 //! Resolves a name the way glibc does, and keeps a transcript of every query.
 //!
 //! hickory encodes and decodes the messages. Which names are queried, at which server, how often and in
-//! which order is decided here, because that is what a user wants to see. Where a comment says "as glibc",
+//! which order is decided here, so that every query can be shown to the user. Where a comment says "as glibc",
 //! it names the function of glibc 2.36 that does the same.
 
 mod conf;

@@ -20,7 +20,7 @@ pub enum Host {
     Name(String),
     /// An address, which needs no lookup.
     Address {
-        /// The IP address.
+        /// The IP address, without an interface.
         ip: IpAddr,
         /// The index of the interface of a link-local IPv6 address (`fe80::1%eth0`); 0 if there is none.
         scope_id: u32,
@@ -34,7 +34,7 @@ pub enum HostError {
     #[error("the host is missing")]
     Empty,
     /// A label is empty: there are two dots in a row, or one at the beginning.
-    #[error("an empty label: two dots in a row, or one at the beginning")]
+    #[error("a label is empty: there are two dots in a row, or one at the beginning")]
     EmptyLabel,
     /// This character is not allowed in a host name.
     #[error("{0:?} cannot be in a host name")]
@@ -43,10 +43,10 @@ pub enum HostError {
     #[error("a label of a host name cannot begin with '-'")]
     Hyphen,
     /// A label is too long for DNS; its length in bytes.
-    #[error("a label of {0} bytes: DNS has at most 63")]
+    #[error("a label is {0} bytes long; DNS allows at most 63")]
     LongLabel(usize),
     /// The name is too long for DNS; its length in bytes.
-    #[error("a name of {0} bytes: DNS has at most 253")]
+    #[error("a name is {0} bytes long; DNS allows at most 253")]
     LongName(usize),
     /// The text is in brackets or has a colon, but is not an IPv6 address.
     #[error("not an IPv6 address")]
@@ -100,9 +100,9 @@ fn check(name: &str) -> Result<(), HostError> {
     if name.is_empty() {
         return Err(HostError::Empty);
     }
-    let is_odd = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    if let Some(odd) = name.chars().find(is_odd) {
-        return Err(HostError::Character(odd));
+    let is_invalid = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if let Some(invalid) = name.chars().find(is_invalid) {
+        return Err(HostError::Character(invalid));
     }
     for label in name.split('.') {
         match label.len() {

@@ -46,7 +46,7 @@ pub struct Query {
     /// The targets of the CNAMEs in the response, in its order; of a long chain the first few and the
     /// last.
     pub cnames: Vec<Name>,
-    /// Number of datagrams that arrived meanwhile and were not the response to this query.
+    /// Number of datagrams that arrived in the meantime and are not the response to this query.
     pub strays: u32,
     /// Time from sending the query to its outcome.
     pub duration: Duration,
@@ -76,9 +76,9 @@ pub enum QueryOutcome {
     Referral,
     /// The response does not fit into one datagram; the same query is sent over TCP next.
     Truncated,
-    /// What came is not a valid response to the query, for this reason.
+    /// The message received is not a valid response to the query, for this reason.
     Malformed(String),
-    /// No response came in time.
+    /// No response came before the timeout.
     Timeout,
     /// The server cannot be reached; the operating system's error.
     Unreachable(String),
@@ -111,7 +111,7 @@ impl fmt::Display for Transport {
 }
 
 impl QueryOutcome {
-    /// The response code by its name in DNS, or one word that says why there is none.
+    /// The name of the response code (RFC 1035, section 4.1.1), or one word for the reason why there is none.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Addresses { .. } => "NOERROR",
@@ -150,7 +150,7 @@ impl QueryOutcome {
     }
 }
 
-/// Displays the response code, and the reason where there is one.
+/// Displays the response code, or why there is none.
 impl fmt::Display for QueryOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -2,7 +2,7 @@
 //!
 //! Two datagrams that one socket sends at the same time race each other through the kernel's connection
 //! tracking (conntrack), which may drop one of them. A tool that uses two sockets never sees that loss,
-//! though the programs beside it suffer from it.
+//! although other programs in the pod suffer from it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::query::Family;
 use super::session::{Reply, Round};
 use super::{Lookup, Resolver, udp};
 
-/// Number of rounds in flight. A lost response takes the whole timeout, so that rounds one after another
+/// Maximum number of rounds in flight. Each lost response costs the whole timeout, so one round after the other
 /// would take too long.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 
-/// A response that takes longer than this counts as slow: cluster DNS is in the same cluster.
+/// A response that takes longer than this counts as slow: within a cluster it takes a few milliseconds.
 const SLOW: Duration = Duration::from_millis(100);
 
 /// Result of all rounds.
@@ -29,7 +29,7 @@ pub(crate) struct Race {
     pub name: Name,
     /// Address of the name server.
     pub server: SocketAddr,
-    /// Number of rounds with one socket, and with two.
+    /// Number of rounds with one socket, and of rounds with two.
     pub rounds: u32,
     /// Totals of the rounds whose two queries came from one socket.
     pub one_socket: Tally,
@@ -41,7 +41,7 @@ pub(crate) struct Race {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// Number of queries sent.
-    pub asked: u32,
+    pub sent: u32,
     /// Number of queries without a response.
     pub lost: u32,
     /// Number of responses that took over 100 ms.
@@ -53,7 +53,7 @@ pub(crate) struct Tally {
 impl Tally {
     fn add(&mut self, replies: &[Reply]) {
         for Reply { query, code, .. } in replies {
-            self.asked += 1;
+            self.sent += 1;
             match code {
                 Some(_) => {
                     self.slow += u32::from(query.duration > SLOW);
@@ -64,12 +64,12 @@ impl Tally {
         }
     }
 
-    /// The sum of both.
-    pub(crate) fn and(&self, other: &Self) -> Self {
+    /// The tally of all queries of both.
+    pub(crate) fn plus(&self, other: &Self) -> Self {
         let mut times = [self.times.as_slice(), &other.times].concat();
         times.sort_unstable();
         Self {
-            asked: self.asked + other.asked,
+            sent: self.sent + other.sent,
             lost: self.lost + other.lost,
             slow: self.slow + other.slow,
             times,
@@ -99,7 +99,7 @@ impl Resolver {
             let mut tally = Tally::default();
             let mut running: JoinSet<Vec<Reply>> = JoinSet::new();
             for _ in 0..rounds {
-                if running.len() >= AT_ONCE
+                if running.len() >= MAX_CONCURRENT
                     && let Some(Ok(replies)) = running.join_next().await
                 {
                     tally.add(&replies);
@@ -129,7 +129,7 @@ enum Sockets {
 }
 
 async fn round(name: Name, server: SocketAddr, sockets: Sockets, timeout: Duration) -> Vec<Reply> {
-    let ask = async |families: &[Family]| {
+    let send = async |families: &[Family]| {
         let round = Round {
             name: &name,
             families,
@@ -138,14 +138,16 @@ async fn round(name: Name, server: SocketAddr, sockets: Sockets, timeout: Durati
         };
         let mut buffer = Vec::with_capacity(udp::MAX_DATAGRAM);
         match udp::connect(server).await {
-            Ok(socket) => udp::ask(&socket, &round, Instant::now() + timeout, &mut buffer).await,
+            Ok(socket) => {
+                udp::send_queries(&socket, &round, Instant::now() + timeout, &mut buffer).await
+            }
             Err(error) => udp::unsent(&round, &error),
         }
     };
     match sockets {
-        Sockets::One => ask(&[Family::V4, Family::V6]).await,
+        Sockets::One => send(&[Family::V4, Family::V6]).await,
         Sockets::Two => {
-            let (mut a, aaaa) = tokio::join!(ask(&[Family::V4]), ask(&[Family::V6]));
+            let (mut a, aaaa) = tokio::join!(send(&[Family::V4]), send(&[Family::V6]));
             a.extend(aaaa);
             a
         }

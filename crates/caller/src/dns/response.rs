@@ -27,12 +27,12 @@ pub(super) struct PendingQuery<'a> {
     pub(super) family: Family,
 }
 
-/// What a response says.
+/// The parsed response to a query.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) outcome: QueryOutcome,
     pub(super) cnames: Vec<Name>,
-    /// Whether it is NOERROR with records of any type: then no other name of the search list is queried.
+    /// Whether the code is NOERROR and there are records of any type: then no other name of the search list is queried.
     pub(super) has_records: bool,
     /// The response code; `None` if the message is malformed.
     pub(super) code: Option<ResponseCode>,
@@ -64,7 +64,7 @@ pub(super) enum Match {
 
 impl PendingQuery<'_> {
     /// Whether `message` is the response to this query, as glibc's `__libc_res_queriesmatch` decides it:
-    /// same id, same question. A refusal (see [`is_refusal`]) may consist of a header alone.
+    /// same id, same question. A refusal (see [`is_refusal`]) may consist of only a header.
     pub(super) fn matches(&self, message: &[u8]) -> Match {
         if message.get(..2) != Some(&self.id.to_be_bytes()[..]) {
             return Match::Stray;
@@ -96,7 +96,7 @@ impl PendingQuery<'_> {
     /// Parses a message that matches, until `deadline` at the latest.
     ///
     /// As in glibc, no addresses are accepted for a name that is not a valid host name
-    /// (`__res_binary_hnok`); a search domain can turn a valid name into such a one.
+    /// (`__res_binary_hnok`); a search domain can make a valid name invalid.
     pub(super) async fn read(
         &self,
         message: &[u8],
@@ -134,7 +134,7 @@ impl PendingQuery<'_> {
         }
         let read = match Question::read(&mut decoder) {
             Ok(_) => {
-                self.records(&mut decoder, count, &mut answer, deadline)
+                self.read_records(&mut decoder, count, &mut answer, deadline)
                     .await
             }
             Err(_) => Ok(None),
@@ -155,7 +155,7 @@ impl PendingQuery<'_> {
 
     /// Follows the CNAMEs to addresses, as glibc's `gaih_getanswer_slice`: after a CNAME only records of
     /// its target count, so a chain whose records are out of order yields no address.
-    async fn records(
+    async fn read_records(
         &self,
         decoder: &mut BinDecoder<'_>,
         count: u16,
@@ -233,7 +233,7 @@ impl<'a> Record<'a> {
         let class = decoder.read_u16()?.unverified().into();
         let ttl = decoder.read_u32()?.unverified();
         let len = decoder.read_u16()?.unverified();
-        // It always fits: a message over TCP has a 16-bit length, and a datagram is shorter.
+        // This conversion cannot fail: a message over TCP has a 16-bit length, and a datagram is shorter.
         let data_at = u16::try_from(decoder.index()).unwrap_or(u16::MAX);
         let data = decoder.read_slice(len.into())?.unverified();
         Ok(Self {

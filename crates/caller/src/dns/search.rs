@@ -10,14 +10,15 @@ use super::ResolvConf;
 pub(super) struct Candidate {
     /// The name; `None` if it is too long for DNS, or has an empty label.
     pub(super) name: Option<Name>,
-    /// Whether it has a domain of the search list appended.
+    /// Whether a domain of the search list has been appended to the given name.
     pub(super) is_searched: bool,
     /// Whether it is in the cluster's zone and the given name looks like that of a Service.
     pub(super) is_of_service: bool,
 }
 
-/// The names to query for `name`, in order. With a trailing dot: that name alone. With at least `ndots`
-/// dots: the name as it is, then with each search domain. With fewer: first with each search domain.
+/// The names to query for `name`, in order. With a trailing dot, that is the name alone; with at least `ndots` dots,
+/// the name as it is, and then with each search domain; with fewer dots, the name with each search domain, and then as
+/// it is.
 pub(super) fn candidates(name: &str, conf: &ResolvConf) -> Vec<Candidate> {
     let zone = service_zone(name, conf);
     let candidate = |domain: Option<&str>| {

@@ -12,11 +12,11 @@ use super::query::{Family, Query, QueryOutcome, Transport};
 use super::response::is_refusal;
 use super::{ResolvConf, tcp, udp};
 
-/// Divisor of the timeout of the second query, once a server has left one of two simultaneous queries
-/// unanswered: it will probably not answer that one either, and each name of the search list waits for it.
+/// Divisor of the timeout of the second query, once a server has left one of two simultaneous queries unanswered. That
+/// server will probably not answer the second query either, and each name of the search list would wait for it.
 const SECOND_TIMEOUT_DIVISOR: u32 = 4;
 
-/// Number of retries of one family's query once the other one's is answered.
+/// Number of retries of one family's query once the other family's query is answered.
 const RETRIES_OF_ONE_FAMILY: u32 = 2;
 
 /// The queries for one name that are sent to one server together.
@@ -31,7 +31,7 @@ pub(super) struct Round<'a> {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) query: Query,
-    /// Whether it is NOERROR with records of any type: then no other name of the search list is queried.
+    /// Whether the code is NOERROR and there are records of any type: then no other name of the search list is queried.
     pub(super) has_records: bool,
     /// The response code, if a response came.
     pub(super) code: Option<ResponseCode>,
@@ -43,15 +43,15 @@ impl Reply {
         self.query.outcome == QueryOutcome::Truncated
     }
 
-    /// Whether the response counts, so that no other server is asked.
+    /// Whether the response counts, so that no other server is queried.
     fn is_accepted(&self) -> bool {
         let is_refused =
             self.query.transport == Transport::Udp && self.code.is_some_and(is_refusal);
-        let is_nothing = matches!(
+        let is_no_answer = matches!(
             self.query.outcome,
             QueryOutcome::Truncated | QueryOutcome::Referral
         );
-        self.code.is_some() && !is_refused && !is_nothing
+        self.code.is_some() && !is_refused && !is_no_answer
     }
 
     fn addresses(&self) -> &[IpAddr] {
@@ -73,13 +73,13 @@ pub(super) struct Session<'a> {
     /// Every query sent so far.
     pub(super) queries: Vec<Query>,
     /// For each server, whether it once did not respond. With glibc a dead server costs each name of the
-    /// search list a timeout; here it is asked last from then on.
+    /// search list a timeout; here it is queried last from then on.
     silent: Vec<bool>,
-    /// Whether one family may be queried again alone. glibc's `send_dg` does it for every name; here
-    /// it is done for one, so that the time-outs do not add up.
+    /// Whether the query for a single family may be repeated. glibc's `send_dg` does so for every name; here it is
+    /// done for one name, so that the timeouts do not add up.
     retries_one_family: bool,
-    /// Whether AAAA is queried only after the response to A. As glibc's `send_dg`, which does so once one
-    /// of two queries went unanswered: some servers and firewalls cannot handle both at once.
+    /// Whether AAAA is queried only after the response to A. glibc's `send_dg` also switches to this once
+    /// one of two queries went unanswered, because some servers and firewalls cannot handle both at once.
     single_request: bool,
     buffer: Vec<u8>,
 }
@@ -93,20 +93,20 @@ pub(super) enum Resolved {
     Answered {
         /// The outcome of the query that decides.
         outcome: QueryOutcome,
-        /// The response was NOERROR with records, none of them an address: no other name is queried.
+        /// Whether the response was NOERROR with records, none of them an address: no other name is queried.
         ends_lookup: bool,
-        /// The first response was SERVFAIL over TCP, where glibc does not go on to the next server.
+        /// Whether the first response was SERVFAIL over TCP, where glibc does not go on to the next server.
         is_servfail: bool,
     },
     /// No server gave a response that counts.
     Failed {
         /// The outcome that tells most about the cause.
         outcome: QueryOutcome,
-        /// The last response that came was SERVFAIL.
+        /// Whether the last response that came was SERVFAIL.
         is_servfail: bool,
-        /// No server can be reached at all, or no query can be sent.
+        /// Whether no server can be reached at all, or no query can be sent.
         ends_lookup: bool,
-        /// A TCP connection was closed before a response came, for which glibc sets no error code.
+        /// Whether a TCP connection was closed before a response came, for which glibc sets no error code.
         is_closed: bool,
     },
     /// The deadline had passed before a query was sent.
@@ -133,7 +133,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Queries one server after another, and all of them again while one does not respond.
+    /// Queries one server after another for this name, and all of them again while one does not respond, at most as
+    /// often as `attempts` allows.
     pub(super) async fn resolve(&mut self, name: &Name) -> Resolved {
         let first_query = self.queries.len();
         let mut over_tcp = self.conf.use_tcp;
@@ -146,7 +147,7 @@ impl<'a> Session<'a> {
                     if Instant::now() >= self.deadline {
                         break 'attempts;
                     }
-                    let replies = self.ask(name, server, over_tcp).await;
+                    let replies = self.send_queries(name, server, over_tcp).await;
                     if over_tcp || !replies.iter().any(Reply::is_truncated) {
                         break replies;
                     }
@@ -177,7 +178,7 @@ impl<'a> Session<'a> {
         failed(&self.queries[first_query..], last_code)
     }
 
-    /// Indices of the servers in the file's order, those last that once did not respond.
+    /// Indices of the servers in the order of the file; those that once did not respond come last.
     fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.conf.nameservers.len()).collect();
         if self.conf.rotate {
@@ -188,7 +189,12 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the queries for all families to one server, and waits for their results.
-    async fn ask(&mut self, name: &Name, server: SocketAddr, over_tcp: bool) -> Vec<Reply> {
+    async fn send_queries(
+        &mut self,
+        name: &Name,
+        server: SocketAddr,
+        over_tcp: bool,
+    ) -> Vec<Reply> {
         let round = |families| Round {
             name,
             families,
@@ -197,7 +203,8 @@ impl<'a> Session<'a> {
         };
         let until = |timeout| self.deadline.min(Instant::now() + timeout);
         if over_tcp {
-            return tcp::ask(&round(self.families), until(self.timeout), &mut self.buffer).await;
+            return tcp::send_queries(&round(self.families), until(self.timeout), &mut self.buffer)
+                .await;
         }
         let steps: Vec<&[Family]> = match self.single_request {
             true => self.families.chunks(1).collect(),
@@ -225,9 +232,10 @@ impl<'a> Session<'a> {
                     return replies;
                 }
             };
-            let mut asked = udp::ask(&connected, &round, until(timeout), &mut self.buffer).await;
-            let goes_on = asked.iter().all(Reply::is_accepted);
-            replies.append(&mut asked);
+            let mut new_replies =
+                udp::send_queries(&connected, &round, until(timeout), &mut self.buffer).await;
+            let goes_on = new_replies.iter().all(Reply::is_accepted);
+            replies.append(&mut new_replies);
             // As in glibc, the second query is not sent before the first one is answered.
             if !goes_on {
                 break;
@@ -243,9 +251,8 @@ impl<'a> Session<'a> {
         replies
     }
 
-    /// As glibc's `send_dg`: if one family's query was answered and the other one's timed out, the latter
-    /// is sent again. Not if that cannot change the outcome: there are addresses already, or the name does
-    /// not exist.
+    /// As glibc's `send_dg`: if one family's query was answered and the other family's timed out, the latter is sent
+    /// again, unless that cannot change the outcome because there are addresses already, or the name does not exist.
     async fn retry_one_family(
         &mut self,
         replies: &mut Vec<Reply>,
@@ -280,7 +287,8 @@ impl<'a> Session<'a> {
             let until = self.deadline.min(Instant::now() + self.timeout);
             match udp::connect(server).await {
                 Ok(socket) => {
-                    replies.extend(udp::ask(&socket, &round, until, &mut self.buffer).await);
+                    replies
+                        .extend(udp::send_queries(&socket, &round, until, &mut self.buffer).await);
                 }
                 Err(error) => replies.extend(udp::unsent(&round, &error)),
             }

@@ -12,7 +12,11 @@ use super::response::{Match, PendingQuery, Response};
 use super::session::{Reply, Round};
 
 /// Sends a query for each family and waits for all responses, until `until` at the latest.
-pub(super) async fn ask(round: &Round<'_>, until: Instant, buffer: &mut Vec<u8>) -> Vec<Reply> {
+pub(super) async fn send_queries(
+    round: &Round<'_>,
+    until: Instant,
+    buffer: &mut Vec<u8>,
+) -> Vec<Reply> {
     let start = Instant::now();
     let mut answers = Vec::with_capacity(2);
     let exchange = exchange(round, until, buffer, &mut answers);
@@ -77,17 +81,17 @@ async fn exchange(
         buffer.clear();
         buffer.resize(len.into(), 0);
         stream.read_exact(buffer).await?;
-        let mut matches = waiting.iter().map(|asked| asked.matches(buffer));
+        let mut matches = waiting.iter().map(|pending| pending.matches(buffer));
         let Some(n) = matches.position(|found| found != Match::Stray) else {
             continue;
         };
-        let asked = waiting.remove(n);
-        let answer = match asked.matches(buffer) {
+        let pending = waiting.remove(n);
+        let answer = match pending.matches(buffer) {
             Match::Malformed(why) => Response::malformed(why),
             Match::AnotherQuestion => Response::malformed("it answers another question"),
-            _ => asked.read(buffer, Transport::Tcp, until).await,
+            _ => pending.read(buffer, Transport::Tcp, until).await,
         };
-        answers.push((asked.family, answer));
+        answers.push((pending.family, answer));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::query::{Family, Query, QueryOutcome, Transport, encode};
 use super::response::{Match, PendingQuery};
 use super::session::{Reply, Round};
 
-/// Largest datagram in bytes. A server may send more than the query allows, and that is read, too.
+/// Largest datagram in bytes. A server may send more than the query allows, and such a response is read as well.
 pub(super) const MAX_DATAGRAM: usize = 65_535;
 
 /// Number of datagrams that match no query to read before yielding to other tasks.
@@ -31,7 +31,7 @@ pub(super) async fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Sends the queries for all families together and waits for all responses, until `until` at the latest.
-pub(super) async fn ask(
+pub(super) async fn send_queries(
     socket: &UdpSocket,
     round: &Round<'_>,
     until: Instant,
@@ -70,16 +70,16 @@ pub(super) async fn ask(
         };
         if let Some(failure) = failure {
             let left = waiting.drain(..);
-            replies.extend(left.map(|asked| reply(asked.family, failure.clone(), strays)));
+            replies.extend(left.map(|pending| reply(pending.family, failure.clone(), strays)));
             break;
         }
-        let matches = waiting.iter().map(|asked| asked.matches(buffer));
+        let matches = waiting.iter().map(|pending| pending.matches(buffer));
         let best = matches.enumerate().find(|(_, m)| *m != Match::Stray);
         match best {
             Some((n, Match::Response)) => {
-                let asked = waiting.remove(n);
-                let answer = asked.read(buffer, Transport::Udp, until).await;
-                let mut reply = reply(asked.family, answer.outcome, strays);
+                let pending = waiting.remove(n);
+                let answer = pending.read(buffer, Transport::Udp, until).await;
+                let mut reply = reply(pending.family, answer.outcome, strays);
                 reply.query.cnames = answer.cnames;
                 reply.has_records = answer.has_records;
                 reply.code = answer.code;

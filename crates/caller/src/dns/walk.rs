@@ -23,14 +23,14 @@ impl Resolver {
         let is_asked = |family: &&Family| **family == Family::V4 || !conf.no_aaaa;
         let families = self.families.list().iter().filter(is_asked);
         let mut families: Vec<Family> = families.copied().collect();
-        // As glibc, which then queries A, to tell a name without addresses from one that does not exist.
+        // Like glibc, which then queries A, to distinguish a name without addresses from one that does not exist.
         let is_forbidden = families.is_empty();
         if is_forbidden {
             families.push(Family::V4);
         }
         let mut session = Session::new(conf, &families, self.timeout(conf), deadline);
         let mut tried: Vec<Tried> = Vec::new();
-        let (mut search_ended, mut is_there) = (false, false);
+        let (mut search_ended, mut exists) = (false, false);
         let mut is_cut_short = false;
         let candidates = candidates(&lookup.name, conf);
         let of_service = candidates
@@ -42,7 +42,7 @@ impl Resolver {
             if search_ended && is_searched {
                 continue;
             }
-            // With `search .` or a repeated domain a name comes twice; the result would be the same.
+            // With `search .` or a repeated domain, a name occurs twice; a second query would have the same result.
             let mut before = tried.iter().filter(|tried| tried.candidate.name.is_some());
             if let Some(before) = before.find(|tried| tried.candidate.name == candidate.name) {
                 if is_searched {
@@ -75,7 +75,7 @@ impl Resolver {
                         ends_lookup: true, ..
                     },
                 ) if is_forbidden => {
-                    is_there = true;
+                    exists = true;
                     resolved = Some(Resolved::Answered {
                         outcome: QueryOutcome::NoData,
                         ends_lookup: false,
@@ -102,11 +102,11 @@ impl Resolver {
             .count();
         // A name that was not queried may be the one that exists.
         is_cut_short &= of_service == 0 || tried_of_service < of_service;
-        Err(match verdict(&tried, self.families) {
+        Err(match why_failed(&tried, self.families) {
             LookupFailure::Answered {
                 outcome: QueryOutcome::NoData,
                 glibc,
-            } if is_there => LookupFailure::Forbidden { glibc },
+            } if exists => LookupFailure::Forbidden { glibc },
             LookupFailure::Answered {
                 outcome: QueryOutcome::NxDomain | QueryOutcome::NoData,
                 ..
@@ -124,24 +124,24 @@ struct Tried {
     outcome: Option<QueryOutcome>,
     error: ResolverError,
     ends: Ends,
-    /// No server responded, and glibc's `errno` says so.
+    /// Whether no server responded, so that glibc sets `errno`.
     is_unanswered: bool,
 }
 
-/// What is left out after a name that gave no address.
+/// How much of the lookup ends with a name that has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
-    /// The next name is queried.
+    /// Nothing ends: the next name is queried.
     Nothing,
-    /// If the name is of the search list, no other search domain is tried.
+    /// The search ends: if the name has a search domain, no other search domain is tried.
     Search,
-    /// No server can be reached: nothing else is queried if the name is of the search list.
+    /// No server can be reached: if the name has a search domain, nothing else is queried.
     Unreachable,
-    /// Nothing else is queried.
+    /// The lookup ends: nothing else is queried.
     Lookup,
 }
 
-/// glibc's `h_errno` (gethostbyname(3)).
+/// The value of `h_errno` that glibc sets for a name without an address (gethostbyname(3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ResolverError {
     HostNotFound,
@@ -200,10 +200,10 @@ impl Tried {
     }
 }
 
-/// Decides why the lookup failed. The error of glibc is that of the whole walk. The outcome that is shown
-/// is, for a name that looks like that of a Service, the one of the names in the cluster's zone: responses
-/// for the node's own search domains, or from outside of the cluster, tell nothing about a Service.
-fn verdict(tried: &[Tried], families: Families) -> LookupFailure {
+/// Decides why the lookup failed. The error of glibc is that of the whole walk. The outcome to show, if the name
+/// looks like that of a Service, is that of the names in the cluster's zone: responses for the node's own search
+/// domains, or from outside of the cluster, say nothing about a Service.
+fn why_failed(tried: &[Tried], families: Families) -> LookupFailure {
     let all: Vec<&Tried> = tried.iter().collect();
     let Some(overall) = decisive(&all) else {
         return LookupFailure::OutOfTime;
@@ -213,7 +213,7 @@ fn verdict(tried: &[Tried], families: Families) -> LookupFailure {
         Ends::Lookup | Ends::Unreachable => overall,
         _ => decisive(&of_service).unwrap_or(overall),
     };
-    // For IPv4 alone, glibc's getaddrinfo calls gethostbyname2_r, which returns TRY_AGAIN only if the last
+    // If only IPv4 is wanted, glibc's getaddrinfo calls gethostbyname2_r, which returns TRY_AGAIN only if the last
     // query went unanswered.
     let hides_try_again =
         families == Families::V4 && !tried.last().is_some_and(|last| last.is_unanswered);

@@ -1,5 +1,5 @@
-//! Fetches the rows of all callers behind the names of a mesh. Only what somebody asks for is fetched, and within
-//! bounds: so many rows at once, so many bytes and so long for each, and so long for all.
+//! Fetches the rows of all callers behind the names of a mesh. Rows are fetched only on request, and within limits: the
+//! number of rows at once, the bytes and the time for each, and the time for all.
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
@@ -18,34 +18,36 @@ use super::row::{MAX_BYTES, Row};
 use crate::dns::{Host, Lookup, Resolver};
 use crate::target::Target;
 
-/// The port of the rows, which is that of the page.
+/// Default port of the rows: the default admin port of a caller.
 pub const DEFAULT_PORT: u16 = 8082;
 
-/// Rows that are fetched at once.
-const AT_ONCE: usize = 32;
+/// Number of rows that are fetched at the same time.
+const MAX_CONCURRENT: usize = 32;
 
-/// Longest time for a row, and for its connection.
+/// Timeout for a row, including its connection.
 const ROW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Timeout for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest time for all rows.
+/// Timeout for all rows together.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest time for the lookups of all names.
+/// Timeout for the lookups of all names, which run at the same time.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the rows of a mesh are.
+/// Collects the rows of a mesh.
 #[derive(Clone, Debug)]
 pub struct Collector {
-    /// The targets whose names have the addresses of all callers.
+    /// The targets of the mesh. Their names resolve to the addresses of all callers.
     pub targets: Vec<Arc<Target>>,
-    /// How names are resolved.
+    /// Resolves the names of the targets.
     pub resolver: Resolver,
     /// The port at which callers serve their rows.
     pub port: u16,
 }
 
-/// What has been collected.
+/// The result of a collection.
 #[derive(Debug)]
 pub struct Collected {
     /// The rows, put together.
@@ -55,13 +57,14 @@ pub struct Collected {
 }
 
 impl Collector {
-    /// What the targets are called.
+    /// The label of each target: its name, or else its URL.
     pub fn labels(&self) -> Vec<String> {
         let labels = self.targets.iter().map(|target| target.label().to_owned());
         labels.collect()
     }
 
-    /// Looks the names up, all at once, and fetches the rows.
+    /// Looks up all names at the same time, and fetches the row of each address. A row that cannot be fetched is
+    /// missing in the matrix.
     pub async fn collect(&self) -> Collected {
         let deadline = Instant::now() + LOOKUP_TIMEOUT;
         let mut addresses = BTreeSet::new();
@@ -103,13 +106,13 @@ impl Collector {
             .timeout(ROW_TIMEOUT)
             .user_agent(concat!("caller/", env!("CARGO_PKG_VERSION")))
             .build();
-        let client = client.expect("a client without TLS needs nothing");
+        let client = client.expect("a client without TLS can always be built");
         let deadline = Instant::now() + TOTAL_TIMEOUT;
         let mut matrix = MatrixBuilder::new(addresses);
         let mut waiting = matrix.addresses().into_iter();
         let mut fetching = JoinSet::new();
         loop {
-            while fetching.len() < AT_ONCE
+            while fetching.len() < MAX_CONCURRENT
                 && let Some(ip) = waiting.next()
             {
                 let (client, url) = (client.clone(), self.url(ip));
@@ -132,8 +135,8 @@ impl Collector {
 }
 
 async fn fetch(client: &Client, url: &str) -> Result<Row, Missing> {
-    let asked = client.get(url).send().await;
-    let mut response = asked.map_err(|error| missing(&error))?;
+    let sent = client.get(url).send().await;
+    let mut response = sent.map_err(|error| missing(&error))?;
     if !response.status().is_success() {
         return Err(Missing::Status(response.status().as_u16()));
     }
@@ -152,7 +155,7 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, Missing> {
     Ok(body)
 }
 
-/// Why a request failed, from the errors beneath reqwest's.
+/// Why a request failed, from the sources of reqwest's error.
 fn missing(error: &reqwest::Error) -> Missing {
     let mut source = error.source();
     let (mut kind, mut is_http) = (None, true);

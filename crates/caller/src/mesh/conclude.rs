@@ -1,9 +1,9 @@
 //! Finds what is wrong with a mesh, from its matrix: the fewest faults that explain the failing pairs, the most serious
-//! first. Nothing is concluded that the rows cannot know.
+//! first. Every conclusion is supported by a row.
 //!
-//! The search goes from the whole to the single pair, and each fault explains the pairs that it covers: nobody reaches
-//! anybody; groups that do not reach each other; nodes that are not reached; nodes that reach nobody; nodes that
-//! some do not reach; pairs. Failures of less than a minute do not count.
+//! The search goes from the whole mesh to single pairs, and each fault explains the failing pairs that it covers: all
+//! pairs fail; groups that do not reach each other; nodes that are not reached; nodes that reach no other; nodes that
+//! some others do not reach; pairs. Failures of less than a minute do not count.
 
 mod groups;
 mod slow;
@@ -12,27 +12,27 @@ mod tally;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::tally::Tally;
-use super::fault::{Fault, How, OwnView};
+use super::fault::{Fault, OwnView, Symptoms};
 use super::matrix::{COUNTED_AFTER_S, Cell, Matrix};
 use crate::failure::FailureKind;
 
-/// Share of calls that have to fail before something is said of a whole node or group. It is not 1, so that a single
-/// late success does not hide a fault.
+/// Share of pairs that must fail for a fault of a whole node or group. It is less than 1, so that a single late success
+/// does not hide a fault.
 const NEARLY_ALL: f64 = 0.9;
 
-/// Number of failing calls that are needed before something is said of a whole node, if the mesh has so many others.
-const FEW: usize = 2;
+/// Number of pairs that must fail for a fault of a whole node, if the mesh has that many other nodes.
+const MIN_FAILING: usize = 2;
 
-/// Result of the search.
+/// The faults of a mesh, and how much of it is known.
 #[derive(Clone, Debug)]
 pub struct Conclusion {
     /// Faults, the most serious first.
     pub faults: Vec<Fault>,
-    /// Number of pairs that have been failing for less than a minute, which is no fault yet.
+    /// Number of pairs that have been failing for less than a minute, which is not a fault yet.
     pub failing_briefly: usize,
     /// Number of pairs that were called lately, and number of all pairs.
-    pub asked: (usize, usize),
-    /// Median duration of the calls that succeeded, in milliseconds.
+    pub called_pairs: (usize, usize),
+    /// Median duration of the pairs whose last call succeeded, in milliseconds; `None` if there are none.
     pub median_ms: Option<f32>,
 }
 
@@ -40,7 +40,7 @@ pub struct Conclusion {
 pub fn conclude(matrix: &Matrix) -> Conclusion {
     let n = matrix.nodes.len();
     let mut all_ms = Vec::new();
-    let (mut failing_briefly, mut asked) = (0, 0);
+    let (mut failing_briefly, mut called) = (0, 0);
     for cell in (0..n).flat_map(|from| matrix.row(from)) {
         match cell {
             Cell::Ok { ms, .. } => all_ms.push(ms),
@@ -48,13 +48,13 @@ pub fn conclude(matrix: &Matrix) -> Conclusion {
             Cell::Failing { .. } => {}
             Cell::Unknown | Cell::Itself | Cell::Left => continue,
         }
-        asked += 1;
+        called += 1;
     }
     let median_ms = median(&mut all_ms);
     Conclusion {
         faults: Finder::new(matrix).find(median_ms),
         failing_briefly,
-        asked: (asked, n * n.saturating_sub(1)),
+        called_pairs: (called, n * n.saturating_sub(1)),
         median_ms,
     }
 }
@@ -64,8 +64,8 @@ struct Finder<'a> {
     n: usize,
     inward: Vec<Tally>,
     outward: Vec<Tally>,
-    /// Pairs that fail and that no fault explains yet.
-    open: BTreeSet<(usize, usize)>,
+    /// Failing pairs that no fault explains yet.
+    unexplained: BTreeSet<(usize, usize)>,
 }
 
 impl<'a> Finder<'a> {
@@ -82,27 +82,27 @@ impl<'a> Finder<'a> {
             matrix,
             n,
             inward: inward.collect(),
-            open: outward.iter().enumerate().flat_map(failing).collect(),
+            unexplained: outward.iter().enumerate().flat_map(failing).collect(),
             outward,
         }
     }
 
     fn find(mut self, median_ms: Option<f32>) -> Vec<Fault> {
         let mut faults = Vec::new();
-        if let Some(nobody) = self.nobody() {
-            faults.push(nobody);
+        if let Some(fault) = self.all_pairs_fail() {
+            faults.push(fault);
         } else {
             let groups = self.groups();
             let not_reached = self.not_reached();
             let reaches_nobody = self.reaches_nobody();
-            let partly = self.partly();
+            let partly_connected = self.partly_connected();
             faults.extend(groups);
             faults.extend(not_reached);
             faults.extend(reaches_nobody);
-            faults.extend(self.finds_nobody());
-            // A node that small packets reach is better off than one that nothing reaches.
-            faults.sort_by_key(Fault::is_of_size);
-            faults.extend(partly);
+            faults.extend(self.lookup_fails());
+            // A fault that concerns only large packets is less serious than one of all packets.
+            faults.sort_by_key(Fault::is_path_mtu);
+            faults.extend(partly_connected);
             faults.extend(self.pairs());
         }
         faults.extend(self.rows_missing(&faults));
@@ -110,7 +110,7 @@ impl<'a> Finder<'a> {
         faults
     }
 
-    fn how(&self, pairs: impl Iterator<Item = (usize, usize)>) -> How {
+    fn symptoms(&self, pairs: impl Iterator<Item = (usize, usize)>) -> Symptoms {
         let mut kinds = BTreeMap::<FailureKind, usize>::new();
         let mut mtus = Vec::new();
         for (from, to) in pairs {
@@ -121,58 +121,60 @@ impl<'a> Finder<'a> {
         }
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        How {
+        Symptoms {
             kinds: kinds.into_iter().map(|(kind, _)| kind).collect(),
             mtu: mtus.into_iter().flatten().min(),
         }
     }
 
-    fn nobody(&mut self) -> Option<Fault> {
+    fn all_pairs_fail(&mut self) -> Option<Fault> {
         let pairs: usize = self.outward.iter().map(|tally| tally.failing.len()).sum();
         let calling = self.outward.iter().filter(|tally| tally.known() > 0);
         let is_any_ok = self.outward.iter().any(|tally| !tally.ok.is_empty());
         if pairs < 2 || calling.count() < 2 || is_any_ok {
             return None;
         }
-        let how = self.how(self.open.iter().copied());
-        self.open.clear();
-        Some(Fault::Nobody { pairs, how })
+        let symptoms = self.symptoms(self.unexplained.iter().copied());
+        self.unexplained.clear();
+        Some(Fault::AllPairsFail { pairs, symptoms })
     }
 
-    fn is_open_inward(&self, node: usize) -> bool {
+    fn is_unexplained_inward(&self, node: usize) -> bool {
         let mut failing = self.inward[node].failing.iter();
-        failing.any(|&from| self.open.contains(&(from, node)))
+        failing.any(|&from| self.unexplained.contains(&(from, node)))
     }
 
     fn not_reached(&mut self) -> Vec<Fault> {
         let others = self.n.saturating_sub(1);
-        let dead = (0..self.n).filter(|&node| self.inward[node].is_dead(others));
-        let dead: Vec<usize> = dead.filter(|&node| self.is_open_inward(node)).collect();
-        let (mut silent, mut faults) = (Vec::new(), Vec::new());
-        for &node in &dead {
+        let unreached = (0..self.n).filter(|&node| self.inward[node].nearly_all_fail(others));
+        let unreached: Vec<usize> = unreached
+            .filter(|&node| self.is_unexplained_inward(node))
+            .collect();
+        let (mut without_row, mut faults) = (Vec::new(), Vec::new());
+        for &node in &unreached {
             let pairs = self.inward[node].failing.iter().map(|&from| (from, node));
-            let how = self.how(pairs);
+            let symptoms = self.symptoms(pairs);
             let outward = &self.outward[node];
             let own = match self.matrix.has_row(node) {
                 false => OwnView::Missing,
-                true if outward.is_dead(others) => OwnView::ReachesNobody,
+                true if outward.nearly_all_fail(others) => OwnView::ReachesNobody,
                 true if outward.known() == 0 => OwnView::Unknown,
                 true => OwnView::Reaches,
             };
-            // One that is reached by small packets has another fault: its row is too large.
-            if own == OwnView::Missing && !how.is_of_size() {
-                silent.push(node);
+            // A node that small packets reach is a fault of its own: its row is missing because it is too large.
+            if own == OwnView::Missing && !symptoms.is_path_mtu() {
+                without_row.push(node);
                 continue;
             }
             faults.push(Fault::NotReached {
                 nodes: vec![node],
                 failed: self.count(&self.inward[node]),
                 own,
-                how,
+                symptoms,
             });
         }
-        if let Some(&first) = silent.first() {
-            let pairs = silent.iter().flat_map(|&node| {
+        if let Some(&first) = without_row.first() {
+            let pairs = without_row.iter().flat_map(|&node| {
                 self.inward[node]
                     .failing
                     .iter()
@@ -181,14 +183,14 @@ impl<'a> Finder<'a> {
             let fault = Fault::NotReached {
                 failed: self.count(&self.inward[first]),
                 own: OwnView::Missing,
-                how: self.how(pairs),
-                nodes: silent,
+                symptoms: self.symptoms(pairs),
+                nodes: without_row,
             };
             faults.insert(0, fault);
         }
-        // What such a node says of others is of the same fault.
-        self.open
-            .retain(|(from, to)| !dead.contains(from) && !dead.contains(to));
+        // The same fault also explains the failing calls that such a node makes.
+        self.unexplained
+            .retain(|(from, to)| !unreached.contains(from) && !unreached.contains(to));
         faults
     }
 
@@ -201,25 +203,25 @@ impl<'a> Finder<'a> {
         let mut faults = Vec::new();
         for node in 0..self.n {
             let tally = &self.outward[node];
-            let is_open = tally
+            let is_unexplained = tally
                 .failing
                 .iter()
-                .any(|&to| self.open.contains(&(node, to)));
-            if !tally.is_dead(others) || !is_open {
+                .any(|&to| self.unexplained.contains(&(node, to)));
+            if !tally.nearly_all_fail(others) || !is_unexplained {
                 continue;
             }
             faults.push(Fault::ReachesNobody {
                 node,
                 failed: self.count(tally),
                 is_reached: !self.inward[node].ok.is_empty(),
-                how: self.how(tally.failing.iter().map(|&to| (node, to))),
+                symptoms: self.symptoms(tally.failing.iter().map(|&to| (node, to))),
             });
-            self.open.retain(|(from, _)| *from != node);
+            self.unexplained.retain(|(from, _)| *from != node);
         }
         faults
     }
 
-    fn finds_nobody(&self) -> Option<Fault> {
+    fn lookup_fails(&self) -> Option<Fault> {
         let mut failing = self
             .matrix
             .nodes
@@ -231,14 +233,15 @@ impl<'a> Finder<'a> {
             });
         let (first, kind) = failing.next()?;
         let nodes = [first].into_iter().chain(failing.map(|(number, _)| number));
-        Some(Fault::FindsNobody {
+        Some(Fault::LookupFails {
             nodes: nodes.collect(),
             kind,
         })
     }
 
-    /// Nodes that at least three, and half of those that call them, do not reach; and the same the other way.
-    fn partly(&mut self) -> Vec<Fault> {
+    /// Nodes that at least three others do not reach, and at least half of those that call them; and nodes that do not
+    /// reach as many others.
+    fn partly_connected(&mut self) -> Vec<Fault> {
         let mut found = Vec::new();
         for node in 0..self.n {
             for is_outward in [false, true] {
@@ -246,8 +249,8 @@ impl<'a> Finder<'a> {
                     false => &self.inward[node],
                     true => &self.outward[node],
                 };
-                // That small packets pass says nothing of large ones.
-                let is_of_size = |&other: &usize| {
+                // Successful small calls say nothing about large packets, so for those no share is required.
+                let is_path_mtu = |&other: &usize| {
                     let (from, to) = if is_outward {
                         (node, other)
                     } else {
@@ -262,8 +265,8 @@ impl<'a> Finder<'a> {
                         }
                     )
                 };
-                let is_most = tally.share() >= 0.5 || tally.failing.iter().all(is_of_size);
-                if tally.failing.len() >= 3 && is_most {
+                let is_enough = tally.share() >= 0.5 || tally.failing.iter().all(is_path_mtu);
+                if tally.failing.len() >= 3 && is_enough {
                     found.push((tally.failing.len(), node, is_outward));
                 }
             }
@@ -271,24 +274,29 @@ impl<'a> Finder<'a> {
         found.sort_by_key(|(failing, ..)| std::cmp::Reverse(*failing));
         let mut faults = Vec::new();
         for (_, node, is_outward) in found {
-            let is_its =
+            let is_of_node =
                 |&(from, to): &(usize, usize)| (if is_outward { from } else { to }) == node;
-            let open: Vec<_> = self.open.iter().copied().filter(is_its).collect();
-            if open.len() < 3 {
+            let unexplained: Vec<_> = self
+                .unexplained
+                .iter()
+                .copied()
+                .filter(is_of_node)
+                .collect();
+            if unexplained.len() < 3 {
                 continue;
             }
             let tally = match is_outward {
                 false => &self.inward[node],
                 true => &self.outward[node],
             };
-            faults.push(Fault::Partly {
+            faults.push(Fault::PartlyConnected {
                 node,
                 is_outward,
                 failed: self.count(tally),
-                how: self.how(open.iter().copied()),
+                symptoms: self.symptoms(unexplained.iter().copied()),
             });
-            for pair in open {
-                self.open.remove(&pair);
+            for pair in unexplained {
+                self.unexplained.remove(&pair);
             }
         }
         faults
@@ -296,30 +304,30 @@ impl<'a> Finder<'a> {
 
     fn pairs(&mut self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        while let Some((from, to)) = self.open.pop_first() {
-            let is_mutual = self.open.remove(&(to, from));
+        while let Some((from, to)) = self.unexplained.pop_first() {
+            let is_mutual = self.unexplained.remove(&(to, from));
             let both = [(from, to), (to, from)].into_iter();
             faults.push(Fault::Pair {
                 from,
                 to,
                 is_mutual,
-                how: self.how(both.take(if is_mutual { 2 } else { 1 })),
+                symptoms: self.symptoms(both.take(if is_mutual { 2 } else { 1 })),
             });
         }
         faults
     }
 
     fn rows_missing(&self, faults: &[Fault]) -> Option<Fault> {
-        let mut said = BTreeSet::<usize>::new();
+        let mut explained = BTreeSet::<usize>::new();
         for fault in faults {
             if let Fault::NotReached { nodes, .. } = fault {
-                said.extend(nodes);
+                explained.extend(nodes);
             }
         }
         let (leaving, mut nodes): (Vec<usize>, Vec<usize>) = (0..self.n)
-            .filter(|node| !self.matrix.has_row(*node) && !said.contains(node))
+            .filter(|node| !self.matrix.has_row(*node) && !explained.contains(node))
             .partition(|&node| self.is_leaving(node));
-        // A mesh is not well where hardly a row is known.
+        // If half of the rows or more are missing, too little is known to call the mesh healthy.
         if 2 * leaving.len() >= self.n {
             nodes.extend(leaving);
             nodes.sort_unstable();
@@ -327,8 +335,8 @@ impl<'a> Finder<'a> {
         (!nodes.is_empty()).then_some(Fault::RowsMissing { nodes })
     }
 
-    /// Whether a node may be about to leave, and its row with it: calls of it fail for less than a minute, and none has
-    /// succeeded since.
+    /// Whether a node without a row may be about to leave the mesh: calls to it have been failing for less than a
+    /// minute, and none has succeeded since.
     fn is_leaving(&self, node: usize) -> bool {
         let mut began_s = None;
         for cell in self.matrix.column(node) {

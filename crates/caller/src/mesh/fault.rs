@@ -1,23 +1,23 @@
-//! The faults that a mesh can have, as data. [`crate::verdict::mesh`] has the words for them.
+//! The faults that a mesh can have, as data. Their wording is in [`crate::verdict::mesh`].
 
 use std::num::NonZeroU16;
 
 use crate::failure::FailureKind;
 
-/// Something that is wrong with a mesh. A node is its index in [`Matrix::nodes`](super::matrix::Matrix::nodes).
+/// A fault of a mesh. A node is given by its index in [`Matrix::nodes`](super::matrix::Matrix::nodes).
 ///
-/// `failed` is the number of calls that fail, and the number of calls that are known.
+/// `failed` is the number of pairs whose calls fail, and the number of pairs whose results are known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// No node reaches any other node.
-    Nobody {
-        /// Number of pairs that were called, all of which fail.
+    AllPairsFail {
+        /// Number of pairs that were called, whose calls all fail.
         pairs: usize,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
-    /// The nodes of a group reach each other, and the rest of the mesh does so, too; between the two nothing passes in at
-    /// least one direction.
+    /// A network partition: the nodes of a group reach each other, and so do the other nodes of the mesh, but calls
+    /// between the two parts fail in at least one direction.
     Group {
         /// Nodes of the group, which is the smaller part.
         nodes: Vec<usize>,
@@ -26,105 +26,105 @@ pub enum Fault {
         /// Whether calls out of the group fail.
         is_outward: bool,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
     /// Nodes that no other node reaches.
     NotReached {
         /// Nodes that are not reached: one, or several whose rows are all missing.
         nodes: Vec<usize>,
-        /// Calls to the first of these nodes.
+        /// Pairs of the calls to the first of these nodes.
         failed: (usize, usize),
-        /// What is known of the calls that these nodes make.
+        /// The results of the calls that these nodes make.
         own: OwnView,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
-    /// A node reaches nobody, and is reached.
+    /// A node that reaches no other node.
     ReachesNobody {
         /// Index of the node.
         node: usize,
-        /// Calls of the node.
+        /// Pairs of the calls that the node makes.
         failed: (usize, usize),
-        /// Whether any other row says that it is reached.
+        /// Whether any other node reaches it, according to the rows.
         is_reached: bool,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
-    /// Nodes that cannot look the name up.
-    FindsNobody {
+    /// Nodes that cannot look up the names of the mesh.
+    LookupFails {
         /// Indices of the nodes.
         nodes: Vec<usize>,
-        /// Of what the lookup of the first fails.
+        /// The kind of failure of the first node's lookup.
         kind: FailureKind,
     },
-    /// A node is not reached by some.
-    Partly {
+    /// A node that some of the other nodes do not reach, or that does not reach some of them.
+    PartlyConnected {
         /// Index of the node.
         node: usize,
-        /// Whether it is the node that does not reach some.
+        /// Whether the calls that fail are those that the node makes, and not those to it.
         is_outward: bool,
-        /// Calls of the node.
+        /// Pairs of these calls.
         failed: (usize, usize),
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
-    /// A pair of nodes, where no other fault explains that calls between them fail.
+    /// A pair of nodes whose calls fail, which no other fault explains.
     Pair {
         /// Index of the calling node.
         from: usize,
         /// Index of the called node.
         to: usize,
-        /// Whether it fails the other way as well.
+        /// Whether calls in the other direction fail as well.
         is_mutual: bool,
         /// How these calls fail.
-        how: How,
+        symptoms: Symptoms,
     },
-    /// Nodes whose rows are missing, although they are reached, as far as is known.
+    /// Nodes whose rows are missing, although no row says that they cannot be reached.
     RowsMissing {
         /// Indices of the nodes.
         nodes: Vec<usize>,
     },
-    /// Calls of a node take long.
+    /// A node whose calls take much longer than is usual in the mesh.
     Slow {
         /// Index of the node.
         node: usize,
-        /// Whether the calls that it makes take long.
+        /// Whether the calls that the node makes are slow.
         is_outward: bool,
-        /// Whether the calls to it take long.
+        /// Whether the calls to the node are slow.
         is_inward: bool,
-        /// The median of its calls, in milliseconds.
+        /// The median duration of these calls, in milliseconds.
         ms: f32,
-        /// The median of the mesh, in milliseconds.
+        /// The median duration of all calls of the mesh, in milliseconds.
         usual_ms: f32,
     },
 }
 
-/// What a node that is not reached says itself.
+/// The results of the calls that an unreachable node makes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnView {
-    /// Its row is missing.
+    /// The row of the node is missing.
     Missing,
     /// The node reaches other nodes.
     Reaches,
     /// The node reaches no other node.
     ReachesNobody,
-    /// It has called nobody yet.
+    /// The node has not called any other node yet.
     Unknown,
 }
 
-/// Of what calls fail.
+/// How the calls of a fault fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct How {
+pub struct Symptoms {
     /// The kinds of failure, the most frequent first.
     pub kinds: Vec<FailureKind>,
-    /// The largest packet that passes, in bytes, where larger ones are lost and that has been measured.
+    /// Size of the largest packet that passes, in bytes, if larger ones are lost and the limit has been measured.
     pub mtu: Option<NonZeroU16>,
 }
 
-impl How {
-    /// Whether large packets are lost, and smaller ones pass. Of a large call on a path that has not been measured no
-    /// more is known than that it was not answered.
-    pub fn is_of_size(&self) -> bool {
+impl Symptoms {
+    /// Whether large packets are lost, and smaller ones pass. A timeout is compatible with that: it is the result of a
+    /// large call on a path that has not been measured yet.
+    pub fn is_path_mtu(&self) -> bool {
         let is_possible =
             |kind| matches!(kind, &FailureKind::PathMtu | &FailureKind::ResponseTimeout);
         self.kinds.contains(&FailureKind::PathMtu) && self.kinds.iter().all(is_possible)
@@ -132,12 +132,12 @@ impl How {
 }
 
 impl Fault {
-    /// Whether it is a fault of a whole node or group, and of large packets alone.
-    pub(super) fn is_of_size(&self) -> bool {
+    /// Whether the fault concerns a whole node or group, and only large packets.
+    pub(super) fn is_path_mtu(&self) -> bool {
         match self {
-            Self::Group { how, .. }
-            | Self::NotReached { how, .. }
-            | Self::ReachesNobody { how, .. } => how.is_of_size(),
+            Self::Group { symptoms, .. }
+            | Self::NotReached { symptoms, .. }
+            | Self::ReachesNobody { symptoms, .. } => symptoms.is_path_mtu(),
             _ => false,
         }
     }

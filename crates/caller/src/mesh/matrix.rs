@@ -1,4 +1,4 @@
-//! The rows of all nodes, put together: who reaches whom.
+//! The rows of all nodes, put together: which node reaches which.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -7,26 +7,27 @@ use std::num::NonZeroU16;
 use super::row::{LEFT, OK, Row};
 use crate::failure::FailureKind;
 
-/// A failure that is younger is shown and not counted: its peer may be about to leave.
+/// Seconds after which a failure counts as a fault. Until then it is only shown, because its peer may be about to
+/// leave.
 pub const COUNTED_AFTER_S: u32 = 60;
 
-/// The longest name of a node that is shown, in bytes.
+/// Longest name of a node that is shown, in bytes.
 const MAX_NAME: usize = 253;
 
 /// Most nodes of a matrix, so that it fits into the memory of a caller in a cluster (64 MiB): a pair takes 12 bytes.
-/// A larger mesh has several names, and is looked at name by name.
+/// A larger mesh has several names, each with a matrix of its own.
 pub const MAX_NODES: usize = 1500;
 
-/// Who reaches whom, as far as the rows tell.
+/// Which node reaches which, as far as the rows show.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    /// The nodes, sorted by name, and by address where the name is not known.
+    /// The nodes, sorted by name; those without a name come last, sorted by address.
     pub nodes: Vec<MeshNode>,
-    /// How many more there are, for which there is no space.
+    /// Number of nodes that are left out, because there are more than [`MAX_NODES`].
     pub left_out: usize,
-    /// Where a node stands in `cells`, whose rows and columns are sorted by address.
+    /// The row and column in `cells` of each node in `nodes`: `cells` is sorted by address.
     order: Vec<usize>,
-    /// One for each ordered pair, row by row.
+    /// A cell for each ordered pair of nodes, row by row.
     cells: Vec<Cell>,
 }
 
@@ -35,42 +36,42 @@ pub struct Matrix {
 pub struct MeshNode {
     /// The address of its pod.
     pub address: IpAddr,
-    /// Its name, from its own row, or else from what others heard from it before.
+    /// Its name, from its own row, or else from the row of another node.
     pub name: Option<String>,
-    /// Its row, or why there is none.
+    /// The other data of its row, or why the row is missing.
     pub row: Result<RowFacts, Missing>,
 }
 
-/// What a row says beside its cells.
+/// The data of a row other than its cells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowFacts {
-    /// Why it cannot look its peers up, and for how many seconds.
+    /// The kind of failure of its lookups, if they fail, and for how many seconds they have been failing.
     pub lookup: Option<(FailureKind, u64)>,
 }
 
-/// Why there is no row of a node.
+/// Why the row of a node is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// Nothing listens at its port, or a policy rejects.
+    /// The connection was refused: nothing listens at the port, or a policy rejects it.
     Refused,
-    /// No route leads to it, or a policy rejects.
+    /// The address is unreachable: there is no route to it, or a policy rejects the connection.
     Unreachable,
-    /// No connection was made in time.
+    /// The TCP handshake did not complete in time.
     ConnectTimeout,
-    /// It was connected, and did not answer in time.
+    /// The connection was made, but no complete response came in time.
     ResponseTimeout,
-    /// It answered with this status: 404 is that of a caller without `--sample`.
+    /// The response has this HTTP status; a caller without `--sample` responds with 404.
     Status(u16),
-    /// What it answered is not a row, or longer than one is.
+    /// The response is not a row, or is longer than a row can be.
     Malformed,
-    /// The time for all rows was over before.
+    /// The timeout of all rows expired before this row was requested or received.
     NotAsked,
-    /// Something else went wrong on the way.
+    /// The request failed in another way, such as a reset connection.
     Broken,
 }
 
 impl Missing {
-    /// The word for JSON and text.
+    /// The word for this reason in JSON and text.
     pub fn label(self) -> &'static str {
         match self {
             Self::Refused => "connect_refused",
@@ -86,28 +87,28 @@ impl Missing {
     }
 }
 
-/// What is known of an ordered pair.
+/// The result of the calls of an ordered pair of nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Cell {
-    /// It was never asked, or not lately, or the row is missing.
+    /// The pair was never called, or not lately, or the row is missing.
     #[default]
     Unknown,
     /// The diagonal: a node does not call itself.
     Itself,
     /// The last call succeeded.
     Ok {
-        /// How long it took, in milliseconds.
+        /// Duration of the fastest of the last three successful calls, in milliseconds.
         ms: f32,
         /// For how many seconds calls have been succeeding.
         since_s: u32,
-        /// How many seconds ago it was made.
+        /// How many seconds ago the last call was made.
         asked_s: u32,
     },
     /// The last call failed.
     Failing {
         /// Kind of the last failure.
         kind: FailureKind,
-        /// The largest packet that passes, in bytes, where larger ones are lost.
+        /// Size of the largest packet that passes, in bytes, if larger ones are lost.
         mtu: Option<NonZeroU16>,
         /// For how many seconds calls have been failing.
         since_s: u32,
@@ -119,7 +120,7 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// Whether it fails, and has for so long that it counts.
+    /// Whether calls have been failing for at least [`COUNTED_AFTER_S`], so that the failure counts.
     pub fn is_fault(&self) -> bool {
         matches!(self, Self::Failing { since_s, .. } if *since_s >= COUNTED_AFTER_S)
     }
@@ -130,7 +131,7 @@ impl Cell {
     }
 }
 
-/// Puts rows together as they come, so that no more than one of them is kept as it came.
+/// Puts rows together as they arrive, so that only one of them at a time is in memory in its JSON form.
 #[derive(Debug)]
 pub struct MatrixBuilder {
     addresses: Vec<IpAddr>,
@@ -143,7 +144,7 @@ pub struct MatrixBuilder {
 }
 
 impl MatrixBuilder {
-    /// Begins with no row of these addresses. Of more than [`MAX_NODES`] the rest is left out.
+    /// Starts with these addresses and no rows. Addresses beyond [`MAX_NODES`] are left out.
     pub fn new(addresses: BTreeSet<IpAddr>) -> Self {
         let left_out = addresses.len().saturating_sub(MAX_NODES);
         let addresses: Vec<IpAddr> = addresses.into_iter().take(MAX_NODES).collect();
@@ -169,7 +170,7 @@ impl MatrixBuilder {
         self.addresses.clone()
     }
 
-    /// Takes in the row that was fetched from an address, or why there is none.
+    /// Adds the row that was fetched from an address, or the reason why it is missing.
     pub fn add(&mut self, address: IpAddr, row: Result<Row, Missing>) {
         let Some(&from) = self.at.get(&address) else {
             return;
@@ -215,7 +216,7 @@ impl MatrixBuilder {
         let mut order: Vec<usize> = (0..addresses.len()).collect();
         order.sort_by_cached_key(|&node| {
             let name = names[node].as_deref().unwrap_or_default();
-            (name.is_empty(), by_number(name), addresses[node])
+            (name.is_empty(), numeric_sort_key(name), addresses[node])
         });
         let nodes = order.iter().map(|&node| MeshNode {
             address: addresses[node],
@@ -232,37 +233,37 @@ impl MatrixBuilder {
 }
 
 impl Matrix {
-    /// What is known of a pair, by the numbers of the nodes.
+    /// The result of a pair, by the indices of its nodes in [`Matrix::nodes`].
     pub fn cell(&self, from: usize, to: usize) -> Cell {
         let n = self.nodes.len();
         self.cells[self.order[from] * n + self.order[to]]
     }
 
-    /// What a node knows of all others.
+    /// The results of the calls that a node makes.
     pub fn row(&self, from: usize) -> impl Iterator<Item = Cell> {
         (0..self.nodes.len()).map(move |to| self.cell(from, to))
     }
 
-    /// What all others know of a node.
+    /// The results of the calls that others make to a node.
     pub fn column(&self, to: usize) -> impl Iterator<Item = Cell> {
         (0..self.nodes.len()).map(move |from| self.cell(from, to))
     }
 
-    /// Whether the node's row is there.
+    /// Whether the node's row was collected.
     pub fn has_row(&self, node: usize) -> bool {
         self.nodes[node].row.is_ok()
     }
 }
 
-/// Whether a name is one to show.
+/// Whether a name can be shown: it is neither blank nor too long.
 fn is_name(name: &str) -> bool {
     !name.trim().is_empty() && name.len() <= MAX_NAME
 }
 
-/// Fills the cells of a row.
+/// Fills the cells of a node from its row.
 fn fill(cells: &mut [Cell], row: &Row, at: &HashMap<IpAddr, usize>) {
     let mtus: HashMap<IpAddr, u32> = row.mtus.iter().copied().collect();
-    // The walk comes round in as many rounds as there are nodes, and half as many more are allowed for delays.
+    // The walk calls each peer once in as many rounds as there are nodes; half as many rounds again allow for delays.
     let lately = row.interval_s.clamp(0.0, 1e6) * cells.len() as f64 * 1.5;
     let lately = (lately as u32).max(2 * COUNTED_AFTER_S);
     for peer in &row.peers {
@@ -287,15 +288,15 @@ fn fill(cells: &mut [Cell], row: &Row, at: &HashMap<IpAddr, usize>) {
                     since_s,
                     asked_s,
                 },
-                // Of another version.
+                // The row comes from another version, which has another kind of failure.
                 Err(_) => Cell::Unknown,
             },
         };
     }
 }
 
-/// What names are sorted by, so that `node-10` comes after `node-9`.
-fn by_number(name: &str) -> Vec<(String, u64)> {
+/// The sort key of a name, by which `node-10` comes after `node-9`.
+fn numeric_sort_key(name: &str) -> Vec<(String, u64)> {
     let mut parts = Vec::new();
     let mut rest = name;
     while !rest.is_empty() {

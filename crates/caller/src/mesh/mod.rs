@@ -1,13 +1,14 @@
-//! Every node to every node: a caller on each node calls a sample of the others, found by a headless name alone, and
-//! keeps a row of what became of it. Whoever asks collects the rows of all of them, and draws one conclusion.
+//! Calls from every node to every node. A caller on each node calls a sample of the other callers, whose addresses it
+//! gets from a headless name, and keeps the results as its row. On request, the rows of all callers are collected, and
+//! one sentence says what is wrong, if anything.
 //!
-//! - [`sample`] chooses whom to call: K others that stay the same, and one more in turn.
-//! - [`node`] keeps a node's own view, and [`row`] is that view as JSON, which `/mesh.json` serves.
+//! - [`sample`] chooses the peers to call: K that stay the same, and one more in turn.
+//! - [`node`] keeps the results of a caller's own calls, and [`row`] is their JSON form, which `/mesh.json` serves.
 //! - [`collect`] fetches the rows of all callers behind the name, and [`matrix`] puts them together.
-//! - [`conclude`] finds [`fault`]s, [`crate::verdict::mesh`] words them, and [`report`] has both.
+//! - [`conclude`] finds [`fault`]s, [`crate::verdict::mesh`] describes them in words, and [`report`] has both.
 //!
-//! A DNS message holds some 4,000 addresses. A larger mesh has several headless names, one a zone for example, which
-//! are given as several targets.
+//! A DNS message holds about 4,000 addresses. A larger mesh has several headless names, for example one for each zone,
+//! which are given as several targets.
 
 pub mod collect;
 pub mod conclude;

@@ -1,5 +1,5 @@
-//! A node's own view of the mesh: the result of the last call to each peer. Memory is bounded by the number of addresses
-//! of the name, of which a DNS message holds some 4,000.
+//! A caller's own view of the mesh: the result of the last call to each peer. Memory is bounded by the number of
+//! addresses of the name: a DNS message holds about 4,000.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,29 +21,29 @@ use crate::stats::Observer;
 /// How long a peer that has left is remembered.
 const LEFT_FOR: Duration = Duration::from_secs(60);
 
-/// How often a path is measured in an outage at most: something else may have disturbed the first time.
+/// Most measurements of a path during one outage. Something else may have disturbed the first measurement.
 const MAX_MEASUREMENTS: u8 = 3;
 
-/// The longest name of a node that is kept, in bytes: as long as DNS has them.
+/// Longest name of a node that is kept, in bytes: the longest name in DNS (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
 
-/// What a caller samples.
+/// Settings of a caller that is part of a mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleConfig {
-    /// How many peers are called in every round.
+    /// Number of peers that are called in every round (K).
     pub count: usize,
-    /// The own address. `None`: the one among the peers' addresses that an interface of this pod has.
+    /// Address of this pod; if it is `None`, the address among those of the name that an interface of this pod has.
     pub own: Option<IpAddr>,
-    /// The node that this pod is on, where that is known.
+    /// Name of the node that this pod runs on, if it is known.
     pub node: Option<String>,
 }
 
-/// What a caller knows of the peers behind one name.
+/// The results of a caller's calls to the peers behind one name.
 #[derive(Debug)]
 pub struct Node {
     config: SampleConfig,
     state: Mutex<State>,
-    /// Paths are measured one at a time.
+    /// Has one permit, because paths are measured one at a time.
     measuring: Semaphore,
 }
 
@@ -57,32 +57,32 @@ struct State {
     is_alone: bool,
 }
 
-/// What is known of a peer.
+/// The results of the calls to a peer.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// The node that it is on, once it has said so.
+    /// Name of the node that the peer runs on, once a response has contained it.
     pub(super) node: Option<Box<str>>,
     /// Kind of failure of the last small call, if it failed.
     small: Option<FailureKind>,
     /// Kind of failure of the last large call, if it failed.
     large: Option<FailureKind>,
-    /// The hole that was found after a large call had failed.
+    /// The packet size limit that was measured after a large call had failed.
     pub(super) hole: Option<Hole>,
-    /// Whether that is being looked for, or has been, in this outage.
+    /// Whether the packet size limit is being measured, or has been, during this outage.
     is_measured: bool,
-    /// Number of measurements that found no hole.
+    /// Number of measurements that found no such limit.
     found_no_hole: u8,
     /// When the peer began to fail, or to succeed.
     pub(super) since: Instant,
-    /// When it was last called; `None` for one that has not been.
+    /// When the peer was last called; `None` if it has not been called yet.
     pub(super) asked: Option<Instant>,
-    /// How long the last calls took that succeeded, without DNS; the newest is first.
+    /// Durations of the last calls that succeeded, without DNS, the newest first.
     took: [Option<Duration>; 3],
-    /// When the name no longer had its address.
+    /// When the address was first missing from the name; `None` while the name has it.
     pub(super) left: Option<Instant>,
 }
 
-/// All that a row is made of.
+/// The data of a row.
 pub(super) struct View {
     pub(super) own: Option<IpAddr>,
     pub(super) peers: Vec<(IpAddr, Peer)>,
@@ -105,13 +105,13 @@ impl Peer {
         }
     }
 
-    /// How long the quickest of the last calls took, without DNS: a process that had to wait for a processor made one
-    /// of them slow, and a slow path makes all of them slow.
+    /// Duration of the fastest of the last three successful calls, without DNS. A busy processor makes one of them
+    /// slow; a slow path makes all of them slow.
     pub(super) fn took(&self) -> Option<Duration> {
         self.took.into_iter().flatten().min()
     }
 
-    /// Kind of failure of the peer, if it fails. A failing small call is more significant than a failing large one.
+    /// Kind of failure, if calls to the peer fail. A failing small call takes precedence over a failing large one.
     pub(super) fn failure(&self) -> Option<FailureKind> {
         self.small.or(match self.hole {
             Some(_) => Some(FailureKind::PathMtu),
@@ -121,7 +121,7 @@ impl Peer {
 }
 
 impl Node {
-    /// A view in which no peer is known yet.
+    /// Creates a view without peers.
     pub fn new(config: SampleConfig) -> Self {
         let own = config.own;
         Self {
@@ -134,30 +134,30 @@ impl Node {
         }
     }
 
-    /// The node that this pod is on, where that is known.
+    /// Name of the node that this pod runs on, if it is known.
     pub fn name(&self) -> Option<&str> {
         self.config.node.as_deref()
     }
 
-    /// The own address, where it is known.
+    /// Address of this pod, if it is known.
     pub fn own(&self) -> Option<IpAddr> {
         self.state().own
     }
 
-    /// How many other addresses the name has.
-    pub fn known(&self) -> usize {
+    /// Number of other addresses that the name has.
+    pub fn peer_count(&self) -> usize {
         let state = self.state();
         let here = state.peers.values().filter(|peer| peer.left.is_none());
         here.count()
     }
 
-    /// Chooses whom to call of the addresses that the name has now.
+    /// Chooses the calls of a round from the addresses that the name has now.
     pub fn choose(&self, addresses: &[SocketAddr]) -> Vec<(SocketAddr, Sampled)> {
         let now = Instant::now();
         let mut state = self.state();
         let state = &mut *state;
         if state.own.is_none() {
-            state.own = own_among(addresses);
+            state.own = own_address_among(addresses);
         }
         let mut by_ip: Vec<(IpAddr, SocketAddr)> = addresses
             .iter()
@@ -167,9 +167,9 @@ impl Node {
         by_ip.sort_unstable();
         by_ip.dedup_by_key(|(ip, _)| *ip);
         let ips: Vec<IpAddr> = by_ip.iter().map(|(ip, _)| *ip).collect();
-        state.meet(&ips, now);
+        state.update_peers(&ips, now);
         if ips.is_empty() && !state.is_alone {
-            // Nothing is called, and so nothing printed.
+            // Without calls nothing is printed, so the reason is logged.
             warn!("there is nobody else behind the name to call");
         }
         state.is_alone = ips.is_empty();
@@ -185,7 +185,7 @@ impl Node {
             .into_iter()
             .map(|(_, ip, is_large)| (ip, is_large))
             .collect();
-        // Without an address of its own it is still a caller, with nobody to be told from.
+        // If the own address is not known, this one takes its place in the hash and in the walk.
         let own = state.own.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         let picks = choose(own, self.config.count, &ips, &mut state.walk, &failing);
         let picks = picks.into_iter().filter_map(|pick| {
@@ -195,18 +195,19 @@ impl Node {
         picks.collect()
     }
 
-    /// Makes of a large call that was not answered one whose packets were too large, where that is known of the path.
-    pub(crate) fn explain(&self, report: &mut Report) {
-        let Some((ip, Sampled { is_large: true, .. })) = sampled(report) else {
+    /// Changes the failure of a large call that timed out to [`FailureKind::PathMtu`], if the packet size limit of the
+    /// path has been measured.
+    pub(crate) fn apply_known_hole(&self, report: &mut Report) {
+        let Some((ip, Sampled { is_large: true, .. })) = sampled_peer(report) else {
             return;
         };
         let hole = self.state().peers.get(&ip).and_then(|peer| peer.hole);
         if let Some(hole) = hole {
-            report.is_lost_in(hole);
+            report.reclassify_as_path_mtu(hole);
         }
     }
 
-    /// The node that a peer is on, or else its address.
+    /// Name of the node that a peer runs on, or else the peer's address.
     pub(crate) fn name_of(&self, ip: IpAddr) -> String {
         let state = self.state();
         let name = state.peers.get(&ip).and_then(|peer| peer.node.as_deref());
@@ -216,10 +217,11 @@ impl Node {
         }
     }
 
-    /// Whether the path to a peer is to be measured, now that a large call has failed: that is done
-    /// once an outage, and again where it has found nothing.
-    pub(crate) fn is_to_be_measured(&self, report: &Report) -> bool {
-        let Some((ip, sampled)) = sampled(report) else {
+    /// Whether to measure the path to a peer, because this large call to it timed out. Returns true once in an outage,
+    /// and again after each measurement that found no limit, at most [`MAX_MEASUREMENTS`] times; the path then counts
+    /// as measured.
+    pub(crate) fn claim_measurement(&self, report: &Report) -> bool {
+        let Some((ip, sampled)) = sampled_peer(report) else {
             return false;
         };
         let mut state = self.state();
@@ -233,12 +235,12 @@ impl Node {
         is_new
     }
 
-    /// Lets one path be measured at a time.
+    /// The semaphore of measurements: a permit allows measuring a path.
     pub(crate) fn measuring(&self) -> &Semaphore {
         &self.measuring
     }
 
-    /// A hole has been found on the path to a peer.
+    /// Records the packet size limit of the path to a peer, unless a large call has succeeded in the meantime.
     pub(crate) fn set_hole(&self, ip: IpAddr, hole: Hole) {
         if let Some(peer) = self.state().peers.get_mut(&ip)
             && peer.large.is_some()
@@ -247,7 +249,8 @@ impl Node {
         }
     }
 
-    /// No hole has been found on the path to a peer, which may be measured again if it has not been too often.
+    /// Records that no packet size limit was found on the path to a peer. The path may be measured again, at most
+    /// [`MAX_MEASUREMENTS`] times.
     pub(crate) fn found_no_hole(&self, ip: IpAddr) {
         if let Some(peer) = self.state().peers.get_mut(&ip) {
             peer.found_no_hole += 1;
@@ -265,15 +268,15 @@ impl Node {
         }
     }
 
-    /// A thread that panicked while it held the lock has left at worst an old result.
+    /// The results. A poisoned lock is ignored: a thread that panicked has at worst left an old result.
     fn state(&self) -> MutexGuard<'_, State> {
         unpoisoned(self.state.lock())
     }
 }
 
 impl State {
-    /// Takes in which peers there are now. `ips` are sorted.
-    fn meet(&mut self, ips: &[IpAddr], now: Instant) {
+    /// Adds new peers, and removes those that have left. `ips` are the addresses that the name has now, sorted.
+    fn update_peers(&mut self, ips: &[IpAddr], now: Instant) {
         self.peers.retain(|ip, peer| {
             if ips.binary_search(ip).is_err() {
                 let left = *peer.left.get_or_insert(now);
@@ -305,7 +308,7 @@ impl Observer for Node {
     }
 
     fn call(&self, report: &Report) {
-        let Some((ip, sampled)) = sampled(report) else {
+        let Some((ip, sampled)) = sampled_peer(report) else {
             return;
         };
         let now = Instant::now();
@@ -316,7 +319,7 @@ impl Observer for Node {
         let kind = report.kind();
         let status = report.response().map(|response| response.status.as_u16());
         if sampled.is_large && matches!(status, Some(400 | 413 | 431)) {
-            // A proxy that refuses so large a head: it has been reached.
+            // A proxy rejects a head of this size, so this call says nothing about the path.
             return;
         }
         let failed_before = peer.failure().is_some();
@@ -328,7 +331,7 @@ impl Observer for Node {
             (true, Some(FailureKind::ResponseTimeout | FailureKind::PathMtu)) => {
                 peer.large = Some(FailureKind::ResponseTimeout);
             }
-            // Whether large packets pass is not known then.
+            // Any other result of a large call says nothing about large packets.
             (_, kind) => peer.small = kind,
         }
         if peer.failure().is_some() != failed_before || peer.asked.is_none() {
@@ -352,13 +355,13 @@ impl Observer for Node {
     }
 }
 
-/// Whom a call of a sample was for.
-fn sampled(report: &Report) -> Option<(IpAddr, Sampled)> {
+/// The peer that was called, and the properties of the call; `None` for a call that is not part of a sample.
+fn sampled_peer(report: &Report) -> Option<(IpAddr, Sampled)> {
     Some((report.address?.ip(), report.sampled?))
 }
 
-/// The address that an interface of this pod has.
-fn own_among(addresses: &[SocketAddr]) -> Option<IpAddr> {
+/// The address among `addresses` that an interface of this pod has.
+fn own_address_among(addresses: &[SocketAddr]) -> Option<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
     let mut own = interfaces.filter_map(|interface| crate::probe::ip_of(&interface));
     own.find(|ip| addresses.iter().any(|address| address.ip() == *ip))

@@ -1,4 +1,4 @@
-//! What a mesh comes to: the matrix, what is wrong with it, and what could not be looked up.
+//! The state of a mesh: its matrix, its faults, and the lookups that failed.
 
 use super::collect::Collected;
 use super::conclude::{Conclusion, conclude};
@@ -10,7 +10,7 @@ use crate::verdict;
 /// A mesh and its conclusion.
 #[derive(Debug)]
 pub struct MeshReport {
-    /// Results of all pairs.
+    /// The results of the calls between all pairs of nodes.
     pub matrix: Matrix,
     /// Faults, and how much is known.
     pub conclusion: Conclusion,
@@ -25,12 +25,12 @@ pub enum MeshState {
     Ok,
     /// At least one fault was found.
     NotOk,
-    /// There is not a single row.
+    /// No row was collected.
     NoRows,
 }
 
 impl MeshState {
-    /// The word for JSON.
+    /// The value of `state` in JSON.
     pub fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -77,7 +77,7 @@ impl MeshReport {
         self.conclusion.faults.is_empty() && self.failed_lookups.is_empty()
     }
 
-    /// A sentence for each fault, the gravest first; one that says so, if there is none.
+    /// A sentence for each fault, the most serious first; or, if there is none, one that says so.
     pub fn sentences(&self) -> Vec<String> {
         let Self {
             matrix,
@@ -92,7 +92,7 @@ impl MeshReport {
         }
         let faults = conclusion.faults.iter();
         let faults = faults.map(|fault| verdict::mesh::fault(matrix, fault));
-        let lookups = failed_lookups.iter().map(verdict::mesh::name_fails);
+        let lookups = failed_lookups.iter().map(verdict::mesh::lookup_failed);
         faults.chain(lookups).collect()
     }
 

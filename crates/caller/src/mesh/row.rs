@@ -1,4 +1,4 @@
-//! A node's own view as JSON, which `/mesh.json` serves and others collect:
+//! A caller's own view of the mesh as JSON, which `/mesh.json` serves and other callers collect:
 //!
 //! ```json
 //! {"version":"0.2.0","node":"node-1","address":"10.0.1.7","targets":["http://mesh:8080/"],"interval_s":10.0,
@@ -7,16 +7,16 @@
 //!  "mtus":[["10.0.3.7",1400]]}
 //! ```
 //!
-//! A peer is its address, its node (`null` where it has never said so), the result of the last call, how many
-//! milliseconds the quickest of the last three took without DNS, for how many seconds it has been failing or well, and
-//! how many seconds ago it was called. A result is `ok`, the label of a kind of failure, or `left`: the name no longer
-//! has the address. A peer that has not been called yet is not there. `mtus` are the sizes in bytes of the largest
-//! packets that pass, where larger ones are lost. `lookup` is `["dns_timeout",12]` while the name has not resolved for
-//! 12 seconds.
+//! Each peer is a list: its address; its node (`null` if no response has named it); the result of the last call; the
+//! duration of the fastest of the last three successful calls in milliseconds, without DNS; for how many seconds calls
+//! have been failing or succeeding; and how many seconds ago the last call was made. A result is `ok`, the label of a
+//! kind of failure, or `left` if the name no longer has the address. A peer that has not been called yet is left out.
+//! `mtus` has the size in bytes of the largest packet that passes, for each peer to which larger packets are lost.
+//! `lookup` is `["dns_timeout",12]` if the name has not resolved for 12 seconds.
 //!
-//! A row has at most [`MAX_BYTES`]. Names of peers that do not fail are left out first, because those tell them
-//! themselves, then peers that have left, then those that are well, and those that fail last; `left_out` is their
-//! number.
+//! A row has at most [`MAX_BYTES`] bytes. If it would be longer, the node names of peers that do not fail are left out
+//! first, because the rows of these peers contain them; then peers that have left, then peers whose calls succeed, and
+//! last those that fail. `left_out` is the number of peers that are left out.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::node::{Node, Peer, View};
 
-/// The longest row, in bytes.
+/// Length of the longest row, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
 /// The result of a call that succeeded.
@@ -37,50 +37,50 @@ pub const OK: &str = "ok";
 /// The result of a peer that has left.
 pub const LEFT: &str = "left";
 
-/// A node's own view.
+/// A caller's own view of the mesh.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Row {
     /// The version of the caller.
     pub version: String,
-    /// The node that the caller is on, where that is known.
+    /// Name of the node that the caller runs on, if it is known.
     pub node: Option<String>,
-    /// The caller's own address, where that is known.
+    /// The caller's own address, if it is known.
     pub address: Option<IpAddr>,
     /// The targets whose addresses are sampled.
     pub targets: Vec<String>,
-    /// From the start of a round to the start of the next, in seconds.
+    /// Time from the start of a round to the start of the next, in seconds.
     pub interval_s: f64,
-    /// Why a name could not be resolved, and for how many seconds.
+    /// The kind of failure of the last lookup, if it failed, and for how many seconds lookups have been failing.
     pub lookup: Option<(String, u64)>,
-    /// How many peers there are.
+    /// Number of peers that the names have.
     pub known: usize,
-    /// How many peers are not among `peers`, for want of space.
+    /// Number of peers that are not among `peers`, because the row would be too long.
     pub left_out: usize,
-    /// What is known of each peer that has been called.
+    /// The results of each peer that has been called.
     pub peers: Vec<PeerRow>,
-    /// The largest packets that pass to a peer, in bytes, where larger ones are lost.
+    /// Size of the largest packet that passes to a peer, in bytes, if larger ones are lost.
     pub mtus: Vec<(IpAddr, u32)>,
 }
 
-/// What is known of a peer.
+/// The results of the calls to a peer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PeerRow(
     /// Address of the peer's pod.
     pub IpAddr,
-    /// The node that it is on, where that is known.
+    /// Name of the node that the peer runs on, if it is known.
     pub Option<Box<str>>,
     /// The result of the last call.
     pub String,
-    /// How long the quickest of the last calls took, in milliseconds.
+    /// Duration of the fastest of the last three successful calls, in milliseconds.
     pub Option<f32>,
-    /// For how many seconds it has been so.
+    /// For how many seconds calls have been failing or succeeding, or the peer has been gone.
     pub u32,
     /// How many seconds ago the last call was made.
     pub u32,
 );
 
 impl Row {
-    /// The view of all nodes of a caller, one for each target that it samples.
+    /// The row of a caller, from one [`Node`] for each target that it samples.
     pub fn of(targets: &[(String, Arc<Node>)], interval: Duration) -> Self {
         let now = Instant::now();
         let ago = |at: Instant| now.saturating_duration_since(at).as_secs();
@@ -122,7 +122,7 @@ impl Row {
 
     /// The row as JSON of at most [`MAX_BYTES`].
     pub fn to_json(mut self) -> String {
-        let json = |row: &Self| serde_json::to_string(row).expect("a row has keys of text");
+        let json = |row: &Self| serde_json::to_string(row).expect("all keys are strings");
         let mut text = json(&self);
         if text.len() > MAX_BYTES {
             for peer in self.peers.iter_mut().filter(|peer| peer.rank() > FAILING) {
@@ -131,7 +131,7 @@ impl Row {
             text = json(&self);
         }
         while text.len() > MAX_BYTES && !self.peers.is_empty() {
-            // Peers are of much the same length, and those that fail stand first.
+            // The entries of peers have similar lengths, and those of failing peers come first.
             let share = MAX_BYTES as f64 / text.len() as f64 * 0.98;
             let kept = (self.peers.len() as f64 * share) as usize;
             let left_out: HashSet<IpAddr> = self.peers.drain(kept..).map(|peer| peer.0).collect();
@@ -143,11 +143,11 @@ impl Row {
     }
 }
 
-/// The rank of peers that fail.
+/// The rank of peers that fail, which are left out last.
 const FAILING: u8 = 0;
 
 impl PeerRow {
-    /// Where there is no space for all, those of the highest rank are left out first.
+    /// If the row would be too long, peers of the highest rank are left out first.
     fn rank(&self) -> u8 {
         match self.2.as_str() {
             LEFT => 2,
@@ -165,7 +165,7 @@ fn peer_row(ip: IpAddr, peer: &Peer, ago: impl Fn(Instant) -> u64) -> Option<Pee
         (None, Some(kind)) => (kind.label(), peer.since),
         (None, None) => (OK, peer.since),
     };
-    // To the microsecond; more would be so many more bytes.
+    // Rounded to microseconds: more digits would make the row longer.
     let ms = |took: Duration| (took.as_secs_f32() * 1e6).round() / 1e3;
     Some(PeerRow(
         ip,
@@ -184,7 +184,7 @@ mod tests {
     use crate::failure::FailureKind::{ConnectTimeout, ResponseTimeout};
     use crate::failure::{FailureKind, Hole};
 
-    /// A node's peers by what they come to, in the order of their addresses. Each has a name of 50 characters.
+    /// Numbers of a node's peers by result, in the order of their addresses. Each has a name of 50 characters.
     #[derive(Default)]
     struct Peers {
         left: u16,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     impl Peers {
-        /// What others read of the row.
+        /// The row of these peers, as other callers parse it.
         fn read(self) -> Row {
             let Self {
                 left,
@@ -227,7 +227,7 @@ mod tests {
     }
 
     impl Row {
-        /// How many peers came to this, and how many of them have a name.
+        /// Number of peers with this result, and number of those among them that have a name.
         fn count(&self, result: &str) -> (usize, usize) {
             let peers = self.peers.iter().filter(|peer| peer.2 == result);
             let named = peers.clone().filter(|peer| peer.1.is_some());
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(row.count(TIMEOUT), (200, 200));
         let (well, named) = row.count(OK);
         assert_eq!((well + row.left_out, named, row.known), (4800, 0, 5000));
-        // No more than need be.
+        // No more peers are left out than necessary.
         assert!(well > 800, "{well}");
     }
 

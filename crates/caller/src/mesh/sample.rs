@@ -1,14 +1,14 @@
 //! Which of the addresses behind a name are called in a round.
 //!
-//! With N nodes each caller makes K + 1 calls a round, so that the mesh costs O(N·K):
+//! With N nodes each caller makes K + 1 calls in a round, so that a round of the mesh costs O(N·K):
 //!
-//! - K peers by rendezvous hashing (<https://en.wikipedia.org/wiki/Rendezvous_hashing>) of the own and the peer's
-//!   address: they stay the same from round to round, change by one where a node comes or goes, and give every node
-//!   about K callers without any talk between them.
-//! - One that walks through all peers by address, so that every ordered pair is met within N rounds. Its call is a
-//!   large one, because there are paths on which small packets pass and large ones vanish.
-//! - Peers that failed when they were last called, at most K of them: how long they fail, and whether they are well
-//!   again, is not to depend on the walk.
+//! - K peers are chosen by rendezvous hashing (<https://en.wikipedia.org/wiki/Rendezvous_hashing>) of the caller's and
+//!   the peer's address. They stay the same from round to round, at most one of them changes when a node comes or goes,
+//!   and every node has about K callers, without any coordination.
+//! - One peer is the next of all peers in the order of their addresses, so that every ordered pair is called within N
+//!   rounds. Its call is a large one, because some paths pass small packets and lose large ones.
+//! - Peers whose last call failed are called again, at most K of them, so that the end of a failure is noticed before
+//!   the walk comes to them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -18,11 +18,11 @@ use std::net::IpAddr;
 pub struct Pick {
     /// Address of the peer to call.
     pub ip: IpAddr,
-    /// Size of the call, and why it is made.
+    /// Properties of the call.
     pub sampled: Sampled,
 }
 
-/// How a call of a sample is made, and why.
+/// Properties of a call of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sampled {
     /// Whether request and response are large.
@@ -36,8 +36,8 @@ pub struct Sampled {
 pub struct Walk(Option<IpAddr>);
 
 impl Walk {
-    /// The peer that is next by address, after the last one, and at first after the own address, so that not all
-    /// callers begin with the same. `peers` are sorted.
+    /// The next peer in the order of addresses. The first one follows `own`, so that not all callers begin with the
+    /// same peer. `peers` must be sorted.
     fn next(&mut self, own: IpAddr, peers: &[IpAddr]) -> Option<IpAddr> {
         let last = self.0.unwrap_or(own);
         let after = peers.partition_point(|peer| *peer <= last);
@@ -47,8 +47,9 @@ impl Walk {
     }
 }
 
-/// Chooses the calls of a round. `peers` are all others, sorted; `failing` are those that failed when they were last
-/// called, the one that was called longest ago first, and whether it was the large call that failed.
+/// Chooses the calls of a round. `own` is the caller's address, `count` is K, and `peers` are the addresses of all
+/// others, which must be sorted. `failing` are the peers whose last call failed, the one called longest ago first, and
+/// whether the call that failed was a large one.
 pub fn choose(
     own: IpAddr,
     count: usize,
@@ -76,16 +77,16 @@ pub fn choose(
             None => picks.push(pick(ip, true, false)),
         }
     }
-    let mut again = 0;
+    let mut repeated = 0;
     for &(ip, is_large) in failing {
-        if again == count || peers.binary_search(&ip).is_err() {
+        if repeated == count || peers.binary_search(&ip).is_err() {
             continue;
         }
         match picks.iter_mut().find(|pick| pick.ip == ip) {
             Some(pick) => pick.sampled.is_large |= is_large,
             None => {
                 picks.push(pick(ip, is_large, false));
-                again += 1;
+                repeated += 1;
             }
         }
     }
@@ -93,7 +94,7 @@ pub fn choose(
 }
 
 fn score(own: IpAddr, peer: IpAddr) -> u64 {
-    // With fixed keys: a caller that starts anew calls the same peers.
+    // `DefaultHasher::new` has fixed keys, so a caller that restarts calls the same peers.
     let mut hasher = DefaultHasher::new();
     (own, peer).hash(&mut hasher);
     hasher.finish()
@@ -198,7 +199,7 @@ mod tests {
         let picks = choose(address(0), k, &peers, &mut Walk::default(), &failing);
         assert_eq!(picks.len(), before.len() + k);
         assert_eq!(picks[before.len()].ip, failing[0].0);
-        // One that has left is not called, and one of the K by a large call, if that is what failed.
+        // A peer that has left is not called. One of the K gets a large call, if a large call to it failed.
         let ip = before[0].ip;
         let failing = [(address(1000), false), (ip, true)];
         let picks = choose(address(0), k, &peers, &mut Walk::default(), &failing);

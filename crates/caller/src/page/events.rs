@@ -17,11 +17,11 @@ const MIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Minimum time between two events of the overview, which always contains all targets.
 const OVERVIEW_MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum time between two events, so that both sides notice when the other one is gone.
+/// Maximum time between two events, so that each side notices when the other is gone.
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Sends events until the receiver is dropped: for one target, first all that is not `known` yet, and then
-/// what is new; or, if `stats` is `None`, the overview of all targets.
+/// Sends events until the receiver is dropped: for one target, first all calls that are not `known`, and then new
+/// ones; or, if `stats` is `None`, the overview of all targets.
 pub(super) async fn feed(
     page: Arc<Page>,
     stats: Option<Arc<Stats>>,
@@ -48,12 +48,12 @@ pub(super) async fn feed(
                 None => OVERVIEW_MIN_INTERVAL,
             })
             .await;
-            let news = async {
-                // The rounds of other targets are not news.
-                while changed.changed().await.is_ok() && !is_news(stats.as_deref(), &known) {}
+            let new_call = async {
+                // A round of another target does not add a call of this one.
+                while changed.changed().await.is_ok() && !has_new_call(stats.as_deref(), &known) {}
             };
-            // Without news, an event is sent to keep the connection alive.
-            let _ = timeout(MAX_INTERVAL, news).await;
+            // If there is no new call for so long, an event without calls keeps the connection alive.
+            let _ = timeout(MAX_INTERVAL, new_call).await;
         };
         tokio::select! {
             () = next => {}
@@ -62,7 +62,7 @@ pub(super) async fn feed(
     }
 }
 
-/// Whether there is a call that the client does not know yet. For the overview, each round is news.
-fn is_news(stats: Option<&Stats>, known: &Known) -> bool {
+/// Whether there is a call that the client does not know yet; always true for the overview, which each round changes.
+fn has_new_call(stats: Option<&Stats>, known: &Known) -> bool {
     stats.is_none_or(|stats| stats.state().history.count > known.number())
 }

@@ -21,7 +21,7 @@ use crate::views;
 /// once in this time.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
-/// This caller's view of the mesh that it is part of.
+/// The data of the mesh's pages, for a caller that is part of the mesh.
 #[derive(Debug)]
 pub(crate) struct MeshPage {
     targets: Vec<(String, Arc<Node>)>,
@@ -34,7 +34,7 @@ pub(crate) struct MeshPage {
 }
 
 impl MeshPage {
-    /// The view of the sampled targets. `port` is the one at which all callers serve their rows.
+    /// Creates the data for the sampled targets. `port` is the port at which all callers serve their rows.
     pub(crate) fn new(
         sampled: Vec<(Arc<Target>, Arc<Node>)>,
         resolver: Resolver,
@@ -67,8 +67,8 @@ impl MeshPage {
     }
 
     /// The matrix of all rows, as JSON. Requests that arrive while it is being collected wait for the same
-    /// collection. It continues if they are cancelled, so that a client that repeatedly asks and disconnects
-    /// does not start further ones.
+    /// collection. It continues if they are cancelled, so that a client that repeatedly requests it and
+    /// disconnects does not start further collections.
     pub(super) async fn matrix(self: Arc<Self>) -> Bytes {
         let collected = tokio::spawn(async move {
             let mut last = self.matrix.lock().await;

@@ -5,9 +5,8 @@
 //!   it is an overview ([`overview`]), and `?target=LABEL` selects one of them.
 //! - `GET /events` -- the same data as server-sent events, one after each round of calls; also with
 //!   `?target=LABEL`.
-//! - `GET /mesh` -- the page of the mesh; `GET /mesh/matrix.json` -- its data; and `GET /mesh.json` -- the
-//!   part of it that this caller has measured ([`crate::mesh`]). They respond with 404 if no target is
-//!   sampled.
+//! - `GET /mesh` -- the page of the mesh; `GET /mesh/matrix.json` -- its data; and `GET /mesh.json` -- this caller's
+//!   own row of it ([`crate::mesh`]). They respond with 404 if no target is sampled.
 //! - the routes of [`runtime::admin`].
 
 mod events;
@@ -32,7 +31,7 @@ pub(crate) struct Page {
     name: Option<String>,
     /// Interval between the starts of two calls.
     interval: Duration,
-    /// Random id of this process: numbers of calls can be compared only if it is the same.
+    /// Random id of this process: numbers of calls can be compared only within one process.
     instance: String,
     started: SystemTime,
     /// Totals and history of each target.
@@ -44,7 +43,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// The page of a run that starts now.
+    /// Creates the page of a run that starts now.
     pub(crate) fn new(
         name: Option<String>,
         interval: Duration,
@@ -64,7 +63,7 @@ impl Page {
     }
 
     /// Whether there are several targets.
-    fn is_of_several(&self) -> bool {
+    fn has_several_targets(&self) -> bool {
         self.stats.len() > 1
     }
 }

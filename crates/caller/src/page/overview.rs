@@ -66,14 +66,14 @@ impl Page {
 
 fn target(stats: &Stats) -> TargetView {
     let State { summary, history } = &*stats.state();
-    let now = history.health.verdict();
-    let unexpected = now.and_then(|verdict| verdict.now.unexpected.as_ref());
+    let now = history.health.status();
+    let unexpected = now.and_then(|health| health.now.unexpected.as_ref());
     TargetView {
         target: summary.target().label().to_owned(),
         url: summary.target().to_string(),
         expectation: summary.expectation().to_string(),
         state: state(history),
-        state_since: now.map(|verdict| clock::rfc3339(verdict.now.since)),
+        state_since: now.map(|health| clock::rfc3339(health.now.since)),
         kind: unexpected
             .and_then(Unexpected::kind)
             .map(|kind| kind.label()),

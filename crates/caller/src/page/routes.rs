@@ -1,5 +1,5 @@
 //! The routes of the live page, and its header fields. The status is rendered at most once in 200 ms, however
-//! many clients ask for it; the page is static, except for a nonce. Both are served only under this caller's
+//! many clients request it; the page is static, except for a nonce. Both are served only under this caller's
 //! own host names, which protects against DNS rebinding.
 
 use std::sync::Arc;
@@ -57,10 +57,10 @@ pub(crate) struct Routes {
     status: Arc<[Cached<Bytes>]>,
 }
 
-/// The targets that a request asks for.
+/// The target or targets that a request selects.
 #[derive(Clone, Copy, Debug)]
 enum Selected {
-    /// All targets.
+    /// The overview of all targets.
     Overview,
     /// The target with this index.
     One(usize),
@@ -86,7 +86,7 @@ impl Routes {
         let query = head.uri.query().unwrap_or_default();
         let mut fields = query.split('&');
         let Some(label) = fields.find_map(|field| field.strip_prefix("target=")) else {
-            return Some(match self.page.is_of_several() {
+            return Some(match self.page.has_several_targets() {
                 true => Selected::Overview,
                 false => Selected::One(0),
             });
@@ -110,7 +110,7 @@ impl Routes {
                 json.into()
             }),
         };
-        answer("application/json", status)
+        response("application/json", status)
     }
 
     fn events(&self, selected: Selected, head: &Parts) -> Response<Body> {
@@ -129,7 +129,7 @@ impl Routes {
             events::feed(page, stats, known, sender).await;
             drop(permit);
         });
-        answer("text/event-stream", Body::Stream(events))
+        response("text/event-stream", Body::Stream(events))
     }
 
     fn matrix(&self, mesh: &Arc<MeshPage>) -> Reply {
@@ -138,7 +138,7 @@ impl Routes {
         };
         let matrix = Arc::clone(mesh).matrix();
         Reply::Later(Box::pin(async move {
-            let response = answer("application/json", matrix.await);
+            let response = response("application/json", matrix.await);
             drop(permit);
             response
         }))
@@ -149,9 +149,9 @@ impl Handler for Routes {
     fn answer(&self, head: &Parts, _: Arrival) -> Reply {
         let path = head.uri.path();
         if PAGES.contains(&path) && !self.hosts.welcome(head) {
-            let mut response = answer(
+            let mut response = response(
                 "text/plain; charset=utf-8",
-                "this page does not answer to that host: ask for it by its address, or start caller with --admin-host\n",
+                "this page is not served under that host name: request it by its IP address, or start caller with --admin-host\n",
             );
             *response.status_mut() = Hosts::MISDIRECTED;
             return Reply::Now(response);
@@ -161,7 +161,7 @@ impl Handler for Routes {
         {
             match path {
                 "/mesh" => return Reply::Now(html(MESH_HTML)),
-                "/mesh.json" => return Reply::Now(answer("application/json", mesh.row())),
+                "/mesh.json" => return Reply::Now(response("application/json", mesh.row())),
                 "/mesh/matrix.json" => return self.matrix(mesh),
                 _ => {}
             }
@@ -171,7 +171,7 @@ impl Handler for Routes {
             (&Method::GET | &Method::HEAD, "/status.json", Some(selected)) => self.status(selected),
             (&Method::GET, "/events", Some(selected)) => self.events(selected, head),
             (&Method::GET | &Method::HEAD, "/status.json" | "/events", None) => {
-                let mut response = answer("text/plain; charset=utf-8", "no such target\n");
+                let mut response = response("text/plain; charset=utf-8", "no such target\n");
                 *response.status_mut() = StatusCode::NOT_FOUND;
                 response
             }
@@ -190,7 +190,7 @@ fn html(page: &str) -> Response<Body> {
          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'"
     );
-    let mut response = answer("text/html; charset=utf-8", page.replace(NONCE, &nonce));
+    let mut response = response("text/html; charset=utf-8", page.replace(NONCE, &nonce));
     if let Ok(policy) = HeaderValue::try_from(policy) {
         response.headers_mut().insert(CSP, policy);
     }
@@ -198,12 +198,12 @@ fn html(page: &str) -> Response<Body> {
 }
 
 fn unavailable(text: &'static str) -> Response<Body> {
-    let mut response = answer("text/plain; charset=utf-8", text);
+    let mut response = response("text/plain; charset=utf-8", text);
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
 
-fn answer(content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
+fn response(content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

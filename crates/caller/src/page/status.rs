@@ -19,13 +19,13 @@
 //! with the last failure in it. `cause_since` is when the kind of failure of the last round first occurred,
 //! in the current series of failures.
 //!
-//! `mesh` is whether `/mesh` exists. `ok` is whether the last round succeeded, and `since` is the time since
-//! which that has been so. `last` is a call of that round in the format of [`crate::views::json`]: a failed
-//! one, if there is one. `next` is the next command to run, if it failed. `summary` is the summary of the
-//! whole run. Members without a value are null. `failures` contains the last 20 failures, the newest last,
-//! and `calls` the last 360 calls, numbered from `first_call`. `pod` is the pod that responded, or its
-//! address if the response does not name the pod. An event contains the calls since the previous event; its
-//! id is `instance:number`, with the number of the next call.
+//! `mesh` is whether `/mesh` exists. `ok` is whether the last round succeeded, and `since` is the time at which the
+//! current series of such rounds began. `last` is a call of that round in the format of [`crate::views::json`]: a
+//! failed one, if there is one. `next` is the next command to run, if it failed. `summary` is the summary of the whole
+//! run. Members without a value are null. `failures` contains the last 20 failures, the newest last, and `calls` the
+//! last 360 calls, numbered from `first_call`. `pod` is the pod that responded, or its address if the response does not
+//! name the pod. An event contains the calls since the previous event; its id is `instance:number`, with the number of
+//! the next call.
 //!
 //! With several targets, there is also `target`, which is the name or the URL; and if the calls are expected
 //! to fail, `expectation`. With an expectation, `state`, `ok`, `last_success` and `failures` tell results
@@ -156,7 +156,7 @@ impl Known {
         known().unwrap_or_default()
     }
 
-    /// Number of the first call that is not known.
+    /// Number of the first call that the client does not know.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -168,14 +168,14 @@ impl Known {
 }
 
 impl Page {
-    /// The status of a target as JSON, with the calls that are not `known`; and the calls that are known
-    /// after it.
+    /// The status of a target as JSON, with the calls that the client does not know; and the calls that it knows
+    /// afterwards.
     pub(super) fn status(&self, stats: &Stats, known: &Known) -> (String, Known) {
         let State {
             summary: totals,
             history,
         } = &*stats.state();
-        let is_of_several = self.is_of_several();
+        let has_several_targets = self.has_several_targets();
         let expectation = totals.expectation();
         let from = match known.instance == self.instance {
             true => known.number,
@@ -183,31 +183,31 @@ impl Page {
         };
         let (first_call, calls) = history.calls_from(from);
         let failures = history.failures.iter();
-        let now = history.health.verdict();
+        let now = history.health.status();
         let json = serde_json::to_string(&Status {
             instance: &self.instance,
             version: env!("CARGO_PKG_VERSION"),
             name: self.name.as_deref(),
             mesh: self.has_mesh,
-            target: is_of_several.then(|| totals.target().label()),
+            target: has_several_targets.then(|| totals.target().label()),
             expectation: (expectation != Expectation::Ok).then(|| expectation.to_string()),
             interval_ms: json::millis(self.interval),
             started: clock::rfc3339(self.started),
             time: clock::rfc3339(SystemTime::now()),
             state: state(history),
-            state_since: now.map(|verdict| clock::rfc3339(verdict.now.since)),
-            cause_since: now.and_then(|verdict| Some(clock::rfc3339(verdict.cause?.1))),
+            state_since: now.map(|health| clock::rfc3339(health.now.since)),
+            cause_since: now.and_then(|health| Some(clock::rfc3339(health.cause?.1))),
             recent: recent(history),
-            before: now.and_then(|verdict| Some(before(verdict.before.as_ref()?, &verdict.now))),
-            ok: now.map(|verdict| verdict.ok),
-            since: now.map(|verdict| clock::rfc3339(verdict.since)),
+            before: now.and_then(|health| Some(before(health.before.as_ref()?, &health.now))),
+            ok: now.map(|health| health.ok),
+            since: now.map(|health| clock::rfc3339(health.since)),
             last_success: history.last_success.map(clock::rfc3339),
             last: history
                 .last
                 .as_ref()
-                .map(|report| json::call(report, is_of_several)),
+                .map(|report| json::call(report, has_several_targets)),
             next: history.last.as_ref().and_then(next),
-            summary: summary::json_summary(totals, is_of_several),
+            summary: summary::json_summary(totals, has_several_targets),
             failures: failures.map(|(n, report)| failure(*n, report)).collect(),
             first_call,
             calls: calls.map(call).collect(),
@@ -223,8 +223,8 @@ impl Page {
 
 /// The value of `state` in JSON.
 pub(super) fn state(history: &History) -> &'static str {
-    let now = history.health.verdict();
-    now.map_or("waiting", |verdict| verdict.now.condition.label())
+    let now = history.health.status();
+    now.map_or("waiting", |health| health.now.condition.label())
 }
 
 /// The message for an unexpected result.
@@ -302,7 +302,9 @@ fn call(call: &Call) -> CallView<'_> {
         time: clock::rfc3339(call.started),
         result: call.failure.map_or("ok", |kind| kind.label()),
         as_expected: (call.is_as_expected == call.failure.is_some()).then_some(call.is_as_expected),
-        tcp: call.resent.and_then(verdict::path::resent),
+        tcp: call
+            .retransmissions
+            .and_then(verdict::path::retransmissions),
         pod: call.backend.as_deref(),
         address: call.address,
         phases_ms: json::timings(&call.timings),

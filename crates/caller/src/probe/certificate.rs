@@ -15,8 +15,10 @@ use x509_cert::time::Time;
 
 use crate::report::Certificate;
 
-/// Limits on the names of a certificate, which comes from the network: their number, and the bytes of each.
+/// Most names of a certificate to keep: it comes from the network.
 const MAX_NAMES: usize = 32;
+
+/// Longest name, subject or issuer to keep, in bytes; longer ones are cut.
 const MAX_NAME: usize = 256;
 
 /// Parses a certificate; `None` if it is not a valid one.
@@ -38,8 +40,8 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
 }
 
 /// The attribute types of a subject or an issuer to show (RFC 4519), and their abbreviations. The parser's
-/// own table of many more would add a tenth to the code size of TLS.
-const PARTS: [(ObjectIdentifier, &str); 4] = [
+/// own table, which has many more, would add a tenth to the code size of TLS.
+const SHOWN_ATTRIBUTES: [(ObjectIdentifier, &str); 4] = [
     (ObjectIdentifier::new_unwrap("2.5.4.3"), "CN"),
     (ObjectIdentifier::new_unwrap("2.5.4.10"), "O"),
     (ObjectIdentifier::new_unwrap("2.5.4.11"), "OU"),
@@ -49,7 +51,7 @@ const PARTS: [(ObjectIdentifier, &str); 4] = [
 /// A subject or an issuer as text, such as `CN=kubernetes`.
 fn shown(name: &Name) -> String {
     let part = |part: &AttributeTypeAndValue| {
-        let (_, key) = PARTS.iter().find(|(oid, _)| *oid == part.oid)?;
+        let (_, key) = SHOWN_ATTRIBUTES.iter().find(|(oid, _)| *oid == part.oid)?;
         Some(format!(
             "{key}={}",
             String::from_utf8_lossy(part.value.value())
@@ -73,8 +75,8 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// The parser accepts only the years 1970 to 9999, so the sum cannot overflow.
 fn system_time(time: &Time) -> SystemTime {
+    // The parser accepts only the years 1970 to 9999, so the sum cannot overflow.
     UNIX_EPOCH + time.to_unix_duration()
 }
 

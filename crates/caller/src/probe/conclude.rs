@@ -12,9 +12,9 @@ use crate::failure::{Cause, FailureKind, Http2Error, Http2Frame, MAX_EVIDENCE, O
 pub(super) enum Conclusion {
     /// The kind and the cause are known.
     Known(FailureKind, Cause),
-    /// The timeout expired.
+    /// No complete response came before the deadline.
     Timeout,
-    /// The connection failed. The socket tells why, or else this error.
+    /// The connection failed. The socket has the cause, or else this error.
     Broken(hyper::Error),
 }
 
@@ -35,7 +35,7 @@ impl Conclusion {
             return verdict;
         }
         match end {
-            // hyper stops reading after a parse error, so that the socket has nothing to add.
+            // hyper stops reading after a parse error, so the socket has no more evidence.
             _ if error.is_parse() => malformed(&error),
             Some(End::Failed(error)) => (kind(&error), Cause::Os(error)),
             // A TLS 1.3 server that does not accept the client's certificate sends its alert only after the
@@ -64,8 +64,7 @@ fn ended_by_http2(error: &h2::Error) -> Option<(FailureKind, Cause)> {
         return Some((FailureKind::Protocol, cause));
     }
     let kind = match reason {
-        // The peer closed the connection or returned the request, because it is shutting down, overloaded or
-        // broken.
+        // The peer closed the connection or rejected the request, because it is shutting down, overloaded or broken.
         Reason::NO_ERROR
         | Reason::REFUSED_STREAM
         | Reason::CANCEL

@@ -10,7 +10,7 @@ use crate::failure::Received;
 /// HTTP settings of a probe.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Request method.
+    /// Method of the requests, such as GET.
     pub method: Method,
     /// Header fields to add to the caller's own; they replace those of the same name.
     pub headers: HeaderMap,
@@ -23,22 +23,22 @@ pub struct HttpConfig {
     /// Timeout of each TCP handshake.
     pub connect_timeout: Duration,
     /// How much of a request and its response to keep.
-    pub keep: Keep,
+    pub capture: CaptureLimits,
 }
 
 /// How much of a request and its response to keep, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep {
+pub struct CaptureLimits {
     /// Bytes to keep of the request, and of the response's head, as sent on the wire.
     pub wire: usize,
     /// Bytes to keep of the response's body.
     pub body: usize,
-    /// Largest body that is accepted; reading a larger one is stopped, and the call fails.
+    /// Size of the largest body that is accepted; a larger one is not read to its end, and the call fails.
     pub max_body: u64,
 }
 
-/// As much as a report needs.
-impl Default for Keep {
+/// The limits for a report, which shows only the beginning of a response.
+impl Default for CaptureLimits {
     fn default() -> Self {
         Self {
             wire: Received::KEPT,

@@ -36,8 +36,8 @@ pub(super) struct ConnectError {
 ///
 /// # Errors
 ///
-/// If the connection is not made within `within`, or fails: kind, cause, the ICMP message, if one was
-/// received, and the time that it took.
+/// When the connection fails, or is not made within `within`. The error has the kind, the cause, the ICMP message
+/// if one was received, and the time that the attempt took.
 pub(super) async fn connect(
     address: SocketAddr,
     options: Options,
@@ -58,17 +58,21 @@ pub(super) async fn connect(
             let took = start.elapsed();
             // On an established connection, the error queue would turn ICMP messages into errors that TCP
             // recovers from by itself.
-            icmp::queue(&stream, address, false);
+            icmp::set_error_queue(&stream, address, false);
             Ok((stream, took))
         }
         Ok(Err(error)) => {
             let cause = Cause::Os((&error).into());
-            Err(failed(kind(&error, address), cause, icmp::last(&stream)))
+            Err(failed(
+                kind(&error, address),
+                cause,
+                icmp::received_message(&stream),
+            ))
         }
         Err(_) => Err(failed(
             FailureKind::ConnectTimeout,
             Cause::Timeout,
-            icmp::last(&stream),
+            icmp::received_message(&stream),
         )),
     }
 }
@@ -94,7 +98,7 @@ fn begin(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     // If the kernel cannot queue ICMP messages, none are reported.
-    icmp::queue(&socket, address, true);
+    icmp::set_error_queue(&socket, address, true);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
@@ -124,7 +128,7 @@ fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
         Some(libc::ETIMEDOUT) => FailureKind::ConnectTimeout,
         // The handshake had succeeded, but the peer closed the connection before this side noticed.
         Some(libc::ECONNRESET | libc::ECONNABORTED | libc::EPIPE) => FailureKind::Reset,
-        // Either all local ports for this destination are in use, or this pod has no address of that family.
+        // If this pod has an address of that family, all local ports for this destination are in use.
         Some(libc::EADDRNOTAVAIL) if has_source_for(address) => FailureKind::Local,
         // EPERM and EACCES result from a network policy on this side. Linux reports the less common ICMP
         // rejections as EPROTO, ENOPROTOOPT, EOPNOTSUPP and EHOSTDOWN.

@@ -1,5 +1,5 @@
-//! Sends a request on an established connection and reads the response. Nothing is done implicitly: there is
-//! no proxy, no redirect and no retry.
+//! Sends a request on an established connection and reads the response. No proxy is used, no redirect is followed, and
+//! nothing is retried.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::conclude::Conclusion;
-use super::config::{HttpConfig, Keep};
+use super::config::{CaptureLimits, HttpConfig};
 use super::proxy;
 use super::request::{REQUEST_ID, RequestOptions, request};
 use super::stream::Stream;
@@ -25,9 +25,9 @@ use crate::failure::{Cause, FailureKind, MAX_EVIDENCE, Received};
 use crate::report::{Response, Tls, Wire};
 use crate::target::Target;
 
-/// Limit on the number of header fields in a response. curl has none, and hyper's default is 100. This many
-/// take 64 KB while a head is being parsed; with more, the allocator would return the memory to the system
-/// after each call, and request it again.
+/// Most header fields in a response. curl has no such limit, and hyper's default is 100. A thousand fields take
+/// 64 KB while a head is being parsed; with more, the allocator would return the memory to the system after each
+/// call, and request it again.
 const MAX_FIELDS: usize = 1000;
 
 /// The longest pod name that Kubernetes allows (a DNS subdomain, RFC 1123).
@@ -94,14 +94,14 @@ impl Connection {
         local: Option<SocketAddr>,
         config: &HttpConfig,
     ) -> hyper::Result<Self> {
-        let (tap, evidence) = Tap::new(stream, config.keep.wire);
+        let (tap, evidence) = Tap::new(stream, config.capture.wire);
         let io = TokioIo::new(tap);
         let (sender, driver) = if config.http2 {
             let builder = http2::Builder::new(TokioExecutor::new());
             let (sender, connection) = builder.handshake(io).await?;
             (Sender::Http2(sender), tokio::spawn(drop_result(connection)))
         } else {
-            // As lenient as curl, so that what curl accepts is accepted here.
+            // As lenient as curl, so that every response that curl accepts is accepted here.
             let (sender, connection) = http1::Builder::new()
                 .max_headers(MAX_FIELDS)
                 .allow_obsolete_multiline_headers_in_responses(true)
@@ -177,11 +177,15 @@ impl Connection {
                 .and_then(|text| text.parse().ok()),
             location: text(&head.headers, &LOCATION, MAX_EVIDENCE),
             proxy: None,
-            wire: self.wire(config.keep),
+            wire: self.wire(config.capture),
             body: Vec::new(),
             body_len: 0,
         };
-        let read = timeout_at(deadline, read_body(&mut body, &mut response, config.keep)).await;
+        let read = timeout_at(
+            deadline,
+            read_body(&mut body, &mut response, config.capture),
+        )
+        .await;
         response.proxy = proxy::author(head.status, &head.headers, &response.body);
         let conclude = match read {
             Ok(Ok(())) => {
@@ -200,7 +204,7 @@ impl Connection {
             }
             Ok(Err(BodyError::TooLarge)) => Conclusion::Known(
                 FailureKind::BodyTooLarge,
-                Cause::TooLarge(config.keep.max_body),
+                Cause::TooLarge(config.capture.max_body),
             ),
             Ok(Err(BodyError::Broken(error))) => Conclusion::Broken(error),
             Err(_) => Conclusion::Timeout,
@@ -214,8 +218,8 @@ impl Connection {
 
 impl Connection {
     /// The request and the response's head as sent on the wire; `None` if they are not kept.
-    fn wire(&self, keep: Keep) -> Option<Box<Wire>> {
-        let (received, _) = (keep.wire > Received::KEPT).then(|| self.evidence.get())?;
+    fn wire(&self, capture: CaptureLimits) -> Option<Box<Wire>> {
+        let (received, _) = (capture.wire > Received::KEPT).then(|| self.evidence.get())?;
         let head = received.start;
         let end = head.windows(4).position(|four| four == b"\r\n\r\n");
         Some(Box::new(Wire {
@@ -270,17 +274,17 @@ enum BodyError {
 async fn read_body(
     body: &mut Incoming,
     response: &mut Response,
-    keep: Keep,
+    capture: CaptureLimits,
 ) -> Result<(), BodyError> {
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
             continue;
         };
-        let room = keep.body - response.body.len();
+        let room = capture.body - response.body.len();
         let kept = &data[..data.len().min(room)];
         response.body.extend_from_slice(kept);
         response.body_len += data.len() as u64;
-        if response.body_len > keep.max_body {
+        if response.body_len > capture.max_body {
             return Err(BodyError::TooLarge);
         }
     }

@@ -2,10 +2,10 @@
 //! has one, and only newer kernels fill it for TCP; elsewhere no message is reported.
 
 #[cfg(target_os = "linux")]
-pub(super) use self::linux::{last, queue};
+pub(super) use self::linux::{received_message, set_error_queue};
 
 #[cfg(not(target_os = "linux"))]
-pub(super) use self::elsewhere::{last, queue};
+pub(super) use self::elsewhere::{received_message, set_error_queue};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -19,9 +19,8 @@ mod linux {
 
     use crate::failure::Icmp;
 
-    /// Turns the error queue of a socket on or off. If the kernel does not support it, no message is
-    /// reported.
-    pub(crate) fn queue(socket: &impl AsFd, address: SocketAddr, on: bool) {
+    /// Enables or disables the error queue of a socket. If the kernel does not support it, no message is reported.
+    pub(crate) fn set_error_queue(socket: &impl AsFd, address: SocketAddr, on: bool) {
         let _ = match address {
             SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &on),
             SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvErr, &on),
@@ -29,7 +28,7 @@ mod linux {
     }
 
     /// The ICMP message in the error queue of a socket, if there is one.
-    pub(crate) fn last(socket: &impl AsRawFd) -> Option<Icmp> {
+    pub(crate) fn received_message(socket: &impl AsRawFd) -> Option<Icmp> {
         let mut packet = [0; 128];
         let mut packet = [IoSliceMut::new(&mut packet)];
         let mut space = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
@@ -66,9 +65,9 @@ mod elsewhere {
 
     use crate::failure::Icmp;
 
-    pub(crate) fn queue<S>(_: &S, _: SocketAddr, _: bool) {}
+    pub(crate) fn set_error_queue<S>(_: &S, _: SocketAddr, _: bool) {}
 
-    pub(crate) fn last<S>(_: &S) -> Option<Icmp> {
+    pub(crate) fn received_message<S>(_: &S) -> Option<Icmp> {
         None
     }
 }

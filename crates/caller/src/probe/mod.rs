@@ -10,7 +10,7 @@ mod icmp;
 mod path;
 mod proxy;
 mod request;
-mod resent;
+mod retransmissions;
 mod stream;
 mod tap;
 mod tls;
@@ -28,12 +28,12 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use self::config::{HttpConfig, Keep};
+pub use self::config::{CaptureLimits, HttpConfig};
 use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
 pub(crate) use self::path::ip_of;
 use self::request::RequestOptions;
-use self::resent::ResentWatch;
+use self::retransmissions::RetransmissionWatch;
 use self::stream::Stream;
 use self::tls::{Handshake, HandshakeError};
 use crate::dns::{Host, Lookup, Resolver};
@@ -47,11 +47,11 @@ use crate::target::{Scheme, Target};
 use crate::targets::Check;
 use crate::trust::Trust;
 
-/// How many addresses are called at the same time: enough that a few that do not respond do not delay the
-/// rest, and few enough to limit memory.
+/// Maximum number of addresses that are called at the same time: high enough that a few addresses that do not respond
+/// do not delay the rest, and low enough to limit memory.
 const MAX_CONCURRENT: usize = 16;
 
-/// Limit on the addresses that are called for a name that is expected to be blocked.
+/// Most addresses to call for a name that is expected to be blocked.
 const MAX_BLOCKED: usize = 64;
 
 /// Size in bytes of a large request and of its response, which show whether large packets pass. Servers
@@ -66,9 +66,9 @@ const TLS_TEST_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct ProbeConfig {
     /// The target, and the expected result.
     pub check: Check,
-    /// Resolver settings.
+    /// Resolver settings, such as the name servers to query.
     pub resolver: Resolver,
-    /// HTTP settings.
+    /// HTTP settings: the request, and which responses are a success.
     pub http: HttpConfig,
     /// TLS settings: trusted CA certificates and the client certificate.
     pub trust: Trust,
@@ -118,20 +118,20 @@ struct Inner {
     tls: Option<tls::Client>,
     timeout: Duration,
     each_address: bool,
-    /// State of this caller's mesh; `None` unless the addresses are sampled.
+    /// This caller's view of its mesh; `None` unless the addresses are sampled.
     node: Option<Arc<Node>>,
-    /// Source address of the calls of a mesh: the one that the other callers know this one by.
+    /// Source address of the calls of a mesh: the address by which the other callers know this one.
     source: Option<IpAddr>,
     /// Whether the port of an `http` target speaks TLS, once that has been tested.
     wants_tls: OnceCell<bool>,
     /// Idle connections to reuse, by address.
-    kept: Mutex<HashMap<SocketAddr, Connection>>,
+    idle_connections: Mutex<HashMap<SocketAddr, Connection>>,
 }
 
-/// A round: one lookup, and the calls that it leads to.
+/// A round: one lookup, and a call of each address that was chosen from its result.
 #[derive(Debug)]
 pub struct Round {
-    /// The target.
+    /// The target that is called.
     pub target: Arc<Target>,
     /// When the round started.
     pub started: SystemTime,
@@ -146,15 +146,15 @@ pub struct Round {
 pub struct Calls {
     waiting: std::vec::IntoIter<Call>,
     running: JoinSet<Report>,
-    watch: ResentWatch,
-    /// Minimum time of a connection attempt that times out, for it to count as blocked.
+    watch: RetransmissionWatch,
+    /// Shortest connection attempt that counts as blocked if it times out.
     min_attempt: Duration,
     /// The running call of the control, if there is one.
-    controlling: JoinSet<Report>,
+    running_control: JoinSet<Report>,
     control: Option<Arc<Report>>,
 }
 
-/// What is recorded while a call runs, whatever its result.
+/// Data recorded while a call runs, whatever its result.
 #[derive(Debug, Default)]
 struct Seen {
     timings: Timings,
@@ -168,15 +168,14 @@ struct Call {
     probe: Probe,
     started: SystemTime,
     lookup: Option<Arc<Lookup>>,
-    /// When the call began, for its timings; `None` for one of several calls, which begins when it is its
-    /// turn.
+    /// When the call began, for its timings; `None` for one of several calls, which begins when it is started.
     start: Option<Instant>,
     /// Timeout of the call, including the lookup.
     timeout: Duration,
     /// How and why the address was chosen, if the addresses are sampled.
     sampled: Option<Sampled>,
-    /// The first address and the others, which are tried in order until one accepts a connection; or why
-    /// there is none.
+    /// The first address and the others, which are tried in order until one accepts a connection; or the failure
+    /// because of which there is none.
     addresses: Result<(SocketAddr, Vec<SocketAddr>), Failure>,
 }
 
@@ -209,21 +208,21 @@ impl Probe {
             source: sample.as_ref().and_then(|sample| sample.own),
             node: sample.map(Node::new).map(Arc::new),
             wants_tls: OnceCell::new(),
-            kept: Mutex::default(),
+            idle_connections: Mutex::default(),
         }))
     }
 
-    /// The target.
+    /// The target that this probe calls.
     pub fn target(&self) -> &Arc<Target> {
         &self.0.target
     }
 
-    /// State of this caller's mesh; `None` unless the addresses are sampled.
+    /// This caller's view of its mesh; `None` unless the addresses are sampled.
     pub fn node(&self) -> Option<&Arc<Node>> {
         self.0.node.as_ref()
     }
 
-    /// The expected result of its calls.
+    /// The expected result of this probe's calls.
     pub fn expectation(&self) -> Expectation {
         self.0.expectation
     }
@@ -239,15 +238,15 @@ impl Probe {
     pub async fn round_within(&self, within: Duration) -> Round {
         let timeout = within.min(self.0.timeout);
         let started = SystemTime::now();
-        let watch = ResentWatch::start();
+        let watch = RetransmissionWatch::start();
         let start = Instant::now();
-        let mut controlling = JoinSet::new();
+        let mut running_control = JoinSet::new();
         if let Some(control) = self.0.control.clone() {
-            controlling.spawn(control.only_call_within(timeout));
+            running_control.spawn(control.only_call_within(timeout));
         }
         let (lookup, addresses) = self.addresses(start + timeout).await;
         if let Ok((first, others)) = &addresses {
-            self.kept()
+            self.idle_connections()
                 .retain(|address, _| address == first || others.contains(address));
         }
         let call = |start, sampled, addresses| Call {
@@ -283,7 +282,7 @@ impl Probe {
                 running: JoinSet::new(),
                 watch,
                 min_attempt: self.0.http.connect_timeout.min(timeout / 2),
-                controlling,
+                running_control,
                 control: None,
             },
             lookup,
@@ -352,7 +351,7 @@ impl Probe {
                 .await;
         }
         let usual = Options::default();
-        // echo-server sends all of it back.
+        // echo-server sends the whole id back, so the response is large as well.
         let large = is_large.then(|| format!("{request_id:0<LARGE$}"));
         let request_options = RequestOptions::new(large.as_deref().unwrap_or(request_id));
         let outcome = self
@@ -375,8 +374,8 @@ impl Probe {
         (*first, outcome)
     }
 
-    /// Calls all addresses of a name that is expected to be blocked, at the same time, because it is blocked
-    /// only if each address is. Returns the call of the first address that is not blocked, or else that of
+    /// Calls all addresses of a name that is expected to be blocked, at the same time: the name is blocked only if
+    /// each of its addresses is. Returns the call of the first address that is not blocked, or else that of
     /// the first address.
     async fn call_all(
         &self,
@@ -409,8 +408,8 @@ impl Probe {
         let open = ended
             .iter()
             .position(|(_, _, outcome, _)| !is_blocked(outcome));
-        let (_, address, outcome, its) = ended.swap_remove(open.unwrap_or_default());
-        *seen = its;
+        let (_, address, outcome, its_seen) = ended.swap_remove(open.unwrap_or_default());
+        *seen = its_seen;
         seen.timings[Phase::Dns] = resolved;
         (address, outcome)
     }
@@ -427,7 +426,7 @@ impl Probe {
     ) -> Outcome {
         let start = Instant::now();
         let Inner { target, http, .. } = &*self.0;
-        let mut connection = match self.kept_connection(address).await {
+        let mut connection = match self.idle_connection(address).await {
             Some(connection) => connection,
             None => {
                 let connected = match self.connect(address, options, deadline, seen).await {
@@ -455,7 +454,7 @@ impl Probe {
             Err(error) => matches!(error.cause, Cause::Status),
         };
         if http.keep_alive && is_whole {
-            self.kept().insert(address, connection);
+            self.idle_connections().insert(address, connection);
         }
         match outcome {
             Ok(response) => Outcome::Answered(response),
@@ -569,7 +568,9 @@ impl Probe {
                 tls::Client::new(Trust::default(), false),
             ) {
                 (Ok((stream, _)), Ok(client)) => {
-                    client.is_spoken(stream, &self.0.target, deadline).await
+                    client
+                        .server_speaks_tls(stream, &self.0.target, deadline)
+                        .await
                 }
                 _ => false,
             }
@@ -577,16 +578,16 @@ impl Probe {
         *self.0.wants_tls.get_or_init(|| test).await
     }
 
-    /// An idle connection to this address that is still open.
-    async fn kept_connection(&self, address: SocketAddr) -> Option<Connection> {
-        let kept = self.kept().remove(&address);
+    /// An idle connection to this address, if there is one and it is still open.
+    async fn idle_connection(&self, address: SocketAddr) -> Option<Connection> {
+        let kept = self.idle_connections().remove(&address);
         let mut connection = kept?;
         connection.is_reusable().await.then_some(connection)
     }
 
-    /// No code that holds the lock can panic, so that a poisoned lock is still consistent.
-    fn kept(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
-        unpoisoned(self.0.kept.lock())
+    /// The idle connections. No code that holds their lock can panic, so a poisoned lock is still consistent.
+    fn idle_connections(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
+        unpoisoned(self.0.idle_connections.lock())
     }
 }
 
@@ -608,12 +609,12 @@ impl Calls {
             self.running.spawn(call.run());
         }
         let mut report = joined(self.running.join_next().await?);
-        report.resent = self.watch.after_call(&report);
+        report.retransmissions = self.watch.after_call(&report);
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
             report.require_duration(self.min_attempt);
         }
         if report.expectation == Expectation::Blocked && report.is_as_expected() {
-            if let Some(ended) = self.controlling.join_next().await {
+            if let Some(ended) = self.running_control.join_next().await {
                 self.control = Some(Arc::new(joined(ended)));
             }
             if let Some(control) = &self.control {
@@ -646,8 +647,7 @@ impl Call {
         } = self;
         let resolved = lookup.as_ref().map(|lookup| lookup.duration);
         let now = Instant::now();
-        // One of several calls has the whole timeout for itself, without the time that it waited for its
-        // turn.
+        // The timeout of one of several calls does not include the time that it waited to be started.
         let start = start.unwrap_or_else(|| now - resolved.unwrap_or_default());
         let deadline = start + timeout;
         let request_id = format!("{:016x}", rand::random::<u64>().max(1));
@@ -678,7 +678,7 @@ impl Call {
             sampled,
             local,
             timings,
-            resent: None,
+            retransmissions: None,
             tls,
             control: None,
             outcome,

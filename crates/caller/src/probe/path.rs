@@ -26,11 +26,13 @@ const SMALL_MSS: u32 = 536;
 /// Timeout of a call with segments of that size, and of a large call.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often the sizes just below and above the limit are tested again.
+/// How many times the sizes just below and above the limit are tested again.
 const CONFIRMATIONS: usize = 2;
 
-/// Number of hops to test, and the timeout for their ICMP messages.
+/// Number of hops to test.
 const MAX_HOPS: u8 = 16;
+
+/// Timeout for the ICMP messages of all hops.
 const HOPS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The MTU of Ethernet in bytes, used if that of the interface is not known.
@@ -38,16 +40,16 @@ const USUAL_MTU: u32 = 1500;
 
 /// Result of a call with a given segment size.
 enum Trial {
-    /// It responded, after this time.
+    /// The address responded, after this time.
     Answered(Duration, Box<Response>),
-    /// It accepted the connection, but did not respond in time.
+    /// The address accepted the connection, but did not respond in time.
     Silent(Failure),
     /// The call failed in another way.
     Other,
 }
 
 impl Probe {
-    /// Tests the path that a call took. What cannot be tested is left out of the result.
+    /// Tests the path that a call took. The result leaves out everything that cannot be tested for this call.
     pub async fn path(&self, report: &Report) -> Path {
         let mut path = Path {
             interface_mtu: report.local.and_then(|local| interface_mtu(local.ip())),
@@ -65,11 +67,11 @@ impl Probe {
         if !may_repeat || self.0.target.scheme == Scheme::Tcp {
             return path;
         }
-        let whole = path.interface_mtu.unwrap_or(USUAL_MTU);
-        let whole = whole.saturating_sub(header(address));
+        let mtu = path.interface_mtu.unwrap_or(USUAL_MTU);
+        let max_mss = mtu.saturating_sub(header_len(address));
         if report.kind() == Some(FailureKind::ResponseTimeout) {
             let request_options = RequestOptions::new(&report.request_id);
-            path.hole = self.hole(address, whole, request_options).await;
+            path.hole = self.find_hole(address, max_mss, request_options).await;
         } else if let Some(response) = report.response() {
             // Only echo-server, which sends `X-Peer-Address`, sends a large request id back.
             if response.peer_address.is_none() {
@@ -79,24 +81,24 @@ impl Probe {
             }
             let id = "0".repeat(LARGE);
             let request_options = RequestOptions {
-                wants_facts: true,
+                wants_listen_overflows: true,
                 ..RequestOptions::new(&id)
             };
             match self
                 .trial(address, None, request_options, LARGE_TIMEOUT)
                 .await
             {
-                // If a proxy rejects a head of this size, nothing is known about the path.
+                // If a proxy rejects a head of this size, the response says nothing about the path.
                 Trial::Answered(_, response) if response.echoed >= LARGE => {
                     path.passed = Some(Passed::BothWays(LARGE as u64));
                     let pod = response.pod.unwrap_or_else(|| address.to_string());
                     path.overflows = response.listen_overflows.map(|count| (pod, count));
                 }
                 Trial::Silent(failure) => {
-                    if let Some(hole) = self.hole(address, whole, request_options).await {
+                    if let Some(hole) = self.find_hole(address, max_mss, request_options).await {
                         let mut failed = report.clone();
                         failed.outcome = Outcome::Failed(failure, None);
-                        failed.is_lost_in(hole);
+                        failed.reclassify_as_path_mtu(hole);
                         path.failed = Some(Box::new(failed));
                         path.hole = Some(hole);
                     }
@@ -107,25 +109,26 @@ impl Probe {
         path
     }
 
-    /// Finds the packet size limit of the path that a large call took, after that call was not answered in
-    /// time.
+    /// Finds the packet size limit of the path that a large call took, after that call timed out; `None` if there is
+    /// none.
     pub(crate) async fn hole_of_large_call(&self, report: &Report) -> Option<Hole> {
         let address = report.address?;
         let mtu = report.local.and_then(|local| interface_mtu(local.ip()));
-        let whole = mtu.unwrap_or(USUAL_MTU).saturating_sub(header(address));
+        let max_mss = mtu.unwrap_or(USUAL_MTU).saturating_sub(header_len(address));
         let id = "0".repeat(LARGE);
-        self.hole(address, whole, RequestOptions::new(&id)).await
+        self.find_hole(address, max_mss, RequestOptions::new(&id))
+            .await
     }
 
     /// Finds the largest segment that passes, if small ones pass and the largest ones do not; `None`
-    /// otherwise. `whole` is the largest that the interface can send, in bytes.
-    async fn hole(
+    /// otherwise. `max_mss` is the largest segment that the interface can send, in bytes.
+    async fn find_hole(
         &self,
         address: SocketAddr,
-        whole: u32,
+        max_mss: u32,
         request_options: RequestOptions<'_>,
     ) -> Option<Hole> {
-        if whole <= SMALL_MSS {
+        if max_mss <= SMALL_MSS {
             return None;
         }
         let small = self
@@ -136,7 +139,7 @@ impl Probe {
         };
         // A lost segment is retransmitted after 200 ms at the earliest (Linux, `TCP_RTO_MIN`).
         let within = (took * 4).clamp(Duration::from_millis(400), Duration::from_secs(1));
-        let (mut passes, mut fails) = (SMALL_MSS, whole + 1);
+        let (mut passes, mut fails) = (SMALL_MSS, max_mss + 1);
         while fails - passes > 1 {
             let mss = passes + (fails - passes) / 2;
             match self
@@ -148,7 +151,7 @@ impl Probe {
                 Trial::Other => return None,
             }
         }
-        if passes == whole {
+        if passes == max_mss {
             return None;
         }
         // A backend that is slow at times might have produced the same result by chance.
@@ -164,7 +167,7 @@ impl Probe {
             }
         }
         Some(Hole {
-            mtu: passes + header(address),
+            mtu: passes + header_len(address),
             direction: self
                 .direction(address, passes, request_options, within)
                 .await,
@@ -230,8 +233,8 @@ impl Probe {
     }
 }
 
-/// Bytes of the IP and TCP headers that the MSS does not include (RFC 6691).
-fn header(address: SocketAddr) -> u32 {
+/// Length of the IP and TCP headers in bytes, which the MSS does not include (RFC 9293, section 3.7.1).
+fn header_len(address: SocketAddr) -> u32 {
     match address {
         SocketAddr::V4(_) => 40,
         SocketAddr::V6(_) => 60,

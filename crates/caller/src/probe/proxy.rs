@@ -1,4 +1,4 @@
-//! Distinguishes a response that a proxy generated from one of the backend.
+//! Distinguishes a response that a proxy generated from a response of the backend.
 //!
 //! A proxy that cannot reach its backend, or is not allowed to, responds in the backend's place, with 502,
 //! 503, 504 or 403. It is recognized by the header fields or the body of the response. An error status that
@@ -69,10 +69,10 @@ const BODIES: [(&str, &str); 14] = [
     ("Application is not available", "OpenShift's router"),
 ];
 
-/// Envoy sets this on responses of its upstream, and not on those that it generates.
+/// Envoy sets this field on responses of its upstream, and not on those that it generates.
 const ENVOY_UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
-/// echo-server sets this: a response with it is from the backend.
+/// echo-server sets this field: a response that has it is from the backend.
 const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
 
 /// Maximum number of bytes of a header field to show.

@@ -23,7 +23,7 @@ pub(super) struct RequestOptions<'a> {
     /// Size of an additional header field, in bytes: it makes the request larger, but not its response.
     pub(super) padding: usize,
     /// Whether to ask echo-server for the overflows of its accept queue.
-    pub(super) wants_facts: bool,
+    pub(super) wants_listen_overflows: bool,
 }
 
 impl<'a> RequestOptions<'a> {
@@ -32,12 +32,12 @@ impl<'a> RequestOptions<'a> {
         Self {
             request_id,
             padding: 0,
-            wants_facts: false,
+            wants_listen_overflows: false,
         }
     }
 }
 
-/// The request, which has no body.
+/// Builds the request, which has no body.
 pub(super) fn request(
     config: &HttpConfig,
     target: &Target,
@@ -47,7 +47,7 @@ pub(super) fn request(
     let RequestOptions {
         request_id,
         padding,
-        wants_facts,
+        wants_listen_overflows,
     } = options;
     let mut headers = HeaderMap::new();
     // In HTTP/2 the authority is part of the URI (RFC 9113, section 8.3.1).
@@ -69,7 +69,7 @@ pub(super) fn request(
     if let Ok(trace) = HeaderValue::try_from(trace) {
         headers.insert(TRACE_PARENT, trace);
     }
-    if wants_facts {
+    if wants_listen_overflows {
         headers.insert(WANT_LISTEN_OVERFLOWS, HeaderValue::from_static("1"));
     }
     if padding > 0

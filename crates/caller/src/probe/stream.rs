@@ -14,9 +14,9 @@ use super::tap::Tap;
 /// A connection on which a request can be sent.
 #[derive(Debug)]
 pub(super) enum Stream {
-    /// Unencrypted.
+    /// A TCP connection without encryption.
     Tcp(TcpStream),
-    /// Encrypted with TLS.
+    /// A TCP connection that is encrypted with TLS.
     Tls(Box<TlsStream<Tap<TcpStream>>>),
 }
 

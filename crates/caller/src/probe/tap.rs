@@ -1,7 +1,7 @@
-//! Wraps a connection to record what is read from it, and how its reading side ended. Errors of the HTTP
-//! client do not contain this evidence.
+//! Wraps a connection to record the bytes that are read from it, and how its reading side ended. Errors of the
+//! HTTP client do not contain this evidence.
 //!
-//! It also makes sure that an early response counts. A server or a sidecar may respond as soon as it accepts
+//! It also makes sure that an early response is read. A server or a sidecar may respond as soon as it accepts
 //! the connection, before it reads a request, and close it. hyper would reject such bytes as unexpected, or
 //! fail to write to the closed connection before it reads. So nothing is read until the request is being
 //! written, and a write error is held back until the reading side has ended.
@@ -22,7 +22,7 @@ use crate::failure::{OsError, Received, TlsError};
 pub(super) struct Tap<S> {
     stream: S,
     seen: Evidence,
-    /// Number of bytes to keep of what is sent, and of what is received.
+    /// Number of bytes to keep of the data sent, and of the data received.
     kept: usize,
     has_written: bool,
     /// The task that waits to read until something has been written.
@@ -35,9 +35,9 @@ pub(super) struct Evidence(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// What was read since the last request began. Its `body` is not set here.
+    /// The bytes read since the last request began. Its `body` is not set here.
     pub(super) received: Received,
-    /// The beginning of what was written; empty unless more than [`Received::KEPT`] bytes are kept.
+    /// The beginning of the bytes written; empty unless more than [`Received::KEPT`] bytes are kept.
     sent: Vec<u8>,
     /// How the reading side ended.
     pub(super) end: Option<End>,
@@ -48,7 +48,7 @@ pub(super) struct Seen {
 /// How the reading side of a connection ended.
 #[derive(Clone, Debug)]
 pub(super) enum End {
-    /// The peer closed it.
+    /// The peer closed the connection.
     Closed,
     /// Reading failed with this error of the operating system.
     Failed(OsError),
@@ -68,8 +68,8 @@ impl From<&io::Error> for End {
 }
 
 impl<S> Tap<S> {
-    /// Wraps a connection on which nothing has been sent. Keeps the first `kept` bytes of what is received,
-    /// and also of what is sent, if `kept` is more than [`Received::KEPT`].
+    /// Wraps a connection on which nothing has been sent. Keeps the first `kept` bytes received, and also the first
+    /// `kept` bytes sent, if `kept` is more than [`Received::KEPT`].
     pub(super) fn new(stream: S, kept: usize) -> (Self, Evidence) {
         let seen = Evidence::default();
         let tap = Self {
@@ -92,12 +92,12 @@ impl Evidence {
         seen.sent.clear();
     }
 
-    /// The beginning of what was sent; empty unless more than [`Received::KEPT`] bytes are kept.
+    /// The beginning of the bytes sent; empty unless more than [`Received::KEPT`] bytes are kept.
     pub(super) fn sent(&self) -> Vec<u8> {
         self.lock().sent.clone()
     }
 
-    /// What was received, and how the connection ended, if it did.
+    /// The data received, and how the connection ended, if it did.
     pub(super) fn get(&self) -> (Received, Option<End>) {
         let seen = self.lock();
         // A peer that closed the connection before the request was written, and sent nothing, is
@@ -111,7 +111,7 @@ impl Evidence {
         (seen.received.clone(), end)
     }
 
-    /// No code that holds the lock can panic, so that a poisoned lock is still consistent.
+    /// The record. No code that holds its lock can panic, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, Seen> {
         unpoisoned(self.0.lock())
     }

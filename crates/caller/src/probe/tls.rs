@@ -1,6 +1,6 @@
-//! The TLS handshake on an established connection, and what the server presented in it.
+//! The TLS handshake on an established connection, and the certificate and settings that the server presents.
 //!
-//! The certificate is recorded before it is verified, so that one that is rejected can be shown.
+//! The certificate is recorded before it is verified, so that a rejected one can be shown.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) took: Duration,
-    /// What the server presented.
+    /// The settings and the certificate that the server presented.
     pub(super) tls: Arc<Tls>,
     pub(super) outcome: Result<TlsStream<Tap<TcpStream>>, HandshakeError>,
 }
@@ -70,17 +70,20 @@ impl Client {
     /// If the cryptography provider does not support the default TLS versions.
     pub(super) fn new(trust: Trust, http2: bool) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
-        let peer = Arc::new(Peer::new(trust.current(), Arc::clone(&provider)));
+        let callbacks = Arc::new(HandshakeCallbacks::new(
+            trust.current(),
+            Arc::clone(&provider),
+        ));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&peer) as _)
-            .with_client_cert_resolver(peer);
+            .with_custom_certificate_verifier(Arc::clone(&callbacks) as _)
+            .with_client_cert_resolver(callbacks);
         config.alpn_protocols = vec![match http2 {
             true => b"h2".to_vec(),
             false => b"http/1.1".to_vec(),
         }];
-        // Without resumption, each call meets what a new client would meet.
+        // Without resumption, each call sees the handshake of a new client.
         config.resumption = Resumption::disabled();
         Ok(Self {
             config,
@@ -89,8 +92,8 @@ impl Client {
         })
     }
 
-    /// Whether the server speaks TLS, even if the handshake fails.
-    pub(super) async fn is_spoken(
+    /// Whether the server speaks TLS: it does even if the handshake fails, as long as it responds with a TLS record.
+    pub(super) async fn server_speaks_tls(
         &self,
         stream: TcpStream,
         target: &Target,
@@ -113,17 +116,20 @@ impl Client {
         let start = Instant::now();
         let settings = self.trust.current();
         let is_verified = !settings.insecure;
-        let peer = Arc::new(Peer::new(settings, Arc::clone(&self.provider)));
+        let callbacks = Arc::new(HandshakeCallbacks::new(
+            settings,
+            Arc::clone(&self.provider),
+        ));
         let mut config = self.config.clone();
-        config.client_auth_cert_resolver = Arc::clone(&peer) as _;
-        let verifier = Arc::clone(&peer) as _;
+        config.client_auth_cert_resolver = Arc::clone(&callbacks) as _;
+        let verifier = Arc::clone(&callbacks) as _;
         config.dangerous().set_certificate_verifier(verifier);
         let (tap, evidence) = Tap::new(stream, Received::KEPT);
         let connector = TlsConnector::from(Arc::new(config));
         let connecting = connector.connect(server_name(target), tap);
         let connected = timeout_at(deadline, connecting).await;
         let took = start.elapsed();
-        let mut tls = peer.shown();
+        let mut tls = callbacks.shown();
         match connected {
             Ok(Ok(stream)) => {
                 let (_, connection) = stream.get_ref();
@@ -243,14 +249,14 @@ fn text(bytes: &[u8]) -> String {
 
 /// The callbacks of one handshake: they verify and record the server's certificate, and provide the client's.
 #[derive(Debug)]
-struct Peer {
+struct HandshakeCallbacks {
     settings: Arc<TlsSettings>,
     provider: Arc<CryptoProvider>,
     certificate: Mutex<Option<Certificate>>,
     wants_certificate: AtomicBool,
 }
 
-impl Peer {
+impl HandshakeCallbacks {
     fn new(settings: Arc<TlsSettings>, provider: Arc<CryptoProvider>) -> Self {
         Self {
             settings,
@@ -260,7 +266,7 @@ impl Peer {
         }
     }
 
-    /// What the server has presented so far.
+    /// The certificate that the server has presented so far, and whether it has requested one.
     fn shown(&self) -> Tls {
         let certificate = self.certificate.lock();
         Tls {
@@ -273,7 +279,7 @@ impl Peer {
     }
 }
 
-impl ResolvesClientCert for Peer {
+impl ResolvesClientCert for HandshakeCallbacks {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.wants_certificate.store(true, Ordering::Relaxed);
         self.settings.identity.clone()
@@ -284,7 +290,7 @@ impl ResolvesClientCert for Peer {
     }
 }
 
-impl ServerCertVerifier for Peer {
+impl ServerCertVerifier for HandshakeCallbacks {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -299,8 +305,8 @@ impl ServerCertVerifier for Peer {
         if self.settings.insecure {
             return Ok(ServerCertVerified::assertion());
         }
-        // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki accepts no CA
-        // certificate as a server's, and most self-signed ones are CA certificates.
+        // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki does not accept a CA
+        // certificate as that of a server, and most self-signed certificates are CA certificates.
         if self
             .settings
             .anchors

@@ -91,15 +91,15 @@ pub(crate) struct Period {
 
 /// The health after the last round.
 #[derive(Clone, Debug)]
-pub(crate) struct Verdict {
+pub(crate) struct HealthStatus {
     /// Whether all results of the last round were as expected.
     pub(crate) ok: bool,
-    /// The start of the first round of those since which `ok` has been the same.
+    /// The start of the first of the consecutive rounds with the same value of `ok`.
     pub(crate) since: SystemTime,
-    /// If the last round had an unexpected result: its kind of failure, or `None` for a success that was not
-    /// expected; and the start of the first of the rounds since which this has been the same.
+    /// If the last round had an unexpected result, its kind of failure (`None` for a success that was not
+    /// expected), and the start of the first of the consecutive rounds with that kind.
     pub(crate) cause: Option<(Option<FailureKind>, SystemTime)>,
-    /// The current period.
+    /// The current period: it began with the last change of the condition.
     pub(crate) now: Period,
     /// The period before it.
     pub(crate) before: Option<Period>,
@@ -121,7 +121,7 @@ pub(crate) struct Health {
     /// At most [`WINDOW`] rounds, the newest last.
     rounds: VecDeque<EndedRound>,
     /// The current health; `None` before the first round has ended.
-    verdict: Option<Verdict>,
+    status: Option<HealthStatus>,
 }
 
 impl Health {
@@ -134,7 +134,7 @@ impl Health {
         self.rounds.push_back(round);
         let condition = Condition::of(self.rounds.iter().map(|round| round.failed > 0));
 
-        let last = self.verdict.take();
+        let last = self.status.take();
         let ok = unexpected.is_none();
         let since = match &last {
             Some(last) if last.ok == ok => last.since,
@@ -169,7 +169,7 @@ impl Health {
             }
         };
         now.unexpected = unexpected.cloned().or(now.unexpected);
-        self.verdict = Some(Verdict {
+        self.status = Some(HealthStatus {
             ok,
             since,
             cause,
@@ -190,8 +190,8 @@ impl Health {
     }
 
     /// The health after the last round; `None` before the first one has ended.
-    pub(crate) fn verdict(&self) -> Option<&Verdict> {
-        self.verdict.as_ref()
+    pub(crate) fn status(&self) -> Option<&HealthStatus> {
+        self.status.as_ref()
     }
 
     /// Number of calls in the last rounds, and how many of them failed.
@@ -206,7 +206,7 @@ impl Health {
 mod tests {
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-    use super::{Condition, EndedRound, Health, Period, Unexpected, Verdict};
+    use super::{Condition, EndedRound, Health, HealthStatus, Period, Unexpected};
     use crate::clock;
     use crate::failure::{Cause, Failure, FailureKind, Stage};
 
@@ -216,7 +216,7 @@ mod tests {
 
     /// The health after rounds that began at second 0, 1, and so on: `.` succeeded, `D` failed with a DNS
     /// timeout, `R` with a refused connection.
-    fn after(rounds: &str) -> Verdict {
+    fn after(rounds: &str) -> HealthStatus {
         let mut health = Health::default();
         for (number, round) in rounds.chars().enumerate() {
             let kind = match round {
@@ -235,7 +235,7 @@ mod tests {
             };
             health.record(round, failure.as_ref());
         }
-        health.verdict().expect("a round has ended").clone()
+        health.status().expect("a round has ended").clone()
     }
 
     fn condition(rounds: &str) -> Condition {
@@ -296,10 +296,10 @@ mod tests {
 
     #[test]
     fn a_cause_is_as_old_as_its_first_failure_in_a_row() {
-        let verdict = after("..RRDD");
-        assert_eq!(verdict.since, second(2));
+        let status = after("..RRDD");
+        assert_eq!(status.since, second(2));
         assert_eq!(
-            verdict.cause,
+            status.cause,
             Some((Some(FailureKind::DnsTimeout), second(4)))
         );
         assert_eq!(

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::health::{EndedRound, Health, Unexpected};
 use crate::failure::FailureKind;
-use crate::report::{Report, Resent, Timings};
+use crate::report::{Report, Retransmissions, Timings};
 
 /// Maximum number of calls kept for one target: those of an hour at the default interval.
 const MAX_CALLS: usize = 360;
@@ -16,10 +16,16 @@ const MAX_CALLS: usize = 360;
 /// Maximum number of failures kept for one target.
 const MAX_FAILURES: usize = 20;
 
-/// Limits on the calls and failures of all targets together, except that each target may have the minimum.
+/// Maximum number of calls kept for all targets together, except that each target may have [`MIN_CALLS`].
 const MAX_CALLS_IN_ALL: usize = 6000;
+
+/// Number of calls that are kept for each target, however many targets there are.
 const MIN_CALLS: usize = 60;
+
+/// Maximum number of failures kept for all targets together, except that each target may have [`MIN_FAILURES`].
 const MAX_FAILURES_IN_ALL: usize = 500;
+
+/// Number of failures that are kept for each target, however many targets there are.
 const MIN_FAILURES: usize = 5;
 
 /// Recent calls and failures of one target, the newest last.
@@ -48,7 +54,7 @@ pub(crate) struct Call {
     pub(crate) started: SystemTime,
     pub(crate) is_as_expected: bool,
     pub(crate) failure: Option<FailureKind>,
-    /// The status of the response, if one came.
+    /// The status of the response, if one was received.
     pub(crate) status: Option<StatusCode>,
     /// The name of the pod that responded, or its address, if there was a response.
     pub(crate) backend: Option<String>,
@@ -56,7 +62,7 @@ pub(crate) struct Call {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) timings: Timings,
     /// TCP retransmissions during the call.
-    pub(crate) resent: Option<Resent>,
+    pub(crate) retransmissions: Option<Retransmissions>,
 }
 
 #[derive(Debug)]
@@ -95,7 +101,7 @@ impl History {
             backend,
             address: report.address,
             timings: report.timings,
-            resent: report.resent,
+            retransmissions: report.retransmissions,
         });
         let is_as_expected = report.is_as_expected();
         if is_as_expected {

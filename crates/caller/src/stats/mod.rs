@@ -72,7 +72,7 @@ impl Stats {
         }
     }
 
-    /// The target.
+    /// The target whose calls are counted.
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
@@ -82,12 +82,13 @@ impl Stats {
         self.state().summary.clone()
     }
 
-    /// Whether a rollout has been detected; false if none is to be detected.
+    /// Whether a rollout has been detected; false if detection is disabled.
     pub(crate) fn is_rollout_seen(&self) -> bool {
         self.state().summary.rollout().is_some_and(Rollout::is_seen)
     }
 
-    /// Ignores a poisoned lock: a thread that panicked has left at most one call half recorded.
+    /// The totals and the history. A poisoned lock is ignored: a thread that panicked has left at most one call half
+    /// recorded.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         unpoisoned(self.state.lock())
     }

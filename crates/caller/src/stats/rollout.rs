@@ -18,11 +18,11 @@ const BASELINE_CALLS: u64 = 30;
 /// Minimum duration of the baseline.
 const BASELINE_TIME: Duration = Duration::from_secs(3);
 
-/// Number of calls at the end of the baseline in which no new pod may respond.
-const BASELINE_KNOWN: u64 = 15;
+/// Number of calls at the end of the baseline that must not have a response from a new pod.
+const BASELINE_QUIET_CALLS: u64 = 15;
 
 /// Number of successes in a row from new pods that prove a rollout.
-const STEADY: u64 = 30;
+const STEADY_CALLS: u64 = 30;
 
 /// Maximum number of distinct pods, old ones and new ones each. It limits memory, whatever responses contain.
 const MAX_PODS: usize = 100;
@@ -32,10 +32,10 @@ const MAX_PODS: usize = 100;
 pub struct Rollout {
     start: Instant,
     calls: u64,
-    /// The baseline is complete.
-    is_watching: bool,
-    /// Number of the last call that had a response from a pod for the first time.
-    last_met: u64,
+    /// Whether the baseline is complete.
+    is_baseline_complete: bool,
+    /// Number of the last call that had a response from a pod that had not responded before.
+    last_new_pod: u64,
     old: BTreeMap<String, Answered>,
     new: BTreeMap<String, Answered>,
     in_a_row: u64,
@@ -43,7 +43,7 @@ pub struct Rollout {
     nameless: u64,
 }
 
-/// When a pod responded.
+/// The first and the last response of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
     /// Time of its first response.
@@ -83,8 +83,8 @@ impl Rollout {
         Self {
             start: Instant::now(),
             calls: 0,
-            is_watching: false,
-            last_met: 0,
+            is_baseline_complete: false,
+            last_new_pod: 0,
             old: BTreeMap::new(),
             new: BTreeMap::new(),
             in_a_row: 0,
@@ -104,21 +104,21 @@ impl Rollout {
             }
             None => self.in_a_row = 0,
         }
-        let is_known = self.calls >= self.last_met + BASELINE_KNOWN;
-        if !self.is_watching
+        let is_quiet = self.calls >= self.last_new_pod + BASELINE_QUIET_CALLS;
+        if !self.is_baseline_complete
             && self.calls >= BASELINE_CALLS
             && self.start.elapsed() >= BASELINE_TIME
             && !self.old.is_empty()
-            && is_known
+            && is_quiet
         {
-            self.is_watching = true;
+            self.is_baseline_complete = true;
         }
     }
 
     fn answered(&mut self, pod: &str, is_ok: bool) {
         let now = SystemTime::now();
         let call = self.calls;
-        let is_old = !self.is_watching || self.old.contains_key(pod);
+        let is_old = !self.is_baseline_complete || self.old.contains_key(pod);
         self.in_a_row = match is_old || !is_ok {
             true => 0,
             false => self.in_a_row + 1,
@@ -133,13 +133,13 @@ impl Rollout {
                 call,
             };
             pods.insert(pod.to_owned(), answered);
-            self.last_met = call;
+            self.last_new_pod = call;
         }
     }
 
     /// Whether every pod of the baseline has been replaced.
     pub fn is_seen(&self) -> bool {
-        self.in_a_row >= STEADY
+        self.in_a_row >= STEADY_CALLS
     }
 
     /// Why the rollout has not been detected; `None` if it has.
@@ -148,7 +148,7 @@ impl Rollout {
             return None;
         }
         // Each pod that still exists is almost certain to respond at least once within this many calls.
-        let is_there = |answered: &Answered| answered.call + STEADY > self.calls;
+        let is_there = |answered: &Answered| answered.call + STEADY_CALLS > self.calls;
         let of_old = |wanted: bool| {
             let old = self.old.iter();
             let found = old.filter(|(_, answered)| is_there(answered) == wanted);
@@ -157,7 +157,7 @@ impl Rollout {
         let (staying, gone) = (of_old(true), of_old(false));
         Some(match () {
             () if self.old.is_empty() && self.nameless > 0 => NotSeen::Nameless,
-            () if !self.is_watching => NotSeen::NoBaseline,
+            () if !self.is_baseline_complete => NotSeen::NoBaseline,
             () if self.new.is_empty() && gone.is_empty() => NotSeen::NotBegun,
             () if self.new.is_empty() => NotSeen::BegunBefore { staying, gone },
             () if !staying.is_empty() => NotSeen::OldAnswer(staying),

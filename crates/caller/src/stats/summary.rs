@@ -14,15 +14,15 @@ use crate::failure::FailureKind;
 use crate::report::{Phase, Report};
 use crate::target::Target;
 
-/// Largest duration in the histograms, in microseconds. They have two significant digits.
+/// Largest duration in the histograms, in microseconds. Durations are recorded with two significant digits.
 const MAX_MICROS: u64 = 600_000_000;
 
-/// Number of responses from one backend.
+/// Numbers of responses from one backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backend {
-    /// Responses to calls, whether those succeeded or failed.
+    /// Number of responses, whether the calls succeeded or failed.
     pub answered: u64,
-    /// Calls that failed although they had a response.
+    /// Number of calls that failed although they had a response.
     pub failed: u64,
 }
 
@@ -103,23 +103,23 @@ impl Summary {
         Some(name)
     }
 
-    /// Detects a rollout as well.
+    /// Enables the detection of a rollout.
     pub(crate) fn with_rollout(mut self) -> Self {
         self.rollout = Some(Rollout::new());
         self
     }
 
-    /// The rollout, if one is to be detected.
+    /// The rollout, if its detection is enabled.
     pub fn rollout(&self) -> Option<&Rollout> {
         self.rollout.as_ref()
     }
 
-    /// The target.
+    /// The target whose calls are counted.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The expected result of its calls.
+    /// The expected result of the target's calls.
     pub fn expectation(&self) -> Expectation {
         self.expectation
     }
@@ -139,7 +139,7 @@ impl Summary {
         self.failed.values().sum()
     }
 
-    /// Number of calls.
+    /// Number of calls that have ended.
     pub fn calls(&self) -> u64 {
         self.calls
     }

@@ -8,7 +8,7 @@ use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Sou
 use crate::failure::{FailureKind, MAX_EVIDENCE};
 use crate::millis::Millis;
 
-/// Most items of a list, which is cut to [`MAX_EVIDENCE`] bytes in any case.
+/// Most items of a list. The list is also cut to [`MAX_EVIDENCE`] bytes.
 const MAX_LISTED: usize = 64;
 
 /// The evidence of a failed lookup: the names queried, the servers and their responses.
@@ -28,14 +28,14 @@ pub(crate) fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
         None => format!("{name}: no time left to ask for every name that it may stand for"),
     };
     // Other failures are listed too, although they did not decide the outcome.
-    let mut told: Vec<&QueryOutcome> = outcome.into_iter().collect();
+    let mut listed: Vec<&QueryOutcome> = outcome.into_iter().collect();
     for Query { outcome, .. } in queries {
         let is_plain = matches!(
             outcome,
             QueryOutcome::NxDomain | QueryOutcome::NoData | QueryOutcome::Truncated
         );
-        if !is_plain && !told.contains(&outcome) {
-            told.push(outcome);
+        if !is_plain && !listed.contains(&outcome) {
+            listed.push(outcome);
             evidence += &format!("; {}", Outcome(outcome, queries));
         }
     }
@@ -100,7 +100,7 @@ pub(crate) fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'sta
     }
 }
 
-/// The likely cause of NXDOMAIN, if it is something else than a missing Service in this namespace.
+/// The likely cause of NXDOMAIN, if it is not a missing Service in this namespace.
 fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
     if lookup.service_zone().is_none() {
         return Some(match lookup.is_in_a_cluster() {
@@ -132,10 +132,10 @@ pub(crate) fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<S
     }
 }
 
-/// A warning about a lookup that succeeded, with an address that is probably not the one that was meant.
+/// A warning about a lookup that succeeded, but with an address that is probably not the intended one.
 pub(crate) fn note(lookup: &Lookup) -> Option<String> {
     let addresses = lookup.outcome.as_ref().ok()?;
-    if let Some(name) = lookup.answered_elsewhere() {
+    if let Some(name) = lookup.unexpected_name() {
         return Some(cut(format!(
             "{name} answered, which is not where {} was to be found: a wildcard in a search domain, or a resolver that makes names up",
             lookup.name
@@ -148,18 +148,18 @@ pub(crate) fn note(lookup: &Lookup) -> Option<String> {
 }
 
 /// The lines and options of `resolv.conf` that have no effect, with their line numbers.
-pub(crate) fn passed_over(lookup: &Lookup) -> Vec<String> {
+pub(crate) fn ignored(lookup: &Lookup) -> Vec<String> {
     let Some(conf) = &lookup.conf else {
         return Vec::new();
     };
-    let lines = conf.passed_over.iter();
+    let lines = conf.ignored.iter();
     lines
         .map(|(line, text)| format!("line {line}: {text}"))
         .collect()
 }
 
-/// The text of glibc's `gai_strerror` for this error, which other programs in this pod write into their logs.
-pub(crate) fn as_glibc_says(error: GaiError) -> &'static str {
+/// The text of glibc's `gai_strerror` for this error, as other programs in this pod log it.
+pub(crate) fn glibc_message(error: GaiError) -> &'static str {
     match error {
         GaiError::NoName => "Name or service not known",
         GaiError::NoData => "No address associated with hostname",
@@ -173,7 +173,7 @@ pub(crate) fn race_verdict(race: &Race) -> Option<&'static str> {
     match (one.lost, two.lost) {
         (0, 0) => None,
         // The server never responded, which the lookup before has reported.
-        (lost, _) if lost == one.asked && two.lost == two.asked => None,
+        (lost, _) if lost == one.sent && two.lost == two.sent => None,
         (one, two) if one > two.saturating_mul(2) => Some(
             "two packets from one socket race each other (conntrack), and programs with glibc wait five seconds for the one that is lost: a DNS cache on each node, or options single-request-reopen, prevents it",
         ),

@@ -29,7 +29,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             Received { bytes, .. } => {
                 format!(
                     "connected, then no more than {bytes} bytes of a head{}",
-                    start(received)
+                    first_bytes(received)
                 )
             }
         },
@@ -37,7 +37,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
         Cause::Os(error) => format!("{error}{}", progress(received)),
         Cause::Malformed(what) | Cause::MalformedHttp2(what) => match received.body {
             Some(body) => format!("{what} after {body} bytes of body"),
-            None => format!("{what}{}", start(received)),
+            None => format!("{what}{}", first_bytes(received)),
         },
         Cause::Http2(Http2Error {
             frame,
@@ -50,7 +50,7 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
             }
             text
         }
-        // A failed lookup is of another stage, and worded in `super::dns`.
+        // A failed lookup belongs to another stage; its wording is in `super::dns`.
         Cause::Lookup => String::new(),
         Cause::Tls(error) => format!("{}{}", super::tls::error(error), progress(received)),
     };
@@ -112,12 +112,14 @@ fn progress(received: &Received) -> String {
             body: Some(body), ..
         } => format!(" after {body} bytes of body"),
         Received { bytes: 0, .. } => " before the first byte of an answer".to_owned(),
-        Received { bytes, .. } => format!(" after {bytes} bytes of a head{}", start(received)),
+        Received { bytes, .. } => {
+            format!(" after {bytes} bytes of a head{}", first_bytes(received))
+        }
     }
 }
 
 /// The first bytes received, which show what kind of server answered.
-pub(super) fn start(received: &Received) -> String {
+pub(super) fn first_bytes(received: &Received) -> String {
     match received.start.as_slice() {
         [] => String::new(),
         start => format!(", which begins \"{}\"", Escaped::quoted(start)),

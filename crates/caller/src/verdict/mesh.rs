@@ -1,44 +1,46 @@
-//! Words for what is wrong with a mesh: one sentence for each fault, and the command to run next.
+//! The wording of the faults of a mesh: one sentence for each fault, and the next command to run.
 
 use runtime::escape::Escaped;
 
 use super::next::is_label;
 use crate::dns::Lookup;
 use crate::mesh::conclude::Conclusion;
-use crate::mesh::fault::{Fault, How, OwnView};
+use crate::mesh::fault::{Fault, OwnView, Symptoms};
 use crate::mesh::matrix::{Matrix, Missing};
 
-/// Nodes that are named one by one before the rest is counted.
-const NAMED: usize = 3;
+/// Most nodes to name in a sentence; the others are counted.
+const MAX_NAMED: usize = 3;
 
-/// That nothing is wrong, and how much is known.
+/// The sentence for a mesh without faults: how many pairs were called, and how long their calls take.
 pub fn all_well(matrix: &Matrix, conclusion: &Conclusion) -> String {
     let nodes = matrix.nodes.len();
-    let (asked, pairs) = conclusion.asked;
+    let (called, pairs) = conclusion.called_pairs;
     match (nodes, conclusion.median_ms) {
         (1, _) => "1 node, and no other to reach".to_owned(),
-        (_, None) if asked > 0 => {
-            format!("nothing has failed for a minute: none of {asked} pairs called lately succeeds")
+        (_, None) if called > 0 => {
+            format!(
+                "nothing has failed for a minute: none of {called} pairs called lately succeeds"
+            )
         }
         (_, None) => format!("{nodes} nodes, none of which has called another yet"),
         (_, Some(median)) if conclusion.failing_briefly > 0 => format!(
             "nothing has failed for a minute: {} of {pairs} pairs called lately succeed, median {}",
-            asked - conclusion.failing_briefly,
+            called - conclusion.failing_briefly,
             ms(median)
         ),
         (_, Some(median)) => format!(
-            "{nodes} nodes reach each other: {asked} of {pairs} pairs called lately, median {}",
+            "{nodes} nodes reach each other: {called} of {pairs} pairs called lately, median {}",
             ms(median)
         ),
     }
 }
 
-/// Why nothing is known.
+/// The sentence for a mesh without rows: why they are missing.
 pub fn no_rows(matrix: &Matrix, failed_lookups: &[Lookup]) -> String {
     if matrix.nodes.is_empty()
         && let Some(lookup) = failed_lookups.first()
     {
-        return name_fails(lookup);
+        return lookup_failed(lookup);
     }
     let why = why_missing(matrix, 0..matrix.nodes.len());
     format!(
@@ -47,8 +49,8 @@ pub fn no_rows(matrix: &Matrix, failed_lookups: &[Lookup]) -> String {
     )
 }
 
-/// That a name of the mesh cannot be looked up by who collects the rows.
-pub fn name_fails(lookup: &Lookup) -> String {
+/// The sentence for a name of the mesh that could not be looked up when the rows were collected.
+pub fn lookup_failed(lookup: &Lookup) -> String {
     let name = Escaped::new(lookup.name.as_bytes()).to_string();
     match &lookup.outcome {
         Err(failure) => format!(
@@ -61,23 +63,23 @@ pub fn name_fails(lookup: &Lookup) -> String {
     }
 }
 
-/// What is wrong, and where to look.
+/// The sentence for a fault: the evidence, and where to look for the cause.
 pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
     let one = |node: usize| one(matrix, node);
     match fault {
-        Fault::Nobody { pairs, how } => format!(
+        Fault::AllPairsFail { pairs, symptoms } => format!(
             "nobody reaches anybody, all of {} fail {}: a policy on the port, or servers that do not run",
             plural(*pairs, "pair", "pairs"),
-            kinds(how)
+            kinds(symptoms)
         ),
         Fault::Group {
             nodes,
             is_inward,
             is_outward,
-            how,
+            symptoms,
         } => {
             let group = format!("the group of {}", many(matrix, nodes));
-            let kinds = kinds(how);
+            let kinds = kinds(symptoms);
             match (is_inward, is_outward) {
                 (true, true) => format!(
                     "nobody in {group} reaches anybody outside it, nor is reached from there {kinds}: the network between \
@@ -92,11 +94,14 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
             }
         }
         Fault::NotReached {
-            nodes, own, how, ..
+            nodes,
+            own,
+            symptoms,
+            ..
         } if nodes.len() > 1 => format!(
             "{} are not reached from any of the others {}{}",
             many(matrix, nodes),
-            kinds(how),
+            kinds(symptoms),
             match own {
                 OwnView::Missing =>
                     ", and their rows are missing: those nodes, or the network between them and the others",
@@ -107,15 +112,18 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
             nodes,
             failed: (failing, of),
             own,
-            how,
+            symptoms,
         } => {
             let node = nodes.first().map(|&node| one(node)).unwrap_or_default();
             let from = format!("from {failing} of {}", plural(*of, "node", "nodes"));
-            let seen = match large(how) {
-                Some(size) => format!("packets {size} to {node} are lost {from} {}", kinds(how)),
-                None => format!("{node} is not reached {from} {}", kinds(how)),
+            let seen = match lost_size(symptoms) {
+                Some(size) => format!(
+                    "packets {size} to {node} are lost {from} {}",
+                    kinds(symptoms)
+                ),
+                None => format!("{node} is not reached {from} {}", kinds(symptoms)),
             };
-            let rest = match (own, large(how)) {
+            let rest = match (own, lost_size(symptoms)) {
                 (OwnView::ReachesNobody, Some(_)) => {
                     ", and those of its own, too: the MTU of its network"
                 }
@@ -133,17 +141,17 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
             node,
             failed: (failing, of),
             is_reached,
-            how,
+            symptoms,
         } => {
             let node = one(*node);
-            let seen = match large(how) {
+            let seen = match lost_size(symptoms) {
                 Some(size) => format!(
                     "packets {size} from {node} are lost to {failing} of {of} nodes {}",
-                    kinds(how)
+                    kinds(symptoms)
                 ),
                 None => format!(
                     "{node} reaches nobody, {failing} of {of} calls fail {}",
-                    kinds(how)
+                    kinds(symptoms)
                 ),
             };
             let rest = match is_reached {
@@ -154,19 +162,19 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
             };
             seen + rest
         }
-        Fault::FindsNobody { nodes, kind } => format!(
+        Fault::LookupFails { nodes, kind } => format!(
             "{} cannot look the others up ({kind}): cluster DNS, or egress to it",
-            some(matrix, nodes)
+            one_or_many(matrix, nodes)
         ),
-        Fault::Partly {
+        Fault::PartlyConnected {
             node,
             is_outward,
             failed: (failing, of),
-            how,
+            symptoms,
         } => {
             let node = one(*node);
-            let kinds = kinds(how);
-            match (large(how), is_outward) {
+            let kinds = kinds(symptoms);
+            match (lost_size(symptoms), is_outward) {
                 (Some(size), true) => {
                     format!(
                         "packets {size} from {node} are lost to {failing} nodes {kinds}: the MTU of its network"
@@ -189,11 +197,11 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
             from,
             to,
             is_mutual,
-            how,
+            symptoms,
         } => {
             let (from, to) = (one(*from), one(*to));
-            let kinds = kinds(how);
-            match (large(how), is_mutual) {
+            let kinds = kinds(symptoms);
+            match (lost_size(symptoms), is_mutual) {
                 (Some(size), true) => format!(
                     "packets {size} between {from} and {to} are lost {kinds}: the MTU of the path between these two"
                 ),
@@ -245,7 +253,7 @@ pub fn fault(matrix: &Matrix, fault: &Fault) -> String {
     }
 }
 
-/// The command that tells most about a fault.
+/// The most useful command to run after a fault.
 pub fn next_command(matrix: &Matrix, fault: &Fault) -> String {
     let of_node = |node: usize| {
         let node = &matrix.nodes[node];
@@ -264,14 +272,14 @@ pub fn next_command(matrix: &Matrix, fault: &Fault) -> String {
             .to_owned()
     };
     match fault {
-        Fault::Nobody { .. } => "kubectl get networkpolicies -A; kubectl get pods -A -o wide -l app=mesh".to_owned(),
+        Fault::AllPairsFail { .. } => "kubectl get networkpolicies -A; kubectl get pods -A -o wide -l app=mesh".to_owned(),
         Fault::Group { .. } => zones(),
         Fault::NotReached { nodes, .. } | Fault::RowsMissing { nodes } => match nodes.as_slice() {
             [node] => of_node(*node),
             _ => zones(),
         },
-        Fault::ReachesNobody { node, .. } | Fault::Partly { node, .. } | Fault::Slow { node, .. } => of_node(*node),
-        Fault::FindsNobody { .. } => {
+        Fault::ReachesNobody { node, .. } | Fault::PartlyConnected { node, .. } | Fault::Slow { node, .. } => of_node(*node),
+        Fault::LookupFails { .. } => {
             "kubectl get pods -n kube-system -l k8s-app=kube-dns -o wide; kubectl get networkpolicies -A".to_owned()
         }
         Fault::Pair { from, to, .. } => {
@@ -286,17 +294,17 @@ pub fn next_command(matrix: &Matrix, fault: &Fault) -> String {
     }
 }
 
-/// The command to run where there are no rows.
+/// The command to run if there are no rows.
 pub fn next_without_rows() -> String {
     "kubectl get daemonsets,services -A -l app=mesh; kubectl get networkpolicies -A".to_owned()
 }
 
-/// Nothing else of a name that comes from the network reaches a command line.
+/// Whether a name consists of valid labels. Node names come from the network, and no others become part of a command.
 fn is_name(name: &str) -> bool {
     name.split('.').all(is_label)
 }
 
-/// A node by its name and its address.
+/// The name of a node with its address, or the address alone.
 fn one(matrix: &Matrix, node: usize) -> String {
     let node = &matrix.nodes[node];
     match &node.name {
@@ -305,7 +313,7 @@ fn one(matrix: &Matrix, node: usize) -> String {
     }
 }
 
-/// Nodes by their names, the first of them.
+/// The names of the first nodes, and the number of the others.
 fn names(matrix: &Matrix, nodes: &[usize]) -> String {
     let name = |&node: &usize| {
         let node = &matrix.nodes[node];
@@ -316,43 +324,45 @@ fn names(matrix: &Matrix, nodes: &[usize]) -> String {
     };
     let mut text = nodes
         .iter()
-        .take(NAMED)
+        .take(MAX_NAMED)
         .map(name)
         .collect::<Vec<_>>()
         .join(", ");
-    if nodes.len() > NAMED {
-        text += &format!(" and {} more", nodes.len() - NAMED);
+    if nodes.len() > MAX_NAMED {
+        text += &format!(" and {} more", nodes.len() - MAX_NAMED);
     }
     text
 }
 
-/// `10 of 20 nodes (node-11, node-12, node-13 and 7 more)`.
+/// Several nodes with their number, such as `10 of 20 nodes (node-11, node-12, node-13 and 7 more)`.
 fn many(matrix: &Matrix, nodes: &[usize]) -> String {
     let (some, all) = (nodes.len(), matrix.nodes.len());
     format!("{some} of {all} nodes ({})", names(matrix, nodes))
 }
 
-fn some(matrix: &Matrix, nodes: &[usize]) -> String {
+/// One node with its address, or several nodes with their number.
+fn one_or_many(matrix: &Matrix, nodes: &[usize]) -> String {
     match nodes {
         [node] => one(matrix, *node),
         nodes => many(matrix, nodes),
     }
 }
 
-/// Of what calls fail, in brackets.
-fn kinds(how: &How) -> String {
-    let labels: Vec<&str> = how.kinds.iter().map(|kind| kind.label()).collect();
+/// The kinds of failure, in parentheses.
+fn kinds(symptoms: &Symptoms) -> String {
+    let labels: Vec<&str> = symptoms.kinds.iter().map(|kind| kind.label()).collect();
     format!("({})", labels.join(", "))
 }
 
-/// Which packets are lost, where it is only those that are large.
-fn large(how: &How) -> Option<String> {
-    how.is_of_size().then(|| match how.mtu {
+/// The size of the packets that are lost, if only large ones are.
+fn lost_size(symptoms: &Symptoms) -> Option<String> {
+    symptoms.is_path_mtu().then(|| match symptoms.mtu {
         Some(mtu) => format!("over {mtu} bytes"),
         None => "that are large".to_owned(),
     })
 }
 
+/// The reasons why the rows of these nodes are missing.
 fn why_missing(matrix: &Matrix, nodes: impl Iterator<Item = usize>) -> String {
     let mut labels: Vec<&str> = nodes
         .filter_map(|node| matrix.nodes[node].row.as_ref().err())
@@ -370,7 +380,7 @@ fn plural(count: usize, one: &str, many: &str) -> String {
     }
 }
 
-/// A time in milliseconds, to a tenth below ten.
+/// A duration in milliseconds; below ten it has one decimal.
 pub(crate) fn ms(ms: f32) -> String {
     match ms < 9.95 {
         true => format!("{ms:.1} ms"),

@@ -17,10 +17,10 @@ pub(crate) use self::next::{after_lookup, how_to_read, next_command};
 use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
-use crate::report::{Report, Resent};
+use crate::report::{Report, Retransmissions};
 use crate::stats::NotSeen;
 
-/// The evidence of a failure: names, addresses, errors, sizes, times.
+/// The evidence of a failure: names, addresses, errors, sizes and times, on one line.
 pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
     if let Some((lookup, failure)) = failed_lookup(report) {
         return dns::evidence(lookup, failure);
@@ -45,17 +45,17 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
         Some(address) => format!("{address}: {what} after {after}"),
         None => format!("{what} after {after}"),
     };
-    // Without a connection, a call can only have resent SYNs: other segments that were counted meanwhile belong
-    // to other connections of this pod.
-    let resent = report.resent.map(|resent| match failure.stage {
-        Stage::Dns | Stage::Connect => Resent {
+    // Without a connection, a call can only have retransmitted SYNs: other segments that were counted in the
+    // meantime belong to other connections of this pod.
+    let retransmissions = report.retransmissions.map(|seen| match failure.stage {
+        Stage::Dns | Stage::Connect => Retransmissions {
             segments: 0,
-            ..resent
+            ..seen
         },
-        Stage::Tls | Stage::Http => resent,
+        Stage::Tls | Stage::Http => seen,
     });
-    if let Some(resent) = resent.and_then(path::resent) {
-        text += &format!("; {resent}");
+    if let Some(retransmissions) = retransmissions.and_then(path::retransmissions) {
+        text += &format!("; {retransmissions}");
     }
     if let Some(control) = &report.control {
         text += &format!("; the control {}", control.target);
@@ -67,7 +67,7 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
     text
 }
 
-/// What happened, in a few words: refined by the evidence, or else those of the failure's kind.
+/// What happened, in a few words: refined by the evidence, or else the words of the failure's kind.
 pub(crate) fn what(failure: &Failure) -> &'static str {
     let refined = match failure.stage {
         Stage::Dns | Stage::Connect => None,
@@ -123,7 +123,7 @@ fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
     Some((lookup, lookup.outcome.as_ref().err()?))
 }
 
-/// The likely cause of a failed connection, if it is more specific than that of its kind.
+/// The likely cause of a failed connection, if the evidence shows a more specific one than that of its kind.
 fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
     if failure.kind == FailureKind::ConnectRefused && next::is_this_pod(&report.target.host) {
         return Some("nothing in this pod listens at that port".into());
@@ -139,8 +139,8 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
     else {
         return None;
     };
-    // An ICMP message from the called address itself does not show who sent it: that may be the address of a
-    // Service, which no machine has.
+    // An ICMP message from the called address itself does not show which machine sent it: the address may be that
+    // of a Service, which no machine has.
     let is_of_another = |icmp: &Icmp| {
         report
             .address

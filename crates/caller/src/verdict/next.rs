@@ -7,7 +7,7 @@ use crate::dns::{Host, Lookup, LookupFailure};
 use crate::failure::FailureKind;
 use crate::report::Report;
 
-/// What was called, as an object that kubectl can be asked about.
+/// The object that was called, in the terms of kubectl.
 #[derive(Debug, PartialEq, Eq)]
 enum Subject {
     /// A Service, by its name and, if known, its namespace.
@@ -20,7 +20,7 @@ enum Subject {
     Outside,
 }
 
-/// The command that tells most about a call that failed in this way.
+/// The most useful command to run after a call failed in this way.
 pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
     if let Some((lookup, failure)) = super::failed_lookup(report) {
         return after_lookup(lookup, failure);
@@ -45,7 +45,7 @@ pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
     }
 }
 
-/// The command that tells most about a lookup that failed.
+/// The most useful command to run after a lookup failed.
 pub(crate) fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
     let usual = || {
         let host = Host::Name(lookup.name.clone());
@@ -156,7 +156,7 @@ fn of_service(
         TlsHandshake | Protocol | BodyTooLarge if namespace.is_some() => {
             format!("kubectl get service {within} {name} -o yaml")
         }
-        // kubectl accepts no name together with -A, but a field selector.
+        // kubectl does not accept a name together with -A, but it does accept a field selector.
         ConnectRefused | HttpStatus | ProxyError | ResponseTimeout | TlsHandshake | Protocol
         | BodyTooLarge => {
             format!("kubectl get services -A --field-selector metadata.name={name} -o yaml")
@@ -166,14 +166,14 @@ fn of_service(
 }
 
 fn of_address(kind: FailureKind, address: IpAddr, own: &str) -> String {
-    let whose = format!(
+    let owner = format!(
         "kubectl get services -A --field-selector spec.clusterIP={address}; \
          kubectl get pods -A -o wide --field-selector status.podIP={address}"
     );
     match kind {
-        FailureKind::ConnectUnreachable => format!("kubectl get nodes -o wide; {whose}"),
-        FailureKind::ConnectTimeout => format!("kubectl get networkpolicies {own}; {whose}"),
-        _ => whose,
+        FailureKind::ConnectUnreachable => format!("kubectl get nodes -o wide; {owner}"),
+        FailureKind::ConnectTimeout => format!("kubectl get networkpolicies {own}; {owner}"),
+        _ => owner,
     }
 }
 
@@ -189,7 +189,7 @@ fn own_namespace(lookup: &Lookup) -> Option<&str> {
         .filter(|namespace| is_label(namespace))
 }
 
-/// What a host stands for; a name is read as `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
+/// The object that a host stands for. A name is read as `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
 fn subject(host: &Host, own_namespace: Option<&str>) -> Subject {
     let name = match host {
         host if is_this_pod(host) => return Subject::ThisPod,

@@ -5,15 +5,15 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::failure::{Direction, Hole, Icmp};
-use crate::report::{Hops, Passed, Path, Report, Resent, Source};
+use crate::report::{Hops, Passed, Path, Report, Retransmissions, Source};
 
-/// TCP's retransmissions, such as `1 SYN lost, 3 segments sent again`; `None` if there were none.
-pub(crate) fn resent(resent: Resent) -> Option<String> {
-    let Resent {
+/// TCP retransmissions in words, such as `1 SYN lost, 3 segments sent again`; `None` if there were none.
+pub(crate) fn retransmissions(retransmissions: Retransmissions) -> Option<String> {
+    let Retransmissions {
         syns,
         segments,
         is_shared,
-    } = resent;
+    } = retransmissions;
     let syns = match syns {
         0 => None,
         1 => Some("1 SYN lost".to_owned()),
@@ -71,7 +71,7 @@ pub(super) fn likely_by_icmp(icmp: Icmp) -> Option<String> {
     }
 }
 
-/// The largest packet that passes.
+/// The packet size limit of a path, and the direction in which larger packets are lost.
 pub(super) fn hole(hole: Hole) -> String {
     let Hole { mtu, direction } = hole;
     let way = match direction {
@@ -83,14 +83,14 @@ pub(super) fn hole(hole: Hole) -> String {
 }
 
 /// Displays the source address that the backend saw, and whether NAT or a proxy changed it.
-pub(crate) struct Seen<'a>(
-    /// A call that was answered.
+pub(crate) struct SeenSource<'a>(
+    /// A call that has a response.
     pub &'a Report,
-    /// The source that the response reports.
+    /// The source address that the response contains.
     pub Source,
 );
 
-impl fmt::Display for Seen<'_> {
+impl fmt::Display for SeenSource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(report, source) = self;
         let pod = report
@@ -128,8 +128,8 @@ pub(crate) fn sizes(path: &Path) -> Option<String> {
     })
 }
 
-/// The last hop that answered on a path that drops packets.
-pub(crate) fn end(hops: &Hops) -> String {
+/// The last hop that responded on a path that drops packets.
+pub(crate) fn last_hop(hops: &Hops) -> String {
     match hops.last {
         Some((number, address)) => format!(
             "the last hop that answered is number {number}, {address}; packets are dropped there or beyond, and nothing proves on which side of it"

@@ -15,7 +15,7 @@ const MAX_NAMES: usize = 8;
 /// Displays the fields of a certificate: its names, its issuer and its validity.
 #[derive(Debug)]
 pub struct Facts<'a>(
-    /// The certificate.
+    /// The certificate whose fields are displayed.
     pub &'a Certificate,
 );
 
@@ -55,7 +55,7 @@ impl fmt::Display for Facts<'_> {
     }
 }
 
-/// When a certificate expires, how long ago it expired, or how long it is not valid yet.
+/// In how much time a certificate expires, how long ago it expired, or when it becomes valid, in words.
 pub fn validity(certificate: &Certificate, now: SystemTime) -> String {
     match (certificate.not_before > now, certificate.not_after < now) {
         (true, _) => format!(
@@ -82,7 +82,10 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
         Cause::Tls(TlsError::Certificate(error)) => certificate_problem(report, failure, error),
         Cause::Tls(error @ TlsError::Alert(_)) => self::error(error),
         Cause::Tls(TlsError::Handshake(error)) => {
-            format!("TLS handshake: {error}{}", super::http::start(received))
+            format!(
+                "TLS handshake: {error}{}",
+                super::http::first_bytes(received)
+            )
         }
         Cause::Os(error) => format!("TLS handshake: {error}"),
         Cause::Timeout => "connected, then no answer in the TLS handshake".to_owned(),
@@ -123,8 +126,8 @@ fn certificate_problem(report: &Report, failure: &Failure, error: &str) -> Strin
     format!("TLS certificate {problem} ({})", Facts(certificate))
 }
 
-/// Whether no trusted CA has issued the certificate, by the text of rustls's error. webpki does not accept a
-/// CA certificate as a server's.
+/// Whether no trusted CA has issued the certificate, judged by the text of rustls's error. webpki does not accept
+/// a CA certificate as that of a server.
 fn is_untrusted(error: &str) -> bool {
     error == "UnknownIssuer" || error.contains("CaUsedAsEndEntity")
 }
@@ -194,7 +197,7 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     })
 }
 
-/// The likely cause of an alert whose name does not say it (RFC 8446, section 6.2).
+/// The likely cause of an alert (RFC 8446, section 6.2), unless its name already says it.
 fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static str> {
     Some(match alert {
         "certificate_required" => "the server wants a client certificate: --cert and --key",

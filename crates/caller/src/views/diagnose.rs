@@ -18,10 +18,11 @@ use crate::report::{Outcome, Passed, Path, Phase, Report, Tls};
 use crate::target::Target;
 use crate::verdict;
 
-/// A lookup that takes longer is slow: within a cluster it takes a few milliseconds.
+/// A lookup that takes this long or longer is slow: within a cluster it takes a few milliseconds.
 const SLOW_LOOKUP: Duration = Duration::from_millis(100);
 
-/// A handshake or a response that takes longer is slow. A lost SYN costs one second (RFC 6298, section 2.1).
+/// A handshake or a response that takes this long or longer is slow. A lost SYN costs one second (RFC 6298, section
+/// 2.1).
 const SLOW_STEP: Duration = Duration::from_secs(1);
 
 /// Result of a step.
@@ -66,8 +67,8 @@ struct Step {
     text: String,
 }
 
-/// The calls of a target, with a line for each step. After the first failure stand its likely cause and the
-/// next command to run.
+/// The calls of a target, with a line for each step. The first failure is followed by its likely cause and the next
+/// command to run.
 #[derive(Debug)]
 pub(crate) struct Diagnosis<'a> {
     /// The target that was called.
@@ -75,7 +76,7 @@ pub(crate) struct Diagnosis<'a> {
     /// The calls, one for each address.
     pub reports: &'a [Report],
     /// Further calls of the address, if the name has only one.
-    pub again: &'a [Report],
+    pub repeated: &'a [Report],
     /// Result of testing the network path; `None` if it was not tested.
     pub path: Option<&'a Path>,
 }
@@ -129,7 +130,7 @@ impl Diagnosis<'_> {
 
     /// The diagnosis as a JSON object on one line, which ends with a newline.
     pub(crate) fn to_json(&self) -> String {
-        let calls = || self.reports.iter().chain(self.again);
+        let calls = || self.reports.iter().chain(self.repeated);
         let failure = self.kind();
         let expectation = self.expectation();
         let object = Json {
@@ -165,7 +166,7 @@ impl Diagnosis<'_> {
 
     /// All calls, including the one of the path test that failed because it was large.
     fn calls(&self) -> impl Iterator<Item = &Report> {
-        let calls = self.reports.iter().chain(self.again);
+        let calls = self.reports.iter().chain(self.repeated);
         calls.chain(self.path.and_then(|path| path.failed.as_deref()))
     }
 
@@ -207,14 +208,14 @@ impl Diagnosis<'_> {
             steps.call(report);
             if let Some(failure) = report.failure()
                 && !explained
-                && self.again.is_empty()
+                && self.repeated.is_empty()
             {
                 explained = true;
                 let some = || verdict::likely_of_some(failure, self.reports.iter());
                 steps.explain(report, failure, is_mixed.then(some));
             }
         }
-        if !self.again.is_empty() {
+        if !self.repeated.is_empty() {
             self.repeated_calls(&mut steps);
         }
         if let Some(path) = self.path {
@@ -223,9 +224,9 @@ impl Diagnosis<'_> {
         steps.0
     }
 
-    /// Adds how many of all calls failed, which pods answered, and an explanation of the first failure.
+    /// Adds how many of all calls failed, which pods responded, and an explanation of the first failure.
     fn repeated_calls(&self, steps: &mut Steps) {
-        let calls = || self.reports.iter().chain(self.again);
+        let calls = || self.reports.iter().chain(self.repeated);
         let count = calls().count();
         let (mut failed, mut answered) = (BTreeMap::new(), BTreeMap::new());
         for report in calls() {
@@ -353,11 +354,13 @@ impl Steps {
         let connect = report.timings[Phase::Connect];
         if let (Some(address), Some(took)) = (report.address, connect) {
             let mut text = format!("{address} connected in {}", Millis(Some(took)));
-            // The evidence of a failure contains it already.
-            if let Some(resent) = report.resent.and_then(verdict::path::resent)
+            // The evidence of a failure already contains the retransmissions.
+            if let Some(retransmissions) = report
+                .retransmissions
+                .and_then(verdict::path::retransmissions)
                 && report.is_ok()
             {
-                text += &format!(": {resent}");
+                text += &format!(": {retransmissions}");
             }
             self.step(Mark::of(connect, SLOW_STEP), "TCP", text);
         }
@@ -368,7 +371,7 @@ impl Steps {
             Outcome::Connected => {}
             Outcome::Failed(failure, _) => {
                 let step = match failure.stage {
-                    // The step of the lookup has the reason already.
+                    // The step of the lookup already has the reason.
                     Stage::Dns => return,
                     Stage::Connect => "TCP",
                     Stage::Tls => "TLS",
@@ -392,13 +395,17 @@ impl Steps {
         }
     }
 
-    /// Adds what is known of the network path: the source address seen, packet sizes, the last hop.
+    /// Adds the results for the network path: the source address that the backend saw, packet sizes, overflows of the
+    /// accept queue, and the last hop.
     fn path(&mut self, path: &Path, reports: &[Report]) {
         let mut seen = reports
             .iter()
             .filter_map(|report| Some((report, report.source()?)));
         if let Some((report, source)) = seen.next() {
-            self.remark("source", verdict::path::Seen(report, source).to_string());
+            self.remark(
+                "source",
+                verdict::path::SeenSource(report, source).to_string(),
+            );
         }
         if let Some(sizes) = verdict::path::sizes(path) {
             self.remark("path", sizes);
@@ -407,7 +414,7 @@ impl Steps {
             self.remark("backlog", verdict::path::overflows(pod, *count));
         }
         if let Some(hops) = &path.hops {
-            self.remark("path", verdict::path::end(hops));
+            self.remark("path", verdict::path::last_hop(hops));
         }
         if let Some(report) = path.failed.as_deref()
             && let Some(failure) = report.failure()
@@ -418,8 +425,8 @@ impl Steps {
         }
     }
 
-    /// Adds what happened, the likely cause and the next command. `likely` replaces the cause where several
-    /// calls tell more than one.
+    /// Adds what happened, the likely cause and the next command. `likely` is a cause that was derived from
+    /// several calls, and replaces that of the report.
     fn explain(&mut self, report: &Report, failure: &Failure, likely: Option<&str>) {
         self.remark("what", verdict::what(failure));
         let usual = || verdict::likely(report, failure).into_owned();

@@ -18,8 +18,8 @@
 //! With several targets there is `target`, and with an expectation `expectation` and `as_expected`. If a call
 //! was blocked and has a control, `control` is the result of the control's call.
 //!
-//! `detail` contains the data of the sentence in `evidence`. The last object of a run has `summary` in place
-//! of `result`. Members without a value are left out. All durations are in milliseconds.
+//! `detail` contains the data from which the sentence in `evidence` is made. The last object of a run has `summary` in
+//! place of `result`. Members without a value are left out. All durations are in milliseconds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -76,10 +76,10 @@ pub(crate) fn call(report: &Report, names_target: bool) -> impl Serialize {
                 Some(Source::Proxied(_)) | None => None,
             },
         }),
-        resent: report.resent.map(|resent| ResentView {
-            syns: resent.syns,
-            segments: resent.segments,
-            in_this_pod: resent.is_shared,
+        resent: report.retransmissions.map(|seen| RetransmissionsView {
+            syns: seen.syns,
+            segments: seen.segments,
+            in_this_pod: seen.is_shared,
         }),
         pod: response.and_then(|response| response.pod.as_deref()),
         node: response.and_then(|response| response.node.as_deref()),
@@ -102,7 +102,7 @@ pub(crate) fn write_json(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> 
 
 /// Serializes a value as compact JSON.
 pub(crate) fn to_json(value: &impl Serialize) -> String {
-    let json = serde_json::to_string(value).expect("a view has keys of text");
+    let json = serde_json::to_string(value).expect("all keys are strings");
     EscapedJson(&json).to_string()
 }
 
@@ -132,7 +132,7 @@ struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<SourceView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    resent: Option<ResentView>,
+    resent: Option<RetransmissionsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,7 +168,7 @@ struct SourceView {
 }
 
 #[derive(Serialize)]
-struct ResentView {
+struct RetransmissionsView {
     syns: u64,
     segments: u64,
     in_this_pod: bool,

@@ -13,14 +13,21 @@
 //! next    kubectl get node node-3 -o wide; kubectl get pods -A -o wide --field-selector spec.nodeName=node-3
 //! ```
 //!
-//! Where there are more than [`MAX_DRAWN`] nodes, the worst of them are listed in place of the matrix.
+//! If there are more than [`MAX_DRAWN`] nodes, the worst of them are listed in place of the matrix.
 //!
-//! JSON is an object, which the page is drawn from: `state` is `ok`, `not_ok` or `no_rows`; `cells` has a string for
-//! each node in the order of `nodes`, or `null` where its row is missing, with a character for each node: `-` is the
-//! node itself, a space stands for a pair that was not called lately, a digit for one that works, by the bound of
-//! `buckets_ms` that its time is below (9: none), a letter for one that fails, by its place in `failures` (in lower
-//! case: for less than a minute), and `<` for a peer that has left. `ms` has the times themselves, where there are at
-//! most [`MAX_DRAWN`] nodes. `pairs` are the failing ones, those that fail for longest first.
+//! JSON is an object, from which the page is drawn. `state` is `ok`, `not_ok` or `no_rows`. `cells` has a string for
+//! each node in the order of `nodes`, or `null` if its row is missing. A string has a character for each node:
+//!
+//! - `-` is the node itself.
+//! - A space is a pair that was not called lately.
+//! - A digit is a pair whose calls succeed: the index of the first bound in `buckets_ms` that its duration does not
+//!   exceed; 9 if it exceeds all of them.
+//! - A letter is a pair whose calls fail: A is the first kind in `failures`. It is in lower case if the pair has been
+//!   failing for less than a minute.
+//! - `<` is a peer that has left.
+//!
+//! `ms` has the durations themselves, if there are at most [`MAX_DRAWN`] nodes. `pairs` are the failing pairs, those
+//! that have been failing for longest first.
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
@@ -35,23 +42,25 @@ use crate::failure::FailureKind;
 use crate::mesh::matrix::{Cell, Matrix, MeshNode};
 use crate::mesh::report::{MeshReport, MeshState};
 
-/// Most nodes of a matrix that is drawn with names and numbers.
+/// Most nodes of a mesh whose matrix is drawn with names and durations.
 pub const MAX_DRAWN: usize = 40;
 
-/// Nodes that are listed where there are more.
+/// Most nodes to list if the matrix is not drawn.
 const MAX_LISTED: usize = 20;
 
-/// Further faults in text, and in JSON.
+/// Most further faults in text.
 const MAX_ALSO_TEXT: usize = 5;
+
+/// Most further faults in JSON.
 const MAX_ALSO_JSON: usize = 20;
 
-/// Failing pairs in JSON.
+/// Most failing pairs in JSON.
 const MAX_PAIRS: usize = 200;
 
-/// Upper bounds of the classes of times, in milliseconds.
+/// Upper bounds of the classes of durations, in milliseconds.
 const BUCKETS_MS: [f32; 9] = [0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 100.0, 1000.0];
 
-/// The mesh as text.
+/// The mesh as text; every line ends with a newline.
 pub fn text(report: &MeshReport) -> String {
     let matrix = &report.matrix;
     let mut sentences = report.sentences().into_iter();
@@ -167,7 +176,7 @@ fn meaning(cell: &Cell) -> Option<&'static str> {
     })
 }
 
-/// How many of the calls from a node, or to it, that are known fail.
+/// The number of pairs whose calls fail, and the number of pairs whose results are known.
 fn failing(cells: impl Iterator<Item = Cell>) -> (usize, usize) {
     cells.fold((0, 0), |(failing, known), cell| match cell {
         Cell::Ok { .. } => (failing, known + 1),
@@ -176,7 +185,7 @@ fn failing(cells: impl Iterator<Item = Cell>) -> (usize, usize) {
     })
 }
 
-/// The nodes with the most failing calls, a line each.
+/// The nodes with the most failing calls, one on each line.
 fn list(matrix: &Matrix) -> String {
     let mut nodes: Vec<_> = (0..matrix.nodes.len())
         .map(|node| {
@@ -248,7 +257,7 @@ struct PairView {
     detail: Option<String>,
 }
 
-/// The mesh as a JSON object. `name` is the pod that has collected it.
+/// The mesh as a JSON object. `targets` are the labels of its targets, and `name` is the pod that has collected it.
 pub fn to_json(report: &MeshReport, targets: &[String], name: Option<&str>) -> String {
     let matrix = &report.matrix;
     let mut sentences = report.sentences().into_iter();
@@ -296,7 +305,7 @@ fn node(node: &MeshNode) -> NodeView<'_> {
     }
 }
 
-/// The kinds of failure that the matrix has, of which there are fewer than letters.
+/// The kinds of failure that occur in the matrix. There are fewer of them than letters.
 fn failures(matrix: &Matrix) -> Vec<FailureKind> {
     let mut kinds = Vec::new();
     for cell in (0..matrix.nodes.len()).flat_map(|from| matrix.row(from)) {
@@ -330,7 +339,7 @@ fn character(cell: &Cell, failures: &[FailureKind]) -> char {
     }
 }
 
-/// The failing pairs, those that fail for longest first.
+/// The failing pairs, those that have been failing for longest first.
 fn pairs(matrix: &Matrix) -> Vec<PairView> {
     let n = matrix.nodes.len();
     let mut pairs = Vec::new();

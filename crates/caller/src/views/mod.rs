@@ -1,5 +1,5 @@
-//! Views of reports: a file for each format. A view depends on the report alone, and not on how the call was
-//! made.
+//! Views of reports: a file for each format. A view depends only on the report, and not on how the call
+//! was made.
 
 pub(crate) mod diagnose;
 pub mod json;
@@ -20,7 +20,7 @@ use crate::expectation::Expectation;
 use crate::report::Report;
 use crate::stats::Summary;
 
-/// The last line of a successful call, and of no other.
+/// The last line of a successful call; the output of a failed call never contains it.
 pub(crate) const SUCCESS: &str = "Response received successfully!";
 
 /// Output format of each call, in the loop.
@@ -29,7 +29,7 @@ pub enum Format {
     /// Three lines of text for each call.
     #[default]
     Text,
-    /// As `Text`, with a fourth line: the pod, the address, and the duration of each phase.
+    /// The three lines of `Text`, and a fourth with the pod, the address, and the duration of each phase.
     Wide,
     /// A JSON object for each call, on one line.
     Json,
@@ -171,7 +171,7 @@ impl Format {
 }
 
 /// Replaces the spaces of the success line with `space` in the output of a failed call, whose evidence may
-/// quote that line from the response. So `grep -c` of the success line counts successful calls alone.
+/// quote that line from the response. So `grep -c` of the success line counts only successful calls.
 pub(crate) fn without_success(text: String, space: &str) -> String {
     match text.contains(SUCCESS) {
         true => text.replace(SUCCESS, &SUCCESS.replace(' ', space)),

@@ -43,7 +43,7 @@ impl fmt::Display for Transcript<'_> {
                 Escaped::new(conf.search.join(" ").as_bytes())
             )?;
             writeln!(f, "options    {}", Options(conf))?;
-            for line in dns::passed_over(lookup) {
+            for line in dns::ignored(lookup) {
                 writeln!(f, "passed over {}", Escaped::new(line.as_bytes()))?;
             }
             writeln!(f)?;
@@ -122,7 +122,7 @@ impl Transcript<'_> {
         )?;
         if let LookupFailure::Answered { glibc, .. } | LookupFailure::Forbidden { glibc } = failure
         {
-            writeln!(f, "glibc says {}", dns::as_glibc_says(*glibc))?;
+            writeln!(f, "glibc says {}", dns::glibc_message(*glibc))?;
         }
         match &self.next {
             Some(next) => writeln!(f, "next       {}", Escaped::new(next.as_bytes())),
@@ -169,7 +169,7 @@ impl fmt::Display for RaceView<'_> {
         )?;
         writeln!(f, "one socket   {}", Counts(&race.one_socket))?;
         writeln!(f, "two sockets  {}", Counts(&race.two_sockets))?;
-        let total = race.one_socket.and(&race.two_sockets);
+        let total = race.one_socket.plus(&race.two_sockets);
         writeln!(f, "total        {}", Counts(&total))?;
         match dns::race_verdict(race) {
             Some(verdict) => writeln!(f, "likely       {verdict}"),
@@ -183,12 +183,12 @@ struct Counts<'a>(&'a Tally);
 impl fmt::Display for Counts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally {
-            asked, lost, slow, ..
+            sent, lost, slow, ..
         } = self.0;
         let [p50, p99] = [50, 99].map(|percent| Millis(self.0.percentile(percent)));
         write!(
             f,
-            "{asked} asked, {lost} lost, {slow} slow, p50 {p50}, p99 {p99}"
+            "{sent} asked, {lost} lost, {slow} slow, p50 {p50}, p99 {p99}"
         )
     }
 }
@@ -211,7 +211,7 @@ impl fmt::Display for Options<'_> {
             single_request_reopen,
             no_aaaa,
             no_tld_query,
-            passed_over: _,
+            ignored: _,
         } = self.0;
         write!(f, "ndots:{ndots} attempts:{attempts}")?;
         if let Some(timeout) = timeout {

@@ -1,5 +1,5 @@
-//! The calls of `once` as a table with a line for each target. Below a call that was not as expected stand the
-//! likely cause and the next command.
+//! The calls of `once` as a table with a line for each target. A call that was not as expected is followed by
+//! its likely cause and the next command.
 
 use std::fmt;
 

@@ -85,8 +85,15 @@ impl fmt::Display for Evidence<'_> {
         write!(f, "{}", Escaped::new(evidence.as_bytes()))?;
         match report.response() {
             Some(response) if !response.body.is_empty() => {
-                let most = MAX_EVIDENCE;
-                write!(f, ": {}", Body { response, most })
+                let max_bytes = MAX_EVIDENCE;
+                write!(
+                    f,
+                    ": {}",
+                    Body {
+                        response,
+                        max_bytes
+                    }
+                )
             }
             _ => Ok(()),
         }
@@ -108,13 +115,16 @@ impl fmt::Display for Connected<'_> {
 /// Displays a response body on one line, without its final newline.
 pub(crate) struct Body<'a> {
     response: &'a Response,
-    most: usize,
+    max_bytes: usize,
 }
 
 impl<'a> Body<'a> {
     pub(crate) fn of_success(response: &'a Response) -> Self {
-        let most = SHOWN_BODY;
-        Self { response, most }
+        let max_bytes = SHOWN_BODY;
+        Self {
+            response,
+            max_bytes,
+        }
     }
 }
 
@@ -131,7 +141,7 @@ impl fmt::Display for Body<'_> {
         }
         let body = body.strip_suffix(b"\n").unwrap_or(body);
         let body = body.strip_suffix(b"\r").unwrap_or(body);
-        let shown = &body[..body.len().min(self.most)];
+        let shown = &body[..body.len().min(self.max_bytes)];
         write!(f, "{}", Escaped::new(shown))?;
         if shown.len() < body.len() {
             write!(f, "... ({body_len} bytes)")?;
@@ -158,8 +168,11 @@ impl fmt::Display for Wide<'_> {
         for phase in Phase::of(report.target.scheme) {
             write!(f, " {}={}", phase.label(), Millis(report.timings[*phase]))?;
         }
-        if let Some(resent) = report.resent.and_then(verdict::path::resent) {
-            write!(f, " tcp=\"{resent}\"")?;
+        if let Some(retransmissions) = report
+            .retransmissions
+            .and_then(verdict::path::retransmissions)
+        {
+            write!(f, " tcp=\"{retransmissions}\"")?;
         }
         match report.source() {
             Some(Source::Unchanged) => f.write_str(" nat=no")?,
@@ -167,7 +180,7 @@ impl fmt::Display for Wide<'_> {
             None => {}
         }
         let lookup = report.lookup.as_ref();
-        if let Some(name) = lookup.and_then(|lookup| lookup.answered_elsewhere()) {
+        if let Some(name) = lookup.and_then(|lookup| lookup.unexpected_name()) {
             write!(f, " answered={name}")?;
         }
         write!(f, " id={}", report.request_id)

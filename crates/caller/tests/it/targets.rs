@@ -630,7 +630,7 @@ fn invalid_targets_exit_2_and_are_named_with_their_line() {
         ("# nothing\n", "has no target"),
         (
             "ok http://a/\nok ftp://b/\n",
-            "line 2: ftp:// cannot be called, only http://, https:// and tcp://",
+            "line 2: ftp:// is not supported, only http://, https:// and tcp://",
         ),
         (
             "ok http://a/\n\nok http://a/\n",

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::{FEW, Finder, NEARLY_ALL};
+use super::{Finder, MIN_FAILING, NEARLY_ALL};
 use crate::mesh::fault::Fault;
 
 impl Finder<'_> {
-    /// Groups of at least two nodes between which nothing passes in a direction, and within which all do.
+    /// Finds groups of at least two nodes that reach each other, but do not reach the rest of the mesh, or are not
+    /// reached from it.
     pub(super) fn groups(&mut self) -> Vec<Fault> {
         let with_rows: Vec<usize> = (0..self.n)
             .filter(|&node| self.matrix.has_row(node))
             .collect();
         let mut groups = self.components(&with_rows);
         groups.retain(|group| group.len() >= 2);
-        // The largest one is the mesh, from which the others are apart.
+        // The largest group counts as the mesh from which the others are separated.
         groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
         let mut faults = Vec::new();
         for group in groups.into_iter().skip(1) {
@@ -25,22 +26,27 @@ impl Finder<'_> {
             if !is_inward && !is_outward {
                 continue;
             }
-            let crossing: Vec<_> = self.open.iter().copied().filter(is_crossing).collect();
-            let how = self.how(crossing.iter().copied());
+            let crossing: Vec<_> = self
+                .unexplained
+                .iter()
+                .copied()
+                .filter(is_crossing)
+                .collect();
+            let symptoms = self.symptoms(crossing.iter().copied());
             for pair in crossing {
-                self.open.remove(&pair);
+                self.unexplained.remove(&pair);
             }
             faults.push(Fault::Group {
                 nodes: group,
                 is_inward,
                 is_outward,
-                how,
+                symptoms,
             });
         }
         faults
     }
 
-    /// Whether nothing passes out of a group, or into it.
+    /// Whether nearly all calls out of a group fail, or nearly all calls into it.
     fn is_cut(&self, members: &BTreeSet<usize>, is_outward: bool) -> bool {
         let (mut failing, mut ok) = (0, 0);
         for (from, tally) in self.outward.iter().enumerate() {
@@ -50,11 +56,11 @@ impl Finder<'_> {
             failing += tally.failing.iter().filter(leaves).count();
             ok += tally.ok.iter().filter(leaves).count();
         }
-        failing >= FEW && failing as f64 >= NEARLY_ALL * (failing + ok) as f64
+        failing >= MIN_FAILING && failing as f64 >= NEARLY_ALL * (failing + ok) as f64
     }
 
-    /// Sets of nodes between most pairs of which calls succeed in both directions. A few that do not, or a few that
-    /// do between two sets, are noise.
+    /// Sets of nodes that mostly reach each other in both directions. A few failing calls within a set, and a few
+    /// successful ones between two sets, are tolerated.
     fn components(&self, nodes: &[usize]) -> Vec<Vec<usize>> {
         let mut components: Vec<Vec<usize>> = Vec::new();
         for &node in nodes {
@@ -66,7 +72,7 @@ impl Finder<'_> {
                 None => components.push(vec![node]),
             }
         }
-        // Those that were not known to belong together before there were more of them.
+        // Merges sets whose first members alone did not show that they belong together.
         let mut at = 0;
         while at < components.len() {
             let other = (at + 1..components.len())
@@ -87,7 +93,8 @@ impl Finder<'_> {
         components
     }
 
-    /// Whether far more calls between two sets succeed than fail, as where one direction fails they do not.
+    /// Whether more than twice as many pairs between two sets succeed as fail. If one direction fails, only as many
+    /// succeed as fail.
     fn is_joined(&self, some: &[usize], others: &[usize]) -> bool {
         let (mut ok, mut faults) = (0, 0);
         for &a in some {

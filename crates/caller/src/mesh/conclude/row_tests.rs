@@ -1,5 +1,5 @@
-//! Conclusions where rows are missing or old: of nodes that may be about to leave, of those that only small packets reach,
-//! and of those that no longer call.
+//! Conclusions from meshes whose rows are missing or old: with nodes that may be about to leave, nodes that only small
+//! packets reach, and nodes that no longer make calls.
 
 use std::net::IpAddr;
 
@@ -10,8 +10,8 @@ use super::tests;
 
 const NODES: u8 = 12;
 
-/// The result of a call, how many milliseconds it took, for how many seconds it has been so, and how many seconds ago it
-/// was made.
+/// The result of a pair, the duration of its calls in milliseconds, for how many seconds it has had this result, and
+/// how many seconds ago the last call was made.
 type Seen = (&'static str, f32, u32, u32);
 
 const WELL: Seen = ("ok", 0.4, 3600, 5);
@@ -22,7 +22,7 @@ fn address(node: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, node])
 }
 
-/// The mesh of what each node sees of each other, but for those whose rows are missing.
+/// The mesh in which each node sees the others as `seen` says; the rows of the nodes in `missing` are missing.
 fn report(missing: &[u8], seen: impl Fn(u8, u8) -> Seen) -> MeshReport {
     let mut rows = Vec::new();
     for from in 1..=NODES {
@@ -56,7 +56,7 @@ fn report(missing: &[u8], seen: impl Fn(u8, u8) -> Seen) -> MeshReport {
     tests::report(rows)
 }
 
-/// What the first ten callers of node 3 have seen by now, and the last one before.
+/// Calls to node 3 have begun to fail for the first eleven callers; the last caller has the result `before`.
 fn first_callers_fail(to: u8, from: u8, before: Seen) -> Seen {
     match (to, from) {
         (3, 1..=11) => ("connect_timeout", 0.0, 20, 5),
@@ -71,7 +71,7 @@ fn a_node_that_was_reached_before_it_began_to_fail_may_be_about_to_leave() {
     let leaving = report(&[3], |from, to| first_callers_fail(to, from, before));
     assert_eq!(leaving.state(), MeshState::Ok, "{:?}", leaving.sentences());
 
-    // Where somebody has reached it since, it is there, and its row is not.
+    // If a node has reached it since, it has not left, and the missing row is a fault.
     let since = ("ok", 0.4, 3600, 19);
     let there = report(&[3], |from, to| first_callers_fail(to, from, since));
     let said = there.sentences();
@@ -148,7 +148,7 @@ fn calls_of_the_first_minute_say_nothing_of_slowness_however_long_ago_they_were(
             _ => WELL,
         })
     };
-    // It has called for 59 seconds, and no more since.
+    // The node made calls for 59 seconds, and none since.
     let stopped = slow(119, 60);
     assert_eq!(stopped.state(), MeshState::Ok, "{:?}", stopped.sentences());
     let said = slow(120, 60).sentences();

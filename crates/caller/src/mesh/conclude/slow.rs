@@ -7,11 +7,11 @@ use crate::mesh::matrix::{COUNTED_AFTER_S, Cell};
 /// A node is slow if its calls take at least this many times the median of the mesh.
 const SLOW_TIMES: f32 = 5.0;
 
-/// A node is slow if its calls take at least this many milliseconds longer than the median of the mesh: calls within
-/// one rack vary by more than a factor.
+/// A node is slow if its calls take at least this many milliseconds longer than the median of the mesh: the durations
+/// of fast calls vary by a large factor.
 const SLOW_MORE_MS: f32 = 30.0;
 
-/// Number of calls of a node that have to be known before it is called slow.
+/// Number of pairs of a node whose durations must be known before it counts as slow.
 const SLOW_CALLS: usize = 4;
 
 impl Finder<'_> {
@@ -23,7 +23,7 @@ impl Finder<'_> {
         let bound = (usual_ms * SLOW_TIMES).max(usual_ms + SLOW_MORE_MS);
         // All but the fastest fifth have to be slow: a few slow peers do not make a slow node.
         let slow = |cells: &mut dyn Iterator<Item = Cell>| {
-            // A caller that has just started has much to do: the first minute of its calls does not count.
+            // A caller that has just started is busy, so the first minute of its calls does not count.
             let ms = |cell| match cell {
                 Cell::Ok {
                     ms,
@@ -39,15 +39,17 @@ impl Finder<'_> {
             ms.sort_unstable_by(f32::total_cmp);
             (ms[ms.len() / 5] >= bound).then(|| ms[ms.len() / 2])
         };
-        let is_said = |node: usize| {
+        let is_explained = |node: usize| {
             faults.iter().any(|fault| match fault {
                 Fault::NotReached { nodes, .. } => nodes.contains(&node),
-                Fault::ReachesNobody { node: said, .. } => *said == node,
+                Fault::ReachesNobody {
+                    node: explained, ..
+                } => *explained == node,
                 _ => false,
             })
         };
         let mut found = Vec::new();
-        for node in (0..self.n).filter(|&node| !is_said(node)) {
+        for node in (0..self.n).filter(|&node| !is_explained(node)) {
             let outward = slow(&mut self.matrix.row(node));
             let inward = slow(&mut self.matrix.column(node));
             if let Some(ms) = outward.or(inward) {

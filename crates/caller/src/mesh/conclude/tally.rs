@@ -1,14 +1,14 @@
-//! Successes and failures of the calls of one node, or of the calls to it.
+//! The pairs of one node that succeed and that fail, for the calls that it makes or the calls to it.
 
-use super::{FEW, NEARLY_ALL};
+use super::{MIN_FAILING, NEARLY_ALL};
 use crate::mesh::matrix::Cell;
 
 /// The calls that a node makes, or the calls that are made to it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// The other node of each call that fails.
+    /// The other node of each pair that fails.
     pub(super) failing: Vec<usize>,
-    /// The other node of each call that succeeded after the failing ones had begun to fail.
+    /// The other node of each pair that succeeded after the failing pairs had begun to fail.
     pub(super) ok: Vec<usize>,
 }
 
@@ -39,19 +39,19 @@ impl Tally {
         }
     }
 
-    /// Number of calls that say something about the node now.
+    /// Number of pairs with a current result.
     pub(super) fn known(&self) -> usize {
         self.failing.len() + self.ok.len()
     }
 
-    /// Share of these that fail, from 0 to 1.
+    /// Share of these pairs that fail, from 0 to 1.
     pub(super) fn share(&self) -> f64 {
         self.failing.len() as f64 / self.known().max(1) as f64
     }
 
-    /// Whether nearly all calls fail, and there are enough of them to say so of the whole node. `others` is the number
-    /// of other nodes.
-    pub(super) fn is_dead(&self, others: usize) -> bool {
-        self.failing.len() >= FEW.min(others).max(1) && self.share() >= NEARLY_ALL
+    /// Whether nearly all pairs fail, and enough of them for a fault of the whole node. `others` is the number of other
+    /// nodes.
+    pub(super) fn nearly_all_fail(&self, others: usize) -> bool {
+        self.failing.len() >= MIN_FAILING.min(others).max(1) && self.share() >= NEARLY_ALL
     }
 }

@@ -1,4 +1,4 @@
-//! Conclusions from matrices, made of rows as they come over the network.
+//! Conclusions from matrices that are built from rows, as they are received over the network.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,8 @@ use super::super::matrix::{Matrix, MatrixBuilder, Missing};
 use super::super::report::{MeshReport, MeshState};
 use super::super::row::{PeerRow, Row};
 
-/// What a pair is like: the result, how many milliseconds, since when, when it was called last.
+/// The result of a pair, the duration of its calls in milliseconds, for how many seconds it has had this result, and
+/// how many seconds ago the last call was made.
 type Seen = (&'static str, f32, u32, u32);
 
 const WELL: Seen = ("ok", 0.4, 3600, 5);
@@ -19,8 +20,8 @@ fn address(node: usize) -> IpAddr {
     IpAddr::from([10, 0, (node / 250) as u8, (node % 250) as u8 + 1])
 }
 
-/// A mesh of nodes 1 to `n`. `seen` says what a node sees of another, by their numbers from 1; `None`: it has not
-/// called it. `missing` have no row.
+/// A mesh of the nodes 1 to `n`. `seen` returns the result of the calls from one node to another, by their numbers, or
+/// `None` if there was no call. The rows of the nodes in `missing` are missing.
 fn mesh(
     n: usize,
     missing: &[usize],
@@ -39,7 +40,7 @@ fn mesh(
             ))
         });
         let peers: Vec<PeerRow> = peers.collect();
-        let of_size = peers.iter().filter(|peer| peer.2 == "path_mtu");
+        let losing_large_packets = peers.iter().filter(|peer| peer.2 == "path_mtu");
         Row {
             version: "0.2.0".to_owned(),
             node: Some(format!("node-{from}")),
@@ -49,7 +50,7 @@ fn mesh(
             lookup: None,
             known: n - 1,
             left_out: 0,
-            mtus: of_size.map(|peer| (peer.0, 1400)).collect(),
+            mtus: losing_large_packets.map(|peer| (peer.0, 1400)).collect(),
             peers,
         }
     };
@@ -275,7 +276,7 @@ fn large_packets_that_are_lost_are_told_with_their_size() {
         node[0].starts_with("packets over 1400 bytes to node-3 (10.0.0.4) are lost from 11 of 11 nodes (path_mtu), and those of its own"),
         "{node:?}"
     );
-    // In a large mesh few of the pairs have been called with large packets since.
+    // In a large mesh, only a few pairs have been called with large packets since the fault began.
     let found = |from: usize, to: usize| from == 3 && [4, 5, 6, 7].contains(&to);
     let few = sentences(100, &[], |from, to| {
         Some(if found(from, to) { hole } else { WELL })
@@ -328,7 +329,7 @@ fn a_failure_younger_than_a_minute_is_shown_and_does_not_count() {
 
 #[test]
 fn a_success_from_before_the_fault_does_not_hide_it() {
-    // Ten of a hundred have called it since it died; the walk of the others has been there an hour ago.
+    // Ten of a hundred nodes have called node 3 since it died; the others called it 20 minutes ago.
     let said = sentences(100, &[3], |from, to| {
         Some(match to {
             3 if from <= 11 => DEAD,
@@ -390,7 +391,7 @@ fn names_and_results_that_are_no_such_thing_do_no_harm() {
     assert!(!next.contains("reboot"), "{next}");
 }
 
-/// Whether calls of one node fail to another.
+/// Whether calls from one node to another fail.
 type IsFault = fn(usize, usize) -> bool;
 
 /// A fault, and the start of its sentence.
@@ -419,7 +420,7 @@ proptest! {
             let disturbed = noise.iter().find(|(a, b, _)| (*a, *b) == (from, to));
             let usual = if is_fault(from, to) { DEAD } else { WELL };
             match disturbed {
-                // Not called, called long ago, failing for a moment, slow.
+                // The pair was not called, was called long ago, has just failed, or was slow once.
                 Some((.., 0)) if (from, to) != (5, 6) => None,
                 Some((.., 1)) if !is_fault(from, to) => Some(("ok", 0.4, 9000, 9000)),
                 Some((.., 2)) if !is_fault(from, to) => Some(("reset", 0.0, 3, 3)),
@@ -464,7 +465,7 @@ proptest! {
         };
         prop_assert_eq!(report.state(), expected);
         prop_assert_eq!(report.next_command().is_some(), expected != MeshState::Ok);
-        // Every pair that fails is told of, if only in a sentence about more.
+        // If any pair fails, there is a fault that covers it.
         let failing = (0..n).any(|from| report.matrix.row(from).any(|cell| cell.is_fault()));
         prop_assert!(!failing || has_faults);
     }

@@ -1,4 +1,4 @@
-//! What a node knows of its peers after calls that came to this or that, on a clock that the tests advance.
+//! The view that a node has of its peers after calls with given results, on a clock that the tests advance.
 
 use http::StatusCode;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(in crate::mesh) fn ip(number: u16) -> IpAddr {
     IpAddr::from([10, 0, high, low])
 }
 
-/// A node at address 0 that calls one peer in every round, and one in turn. It has met peers 1 to so many.
+/// A node at address 0 that calls one peer in every round, and one in turn. It knows the peers from 1 to `peers`.
 pub(in crate::mesh) fn node(peers: u16) -> Node {
     let node = Node::new(SampleConfig {
         count: 1,
@@ -35,8 +35,8 @@ pub(in crate::mesh) fn node(peers: u16) -> Node {
     node
 }
 
-/// Begins a round in which the name has the addresses of these peers and the own one. Gives whom it calls, and
-/// whether by a large call.
+/// Begins a round in which the name has the addresses of these peers and that of the node itself. Returns the addresses
+/// to call, and whether with a large call.
 pub(in crate::mesh) fn round(
     node: &Node,
     peers: impl IntoIterator<Item = u16>,
@@ -49,7 +49,7 @@ pub(in crate::mesh) fn round(
         .collect()
 }
 
-/// A call of a peer that failed, or did not.
+/// The report of a call to a peer, which failed if `kind` is given.
 pub(in crate::mesh) fn report(peer: u16, is_large: bool, kind: Option<FailureKind>) -> Report {
     let mut report = Report::of_outcome(match kind {
         None => Outcome::Answered(Response::of_status(StatusCode::OK)),
@@ -70,7 +70,7 @@ pub(in crate::mesh) fn call(node: &Node, peer: u16, is_large: bool, kind: Option
     node.call(&report(peer, is_large, kind));
 }
 
-/// A small call that succeeded, and was told the name of the peer's node.
+/// A small call that succeeded, and whose response names the peer's node.
 pub(in crate::mesh) fn named_call(node: &Node, peer: u16, name: &str) {
     let mut response = Response::of_status(StatusCode::OK);
     response.node = Some(name.to_owned());
@@ -79,7 +79,7 @@ pub(in crate::mesh) fn named_call(node: &Node, peer: u16, name: &str) {
     node.call(&report);
 }
 
-/// What the row says of a peer: the result, for how many seconds, and how many seconds ago it was called.
+/// The entry of a peer in the row: the result, for how many seconds, and how many seconds ago it was called.
 fn row(node: &Arc<Node>, peer: u16) -> Option<(String, u32, u32)> {
     let targets = [("mesh".to_owned(), Arc::clone(node))];
     let row = Row::of(&targets, Duration::from_secs(10));
@@ -114,7 +114,7 @@ async fn a_peer_is_failing_or_well_since_the_first_call_that_was_so() {
     seconds(10).await;
     call(&node, 1, SMALL, Some(ConnectTimeout));
     seconds(2).await;
-    // Of something else, and failing all the same.
+    // The kind of failure has changed, but the peer has been failing since the first one.
     assert_eq!(row(&node, 1), seen("connect_timeout", 12, 2));
     call(&node, 1, SMALL, None);
     assert_eq!(row(&node, 1), seen("ok", 0, 0));
@@ -136,7 +136,7 @@ async fn the_quickest_of_the_last_three_successes_counts_without_dns() {
     assert_eq!(took(90, 120, None), Some(ms(30)));
     assert_eq!(took(0, 10, None), Some(ms(10)));
     assert_eq!(took(0, 40, None), Some(ms(10)));
-    // One that fails is not one of the three.
+    // A failed call is not one of the three.
     assert_eq!(took(0, 1, Some(ConnectRefused)), Some(ms(10)));
     assert_eq!(took(0, 50, None), Some(ms(10)));
     assert_eq!(took(0, 60, None), Some(ms(40)));
@@ -155,7 +155,7 @@ async fn a_large_call_that_is_lost_counts_until_a_large_call_passes() {
     assert_eq!(failure(), Some(ResponseTimeout));
     node.set_hole(ip(1), HOLE);
     assert_eq!(failure(), Some(PathMtu));
-    // A small call that fails says more, and one that passes says nothing of large ones.
+    // A failing small call takes precedence, and a successful one says nothing about large calls.
     call(&node, 1, SMALL, Some(ConnectRefused));
     assert_eq!(failure(), Some(ConnectRefused));
     call(&node, 1, SMALL, None);
@@ -206,7 +206,7 @@ async fn a_path_is_measured_once_an_outage() {
     let node = node(1);
     let ended = |is_large, kind| {
         let report = report(1, is_large, kind);
-        let is_to_be = node.is_to_be_measured(&report);
+        let is_to_be = node.claim_measurement(&report);
         node.call(&report);
         is_to_be
     };
@@ -220,7 +220,7 @@ async fn a_path_is_measured_once_an_outage() {
         assert!(!ended(LARGE, None));
     }
     let stranger = report(9, LARGE, Some(ResponseTimeout));
-    assert!(!node.is_to_be_measured(&stranger));
+    assert!(!node.claim_measurement(&stranger));
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,12 +229,12 @@ async fn a_path_on_which_no_hole_was_found_is_measured_again_and_three_times_at_
     let silent = report(1, LARGE, Some(ResponseTimeout));
     for _ in 0..2 {
         for _ in 0..3 {
-            assert!(node.is_to_be_measured(&silent));
-            assert!(!node.is_to_be_measured(&silent), "it is being measured");
+            assert!(node.claim_measurement(&silent));
+            assert!(!node.claim_measurement(&silent), "it is being measured");
             node.call(&silent);
             node.found_no_hole(ip(1));
         }
-        assert!(!node.is_to_be_measured(&silent));
+        assert!(!node.claim_measurement(&silent));
         call(&node, 1, LARGE, None);
     }
 }
@@ -244,11 +244,11 @@ async fn a_hole_is_kept_while_large_calls_fail_and_explains_the_next_one() {
     let node = node(2);
     let explained = |is_large| {
         let mut report = report(1, is_large, Some(ResponseTimeout));
-        node.explain(&mut report);
+        node.apply_known_hole(&mut report);
         let hole = report.failure().expect("it failed").detail.hole;
         (report.kind().expect("it failed"), hole)
     };
-    // By the time it was found, all is well again.
+    // A limit is ignored if large calls succeed by the time it was found.
     call(&node, 1, SMALL, None);
     node.set_hole(ip(1), HOLE);
     assert_eq!(explained(LARGE), (ResponseTimeout, None));
@@ -266,7 +266,7 @@ async fn a_hole_is_kept_while_large_calls_fail_and_explains_the_next_one() {
 async fn a_peer_that_fails_is_called_again_in_the_next_round() {
     let node = node(60);
     let is_called = |peer, is_large| round(&node, 1..=60).contains(&(ip(peer), is_large));
-    // The walk, which begins with the first, does not come to these here.
+    // The walk begins with the first peer, and does not reach these peers in this test.
     let usual = round(&node, 1..=60);
     let is_usual = |peer: &u16| usual.iter().any(|(address, _)| *address == ip(*peer));
     let mut others = (40..=60).filter(|peer| !is_usual(peer));
@@ -279,7 +279,7 @@ async fn a_peer_that_fails_is_called_again_in_the_next_round() {
     assert!(!is_called(small, SMALL));
     call(&node, large, LARGE, Some(ResponseTimeout));
     assert!(is_called(large, LARGE));
-    // Of those that fail, the one whose last call was longest ago: as many as there are steady peers.
+    // Of the failing peers, only the one whose last call was longest ago is called: as many as there are steady peers.
     for peer in others.chain([small]) {
         seconds(1).await;
         call(&node, peer, SMALL, Some(ConnectRefused));
@@ -287,7 +287,7 @@ async fn a_peer_that_fails_is_called_again_in_the_next_round() {
     assert!(is_called(large, LARGE) && !is_called(small, SMALL));
     call(&node, large, LARGE, None);
     assert!(!is_called(small, SMALL));
-    // One that has left is not called again.
+    // A peer that has left is not called again.
     call(&node, small, SMALL, Some(ConnectRefused));
     let called = round(&node, (1..40).chain([small]));
     assert!(called.contains(&(ip(small), SMALL)));
@@ -302,10 +302,10 @@ async fn a_peer_that_leaves_is_remembered_for_a_minute() {
     call(&node, 2, SMALL, None);
     seconds(5).await;
     round(&node, [2]);
-    assert_eq!(node.known(), 1);
+    assert_eq!(node.peer_count(), 1);
     let left = |since, asked| Some(("left".to_owned(), since, asked));
     assert_eq!(row(&node, 1), left(0, 5));
-    // A call that was under way changes nothing of that.
+    // The result of a call that was still running does not change that.
     call(&node, 1, SMALL, Some(ConnectTimeout));
     seconds(59).await;
     round(&node, [2]);
@@ -323,7 +323,7 @@ async fn nothing_is_known_of_an_address_that_comes_back() {
     round(&node, [2]);
     seconds(5).await;
     round(&node, [1, 2]);
-    assert_eq!(node.known(), 2);
+    assert_eq!(node.peer_count(), 2);
     assert_eq!(row(&node, 1), None);
     call(&node, 1, SMALL, None);
     assert_eq!(row(&node, 1), Some(("ok".to_owned(), 0, 0)));

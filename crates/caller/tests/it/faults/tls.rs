@@ -435,7 +435,7 @@ fn unusable_files_exit_2_and_are_named() {
         ),
         (
             &["--cert", &path("client.pem"), "--key", &path("good.key")],
-            "good.key: the key does not fit the certificate in ",
+            "good.key: the key does not belong to the certificate in ",
         ),
         (&["--key", &path("client.key")], "--cert"),
     ] {

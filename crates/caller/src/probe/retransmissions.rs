@@ -12,10 +12,10 @@ use runtime::tcp_counters::TcpCounters;
 use runtime::unpoisoned::unpoisoned;
 use tokio::time::Instant;
 
-use crate::report::{Phase, Report, Resent};
+use crate::report::{Phase, Report, Retransmissions};
 
-/// A TCP handshake that took this long or longer may have lost a SYN: the first is retransmitted after one
-/// second (RFC 6298).
+/// A TCP handshake that took this long or longer may have lost a SYN. The first SYN is retransmitted after one
+/// second (RFC 6298); this threshold is well below that.
 const SLOW_CONNECT: Duration = Duration::from_millis(200);
 
 /// A call that took this long or longer may have lost other segments.
@@ -24,8 +24,10 @@ const SLOW_CALL: Duration = Duration::from_secs(1);
 /// How long a reading is reused.
 const MAX_AGE: Duration = Duration::from_millis(100);
 
-/// Numbers of rounds in this process that have begun, and that have ended.
+/// Number of rounds in this process that have begun.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+/// Number of rounds in this process that have ended.
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
 /// The last reading of this process.
@@ -60,7 +62,7 @@ impl Reading {
 
 /// Watches the counters from the start of a round to its end.
 #[derive(Debug)]
-pub(super) struct ResentWatch {
+pub(super) struct RetransmissionWatch {
     before: Option<Reading>,
     calls: u64,
     /// The number of this round, if no other one was running when it began, or had begun since `before` was
@@ -68,7 +70,7 @@ pub(super) struct ResentWatch {
     alone: Option<u64>,
 }
 
-impl ResentWatch {
+impl RetransmissionWatch {
     /// Reads the counters before a round.
     pub(super) fn start() -> Self {
         let before = Reading::fresh();
@@ -82,9 +84,9 @@ impl ResentWatch {
         }
     }
 
-    /// The retransmissions since the start of the round, if the call is one that may have had some, and there
-    /// were any. Call it once for each call that ends.
-    pub(super) fn after_call(&mut self, report: &Report) -> Option<Resent> {
+    /// The retransmissions since the start of the round; `None` if there were none, or the call was too fast to have
+    /// had any. To be called once for each call that ends.
+    pub(super) fn after_call(&mut self, report: &Report) -> Option<Retransmissions> {
         self.calls += 1;
         let took = |phase, slow| report.timings[phase].is_some_and(|took| took >= slow);
         let may_have_some =
@@ -97,7 +99,7 @@ impl ResentWatch {
         // The counter of all retransmissions includes those of SYNs.
         let segments = since.retransmits.unwrap_or_default().saturating_sub(syns);
         let is_alone = self.calls == 1 && self.alone == Some(BEGUN.load(Ordering::Relaxed));
-        (syns + segments > 0).then_some(Resent {
+        (syns + segments > 0).then_some(Retransmissions {
             syns,
             segments,
             is_shared: !is_alone,
@@ -105,7 +107,7 @@ impl ResentWatch {
     }
 }
 
-impl Drop for ResentWatch {
+impl Drop for RetransmissionWatch {
     fn drop(&mut self) {
         ENDED.fetch_add(1, Ordering::Relaxed);
     }
