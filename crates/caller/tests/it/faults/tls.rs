@@ -12,7 +12,7 @@ use caller::failure::FailureKind;
 use socket2::SockRef;
 use test_support::pki::{Pki, free_addr};
 use test_support::process::{Process, Signal, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::{TIMEOUT, tool, wait_until};
 
 use super::{Expected, assert_reported};
 use crate::CALLER;
@@ -73,7 +73,7 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], expected: &Exp
         .iter()
         .map(|arg| arg.replace("CLIENT", &client.to_string_lossy()));
     let args: Vec<String> = args.collect();
-    // By variables, because the same command is run with and without a subcommand.
+    // The flags are set by variables, because the same command is run with and without a subcommand.
     let command = || {
         let mut command = caller(&pki, addr);
         for arg in &args {
@@ -93,7 +93,7 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], expected: &Exp
     assert_reported(command, expected, || {
         drop(faulty);
         let port = move || TcpListener::bind(addr).is_ok();
-        wait_until("the port to be free", PATIENCE, port);
+        wait_until("the port to be free", TIMEOUT, port);
         let server: &[&str] = match flags.is_empty() {
             true => &[],
             false => &["-Verify", "1", "-CAfile", "ca.pem"],
@@ -322,7 +322,7 @@ fn nginx_serves_http_1_and_2_over_tls_with_keep_alive() {
             .arg("-c")
             .arg(pki.file("nginx.conf")),
     );
-    wait_until("nginx", PATIENCE, || TcpStream::connect(addr).is_ok());
+    wait_until("nginx", TIMEOUT, || TcpStream::connect(addr).is_ok());
     let bodies = |args: &[&str]| {
         let mut command = caller(&pki, addr);
         let args = [&["--count=3", "--interval=0s"], args].concat();
@@ -488,7 +488,7 @@ fn files_that_are_renewed_are_read_again_while_the_caller_runs() {
         "{warning}"
     );
     let before = caller.stdout().len();
-    wait_until("three more calls", PATIENCE, || {
+    wait_until("three more calls", TIMEOUT, || {
         caller.stdout()[before..].matches("=== ").count() > 3
     });
     assert!(!caller.stdout()[before..].contains("Call failed"));
