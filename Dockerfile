@@ -1,15 +1,15 @@
 # Two images from one file, each nothing but a static binary:
 #   docker build --target echo-server -t echo-server:0.2.0 .
 #   docker build --target caller -t caller:0.2.0 .
-# The builder compiles for the architecture it runs on, so `--platform` and emulated or native
-# builders give the other one.
+# The builder compiles for the architecture that it runs on. For another one, use `--platform` with an
+# emulated or native builder.
 
-# Where an SBOM is asked for, it is of Cargo.lock: a scan of an image that is one binary finds nothing.
+# An SBOM is made from Cargo.lock, because a scan of an image that is one binary finds nothing.
 ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
-# Static glibc: no name is ever looked up by it, so nothing is missing at run time.
+# A static glibc is enough: the programs look up names by themselves, so nothing is missing at run time.
 # On x86-64, where Rust links with lld, the caller is 22 KB smaller (compressed) for relocations that are packed, and
 # 60 KB for functions and constants that lie beside those they resemble; echo-server is 29 KB smaller for both.
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
@@ -31,7 +31,7 @@ RUN for crate in crates/*; do \
     && cargo build --release --locked --target host-tuple -p echo-server \
     && cargo build --profile caller --locked --target host-tuple -p caller
 
-# The sources are older than what was just compiled in their place.
+# touch, because the sources are older than the empty ones that were just compiled in their place.
 COPY crates crates
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --target host-tuple -p echo-server \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Proves that a rollout of the backend drops nothing, with kubectl's own word for when it is over.
-# Exit code: 0; 1 a call failed; 3 the rollout did not end in time; 4 the caller did not start.
+# Proves that a rollout of the backend drops no request; `kubectl rollout status` says when it is over.
+# Exit codes: 0 if no call failed; 1 if one did; 3 if the rollout did not end in time; 4 if the caller did not
+# start, or ended too early.
 set -u
 ns=${NAMESPACE:-pod-to-pod-communication} log=$(mktemp)
 trap 'kill "$caller" 2>/dev/null; rm -f "$log"' EXIT

@@ -22,7 +22,7 @@ const NAMESPACE: &str = "pod-to-pod-communication";
 
 /// Timeouts for what a cluster does: pulling images, scheduling and probing.
 const ROLLOUT: &str = "--timeout=180s";
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 fn kubectl(args: &[&str]) -> Command {
     let mut command = Command::new("kubectl");
@@ -86,7 +86,7 @@ impl Drop for Deployed {
 }
 
 #[test]
-fn the_story_of_the_demo() {
+fn the_demo_is_deployed_called_rolled_out_and_hardened() {
     let deployed = Deployed::apply();
     for deployment in ["deployment/backend", "deployment/frontend"] {
         succeed(&in_namespace(&["rollout", "status", deployment, ROLLOUT]));
@@ -99,7 +99,7 @@ fn the_story_of_the_demo() {
             let lines: Vec<String> = log.lines().take(3).map(str::to_owned).collect();
             lines
         };
-        wait_until("a block in a frontend's log", PATIENCE, || {
+        wait_until("a block in a frontend's log", TIMEOUT, || {
             first_block().len() == 3
         });
         let block = first_block();
@@ -127,7 +127,7 @@ fn the_story_of_the_demo() {
     assert_eq!(backends.len(), 2);
     let exec = ["exec", "deployment/frontend", "--", "caller"];
     let mut answered = BTreeSet::new();
-    wait_until("an answer of each backend", PATIENCE, || {
+    wait_until("an answer of each backend", TIMEOUT, || {
         let report = succeed(&in_namespace(
             &[&exec[..], &["once", "--format=wide"]].concat(),
         ));
@@ -152,7 +152,7 @@ fn the_story_of_the_demo() {
     ];
     let load = Process::spawn(&mut kubectl(&in_namespace(&[&exec[..], &load].concat())));
     // Waits until the caller knows the pods that are to be replaced.
-    wait_until("the baseline", PATIENCE, || {
+    wait_until("the baseline", TIMEOUT, || {
         load.stdout().matches("Response received").count() > 200
     });
     succeed(&in_namespace(&["rollout", "restart", "deployment/backend"]));
@@ -162,10 +162,10 @@ fn the_story_of_the_demo() {
         "deployment/backend",
         ROLLOUT,
     ]));
-    wait_until("the end of the old backends", PATIENCE, || {
+    wait_until("the end of the old backends", TIMEOUT, || {
         pods("backend").is_disjoint(&backends)
     });
-    wait_until("the end of the load", PATIENCE, || {
+    wait_until("the end of the load", TIMEOUT, || {
         load.stdout().contains("longest gap without a success")
     });
     // The same works behind policies, and in a namespace that admits only restricted pods.
@@ -176,7 +176,7 @@ fn the_story_of_the_demo() {
         "deployment/frontend",
         ROLLOUT,
     ]));
-    wait_until("a call behind the policies", PATIENCE, || {
+    wait_until("a call behind the policies", TIMEOUT, || {
         run(&mut kubectl(&in_namespace(
             &[&exec[..], &["once"]].concat(),
         )))

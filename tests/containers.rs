@@ -16,7 +16,7 @@ use std::time::Duration;
 use test_support::documents::root;
 use test_support::http::get;
 use test_support::process::{Output, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::{TIMEOUT, tool, wait_until};
 
 const ECHO_SERVER: &str = "pod-to-pod-communication-test/echo-server";
 const CALLER: &str = "pod-to-pod-communication-test/caller";
@@ -105,7 +105,7 @@ impl Drop for Builder {
     }
 }
 
-/// A hash that changes when a stand-in is out of date: it contains the crates of the lock file.
+/// A hash of what a stand-in is made from: the lock file, whose crates it contains, and the script.
 fn fingerprint() -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in ["Cargo.lock", "tests/containers/stand-in-builder"] {
@@ -188,7 +188,7 @@ fn logs(container: &str) -> String {
 }
 
 fn wait_for_log(container: &str, what: &str) {
-    wait_until(what, PATIENCE, || logs(container).contains(what));
+    wait_until(what, TIMEOUT, || logs(container).contains(what));
 }
 
 fn inspect(what: &str, format: &str) -> String {
@@ -320,8 +320,8 @@ fn frontends_call_backends_recover_from_a_failure_and_stop_in_time() {
     assert_eq!(exec(&["once", "http://nosuch:8080/"]).code, Some(6));
     // The command with which the original demo is checked.
     let curl = try_docker(&["exec", &frontends[0], "curl", "http://backend:8080"]);
-    let said = (curl.code, curl.stdout.as_str());
-    assert_eq!(said, (Some(0), "Hello from Backend Service!\n"));
+    let printed = (curl.code, curl.stdout.as_str());
+    assert_eq!(printed, (Some(0), "Hello from Backend Service!\n"));
     let shell = try_docker(&["exec", &frontends[0], "sh", "-c", "true"]);
     assert_ne!(shell.code, Some(0));
 
@@ -329,7 +329,7 @@ fn frontends_call_backends_recover_from_a_failure_and_stop_in_time() {
     docker(&["kill", &backends[0]]);
     for frontend in &frontends {
         let before = logs(frontend).len();
-        wait_until("a success of the backend that is left", PATIENCE, || {
+        wait_until("a success of the backend that is left", TIMEOUT, || {
             logs(frontend)[before..].contains("\npod=backend-2 ")
         });
     }
@@ -523,7 +523,7 @@ fn attacks() -> Vec<(&'static str, Vec<u8>)> {
 fn flood(addr: SocketAddr, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
     const SENDERS: usize = 128;
     let send = |_| {
-        let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).ok()?;
+        let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT).ok()?;
         stream
             .set_write_timeout(Some(Duration::from_millis(200)))
             .ok()?;

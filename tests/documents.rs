@@ -19,21 +19,22 @@ use test_support::documents::{
 use test_support::http::get;
 use test_support::pki::{Pki, free_addr};
 use test_support::process::{Output, Process, Signal, run};
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 
-/// Most lines of a README that is read to its end.
+/// Limit on the lines of the README, so that it is read to its end.
 const README_LINES: usize = 180;
 
-/// Which pod answers is drawn anew for each call, and a sample may need both, or one of them first.
+/// How often the command of a sample is run at most: which pod responds is chosen at random for each call, and a sample
+/// may need both, or one of them first.
 const TRIES: usize = 30;
 
 fn local_cluster() -> Command {
     Command::new(env!("CARGO_BIN_EXE_local-cluster"))
 }
 
-/// A local cluster that runs, and where its parts are.
+/// A running local cluster and the addresses of its parts.
 struct Cluster {
-    /// The variables by which a caller finds its DNS and its Service.
+    /// The environment variables that tell a caller its name server and its target.
     env: [(&'static str, String); 3],
     backends: Vec<SocketAddr>,
     frontends: Vec<SocketAddr>,
@@ -79,7 +80,8 @@ impl Cluster {
         }
     }
 
-    /// A caller in this cluster. The port of the Service is 18080 in the pages, and here what was free.
+    /// A command that runs a caller in this cluster. The port 18080 of the pages is replaced by that of the Service
+    /// here, which may be another one.
     fn caller(&self, args: &str) -> Command {
         let [.., (_, url)] = &self.env;
         let (_, port) = url.rsplit_once(':').expect("a port");
@@ -100,7 +102,7 @@ fn the_readme_is_short_enough_to_be_read_to_its_end() {
     assert!(lines <= README_LINES, "{lines} lines: move some to docs/");
 }
 
-/// The text of every source file in a folder, and below it.
+/// The text of every source file in a folder and the folders below it.
 fn sources(folder: &Path) -> String {
     let entries = fs::read_dir(folder).expect("it is there");
     let paths = entries.map(|entry| entry.expect("it can be read").path());
@@ -127,7 +129,7 @@ fn every_block_says_which_test_holds_it() {
             Some(("checked by", test)) => {
                 let is_there = tests.contains(&format!("\nfn {test}() {{"));
                 assert!(is_there, "{place}: there is no test {test}");
-                // By its own name.
+                // The test gets its blocks by its own name.
                 let takes_it = tests.contains(&format!("\"{test}\""));
                 assert!(takes_it, "{place}: {test} does not take the block");
             }
@@ -165,7 +167,7 @@ fn samples_of_output_are_what_the_program_prints() {
     assert!(compared >= 10, "{compared}");
 }
 
-/// The commands that a text has in blocks for the shell and between backticks: the program, which is caller or
+/// The commands in the shell blocks of a text and between its backticks: the program, which is caller or
 /// local-cluster, and its arguments.
 fn commands(text: &str) -> Vec<(&'static str, String)> {
     let mut commands = Vec::new();
@@ -183,7 +185,7 @@ fn commands(text: &str) -> Vec<(&'static str, String)> {
     commands
 }
 
-/// The program and the arguments of a line, where it runs one of ours, in a pod or here.
+/// The program and the arguments of a line that runs caller or local-cluster, in a pod or on this machine.
 fn command(line: &str) -> Option<(&'static str, String)> {
     let line = line.split([';', '&', '|', '>', '#']).next()?.trim();
     if let Some(args) = line.strip_prefix("cargo run --release -p local-cluster") {
@@ -212,7 +214,7 @@ fn commands_have_flags_that_exist() {
         for (program, args) in commands(&page.text) {
             let mut command = local_cluster();
             command.args((program == "caller").then_some(program));
-            // Flags before it are read first, and none that is unknown is passed over.
+            // `--help` comes last, because flags before it are parsed first, and an unknown one is an error.
             let output = run(command.args(args.split_whitespace()).arg("--help"));
             let path = &page.path;
             assert_eq!(output.code, Some(0), "{path}: {args}: {}", output.stderr);
@@ -268,7 +270,7 @@ fn links_lead_to_files_and_headings_that_exist() {
                 "" => root().join(&page.path),
                 file => folder.join(file),
             };
-            // A picture that is to come stands in a comment until it is there.
+            // A picture that does not exist yet may be linked in a comment.
             let is_hidden = line.starts_with("<!-- ");
             assert_eq!(path.exists(), !is_hidden, "{place}");
             if !anchor.is_empty() {
@@ -285,7 +287,7 @@ fn the_first_commands_of_the_readme_run() {
     let [block] = &blocks[..] else {
         panic!("{blocks:?}");
     };
-    // The second is what runs this test.
+    // The second command is the one that runs this test.
     assert_eq!(
         block.text,
         "cargo run --release -p local-cluster\ncargo test --workspace\n"
@@ -311,14 +313,14 @@ fn the_files_of_targets_are_read() {
         fs::write(&file, &block.text).expect("it can be written");
         let args = format!("once --format json --targets {}", file.display());
         let output = run(&mut cluster.caller(&args));
-        // Not 2, which is for a bad file.
+        // A bad file would exit with 2.
         assert_eq!(output.code, Some(1), "{}: {}", block.place, output.stderr);
         let reports = output.stdout.lines().map(|line| {
             let report: Value = serde_json::from_str(line).expect("JSON");
             (report["expectation"].clone(), report["as_expected"].clone())
         });
         for (report, line) in reports.zip(&lines) {
-            // Of these, only the name that nobody has is as expected here.
+            // In this cluster, only the target with the name that does not exist ends as expected.
             assert_eq!(report, (line[0].into(), (line[0] == "dns_nxdomain").into()));
         }
         assert_eq!(output.stdout.lines().count(), lines.len());
@@ -376,7 +378,7 @@ fn kinds_of_failure_are_those_of_the_program() {
     assert_eq!(entries.collect::<Vec<_>>(), labels.collect::<Vec<_>>());
 }
 
-/// What Prometheus is given by a pod: the labels of each metric but `le`, which histograms have.
+/// The metrics at an admin port, and the labels of each, except the label `le` of histograms.
 fn metrics(admin: SocketAddr) -> BTreeMap<String, BTreeSet<String>> {
     let text = get(admin, "/metrics").body;
     let mut metrics = BTreeMap::new();
@@ -415,18 +417,18 @@ fn metrics_are_those_that_are_exposed() {
     let caller = Process::spawn(&mut command);
     let admin = caller.wait_for_field("admin is listening", "address");
     let admin = admin.parse().expect("an address");
-    // These are there once they have a value.
+    // These metrics are there only once they have a value.
     let late = [
         "caller_dns_questions_total",
         "caller_responses_total",
         "caller_tls_certificate_not_after_timestamp_seconds",
     ];
-    wait_until("an answer of each target", PATIENCE, || {
+    wait_until("an answer of each target", TIMEOUT, || {
         let metrics = metrics(admin);
         late.iter().all(|name| metrics.contains_key(*name))
     });
     let mut exposed = metrics(admin);
-    wait_until("a request to each backend", PATIENCE, || {
+    wait_until("a request to each backend", TIMEOUT, || {
         cluster
             .backends
             .iter()
@@ -437,7 +439,7 @@ fn metrics_are_those_that_are_exposed() {
     let line = mesh.wait_for_stdout("mesh, page at http://");
     let (_, url) = line.split_once("http://").expect("a URL");
     let admin = url.trim_end_matches("/mesh").parse().expect("an address");
-    wait_until("a call of the mesh", PATIENCE, || {
+    wait_until("a call of the mesh", TIMEOUT, || {
         metrics(admin).contains_key("caller_mesh_calls_total")
     });
     exposed.extend(metrics(admin));

@@ -1,7 +1,7 @@
-//! The live page: what it is made of, over the wire; and in a real browser, what a person sees of
-//! calls that are waited for, work, fail now and then, fail, work again, and come from a caller that was
-//! restarted; and of several targets, many, and one over TLS. Each of these is looked at on a phone and on
-//! a desk, by day and by night; the pictures are in the target directory.
+//! The live page: its data, over HTTP; and what a person sees of it, in a real browser. The states are: before the
+//! first call, working, unsteady, failing, working again, and after a restart of the caller; with one target, several,
+//! many, and one over TLS. The layout of each is checked in several sizes and both colour schemes, and pictures are
+//! saved in the target directory.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -17,9 +17,9 @@ use test_support::browser::keys::{ARROW_DOWN, ARROW_LEFT, END, ENTER, ESCAPE, TA
 use test_support::browser::{Browser, HOSTILE, HOSTILE_SHOWN, nonce};
 use test_support::http::{Connection, exchange, get};
 use test_support::process::{Process, caller};
-use test_support::{PATIENCE, Tool, tool, wait_until};
+use test_support::{TIMEOUT, Tool, tool, wait_until};
 
-/// Where the pictures are left.
+/// The directory for the pictures.
 const PICTURES: &str = env!("CARGO_TARGET_TMPDIR");
 
 fn start(bed: &Bed, admin: &str, args: &[&str]) -> (Process, SocketAddr) {
@@ -31,7 +31,7 @@ fn start(bed: &Bed, admin: &str, args: &[&str]) -> (Process, SocketAddr) {
     caller(&mut command)
 }
 
-/// How many connections an admin port has that it has not closed, by the kernel's table (proc(5)).
+/// The number of connections that an admin port has not closed, from the kernel's table (proc(5)).
 fn connections(admin: SocketAddr) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let port = format!(":{:04X}", admin.port());
@@ -44,17 +44,17 @@ fn connections(admin: SocketAddr) -> usize {
     table.lines().filter(is_open).count()
 }
 
-/// A caller of the targets in a file with these lines.
+/// Starts a caller of the targets in a file with these lines.
 fn start_file(bed: &Bed, lines: &str, args: &[&str]) -> (Process, SocketAddr) {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("targets");
     std::fs::write(&file, lines).expect("it can be written");
     let args = [&["--targets", file.to_str().expect("UTF-8")], args].concat();
-    // It has been read by the time that the page can be asked for.
+    // The caller has read the file before it opens the admin port.
     start(bed, "127.0.0.1:0", &args)
 }
 
-/// Five targets: one fails, and two are to fail and do.
+/// Five targets: one fails, and two fail as expected.
 fn five(bed: &Bed) -> String {
     let port = bed.service.port();
     format!(
@@ -70,7 +70,7 @@ fn status(admin: SocketAddr) -> Value {
     serde_json::from_str(&get(admin, "/status.json").body).expect("JSON")
 }
 
-/// The error of the newest failure that a status has.
+/// The error of the newest failure in a status.
 fn last_error(status: &Value) -> &Value {
     let failures = status["failures"].as_array().expect("a list");
     &failures.last().expect("one call failed")["error"]
@@ -81,14 +81,14 @@ fn heal(bed: &Bed) {
         .set(SERVICE, [IpAddr::from(Ipv4Addr::LOCALHOST)]);
 }
 
-/// Lets the Service lead to where nothing listens.
+/// Gives the Service an address at which nothing listens.
 fn refuse(bed: &Bed) {
     bed.records
         .set(SERVICE, [IpAddr::from(Ipv4Addr::new(127, 0, 0, 2))]);
 }
 
-/// Two pods behind one address: of three requests, two are answered by `backend-1`, and the third by
-/// `backend-2` with an error.
+/// Starts a server that responds as two pods behind one address: to two requests of three as `backend-1`, and to the
+/// third as `backend-2`, with an error.
 fn one_sick_pod() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
@@ -153,15 +153,15 @@ fn events(admin: SocketAddr, last: Option<&str>) -> Connection {
     ));
     let head = stream.reply_to_head();
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
-    // Its body is in chunks: each begins with a line that is its size, and ends with one that is empty.
+    // The body is in chunks: each begins with a line that has its size, and ends with an empty line.
     stream
 }
 
 #[test]
-fn the_status_says_what_the_log_says() {
+fn the_status_and_the_log_have_the_same_data() {
     let bed = Bed::start(&["backend-1"]);
     let (caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=20ms", "--format=json"]);
-    wait_until("a call", PATIENCE, || status(admin)["ok"] == true);
+    wait_until("a call", TIMEOUT, || status(admin)["ok"] == true);
     let well = status(admin);
     assert_eq!(well["name"], "frontend-1");
     assert_eq!(well["mesh"], false);
@@ -175,13 +175,13 @@ fn the_status_says_what_the_log_says() {
     assert!(well["last_success"].is_string());
 
     bed.records.remove(SERVICE);
-    // The first call that fails may have asked one question before and one after.
+    // The first call that fails may have sent one query before the removal and one after it.
     let kind = |status: &Value| status["last"]["error"]["kind"].clone();
-    wait_until("a failure", PATIENCE, || {
+    wait_until("a failure", TIMEOUT, || {
         kind(&status(admin)) == "dns_nxdomain"
     });
-    // One that is alone would be no outage.
-    wait_until("another failure", PATIENCE, || {
+    // A single failure is not an outage.
+    wait_until("another failure", TIMEOUT, || {
         status(admin)["recent"]["failed"].as_u64() > Some(1)
     });
     let ill = status(admin);
@@ -212,16 +212,16 @@ fn the_status_says_what_the_log_says() {
     assert_eq!(brief["pod"], Value::Null);
 
     heal(&bed);
-    wait_until("a success", PATIENCE, || status(admin)["ok"] == true);
+    wait_until("a success", TIMEOUT, || status(admin)["ok"] == true);
     assert!(status(admin)["summary"]["failed"].as_u64() > Some(0));
-    wait_until("it is sure", PATIENCE, || {
+    wait_until("a recovery", TIMEOUT, || {
         status(admin)["state"] == "working"
     });
     let recovered = status(admin);
     assert_eq!(recovered["state_since"], recovered["since"]);
     assert_eq!(recovered["before"]["state"], "failing");
     assert_eq!(recovered["before"]["since"], ill["since"]);
-    // The last call that fails may have asked one question before and one after.
+    // The last call that fails may have sent one query before the repair and one after it.
     assert_eq!(recovered["before"]["kind"], last_error(&recovered)["kind"]);
 }
 
@@ -241,7 +241,7 @@ fn a_pod_that_fails_now_and_then_is_named() {
     let bed = Bed::start(&[]);
     bed.endpoints.set([one_sick_pod()]);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=20ms"]);
-    wait_until("ten calls", PATIENCE, || {
+    wait_until("ten calls", TIMEOUT, || {
         status(admin)["recent"]["calls"] == 10
     });
     let status = status(admin);
@@ -269,7 +269,7 @@ fn one_address_of_two_that_refuses_is_named() {
     bed.records.set(SERVICE, addresses.map(IpAddr::from));
     let args = ["--interval=20ms", "--each-address"];
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &args);
-    wait_until("ten rounds", PATIENCE, || {
+    wait_until("ten rounds", TIMEOUT, || {
         status(admin)["recent"]["calls"] == 20
     });
     let status = status(admin);
@@ -284,12 +284,12 @@ fn one_address_of_two_that_refuses_is_named() {
 }
 
 #[test]
-fn a_cause_that_changes_within_an_outage_is_younger_than_the_outage() {
+fn a_change_of_cause_keeps_the_start_of_the_outage() {
     let bed = Bed::start(&["backend-1"]);
     refuse(&bed);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=20ms"]);
     let wait_for = |kind: &str| {
-        wait_until(kind, PATIENCE, || {
+        wait_until(kind, TIMEOUT, || {
             status(admin)["last"]["error"]["kind"] == kind
         });
         status(admin)
@@ -304,12 +304,12 @@ fn a_cause_that_changes_within_an_outage_is_younger_than_the_outage() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn the_history_is_bounded() {
     let bed = Bed::start(&["backend-1"]);
     bed.records.remove(SERVICE);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=0s"]);
     let calls = || status(admin)["summary"]["calls"].as_u64();
-    wait_until("1000 calls", PATIENCE, || calls() > Some(1000));
+    wait_until("1000 calls", TIMEOUT, || calls() > Some(1000));
     let status = status(admin);
     assert_eq!(status["calls"].as_array().map(Vec::len), Some(360));
     assert_eq!(status["failures"].as_array().map(Vec::len), Some(20));
@@ -319,7 +319,7 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
-fn events_go_on_from_the_last_one_that_was_seen() {
+fn events_continue_after_the_last_event_id() {
     let bed = Bed::start(&["backend-1"]);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=20ms"]);
     let mut stream = events(admin, None);
@@ -332,10 +332,11 @@ fn events_go_on_from_the_last_one_that_was_seen() {
     assert_eq!(second["first_call"], end(&first));
     drop(stream);
 
-    // A browser that lost its connection.
+    // A browser that has lost its connection sends the id of the last event that it got.
     let (_, third) = event(&mut events(admin, Some(&id)));
     assert_eq!(third["first_call"], end(&second));
-    // One that knew a caller that is gone, one whose memory makes no sense, and one from the future.
+    // An id of another caller, an invalid one and an empty one start from the beginning; one from the future gets
+    // nothing.
     for id in ["0000000000000000:7", "nonsense", ""] {
         assert_eq!(event(&mut events(admin, Some(id))).1["first_call"], 0);
     }
@@ -346,14 +347,14 @@ fn events_go_on_from_the_last_one_that_was_seen() {
 }
 
 #[test]
-fn pages_that_are_open_leave_room_for_probes() {
+fn open_pages_leave_connections_for_probes() {
     let bed = Bed::start(&["backend-1"]);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=20ms"]);
     let streams: Vec<Connection> = (0..16).map(|_| events(admin, None)).collect();
     assert_eq!(get(admin, "/events").status(), 503);
     assert_eq!(get(admin, "/readyz").status(), 200);
     drop(streams);
-    wait_until("room for another page", PATIENCE, || {
+    wait_until("room for another page", TIMEOUT, || {
         let mut stream = Connection::open(admin);
         stream.send("GET /events HTTP/1.1\r\nHost: caller\r\n\r\n");
         stream.reply_to_head().status() == 200
@@ -361,7 +362,7 @@ fn pages_that_are_open_leave_room_for_probes() {
 }
 
 #[test]
-fn the_page_admits_nothing_from_elsewhere() {
+fn the_page_loads_nothing_from_other_servers() {
     let bed = Bed::start(&["backend-1"]);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &[]);
     let page = get(admin, "/");
@@ -384,7 +385,7 @@ fn the_page_admits_nothing_from_elsewhere() {
 }
 
 #[test]
-fn a_browser_is_told_that_the_first_call_is_waited_for() {
+fn a_browser_shows_that_there_was_no_call_yet() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -397,14 +398,14 @@ fn a_browser_is_told_that_the_first_call_is_waited_for() {
     assert_eq!(browser.text("verdict"), "Waiting for the first call");
     assert_eq!(browser.title(), "Waiting for the first call – frontend-1");
     assert_eq!(browser.text("why"), "");
-    browser.look(PICTURES, "waiting");
+    browser.check_layout(PICTURES, "waiting");
 
     heal(&bed);
     browser.wait_for_text("verdict", "✓ Working");
 }
 
 #[test]
-fn a_browser_sees_who_fails_now_and_then() {
+fn a_browser_shows_which_pod_is_unsteady() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -429,13 +430,13 @@ fn a_browser_sees_who_fails_now_and_then() {
         let cells = row.map(|row| row.split_whitespace().map(str::to_owned).collect());
         cells.unwrap_or_else(Vec::new)
     };
-    // Pod, calls, failed, share.
+    // The columns are pod, calls, failed and share.
     let (well, sick) = (row("backend-1"), row("backend-2"));
     assert_eq!(well[2], "0", "{well:?}");
     assert_ne!(sick[2], "0", "{sick:?}");
     assert_eq!(sick[1], sick[2], "{sick:?}");
     browser.wait_for_text("failures", "backend-2");
-    browser.look(PICTURES, "unsteady");
+    browser.check_layout(PICTURES, "unsteady");
 
     // By keyboard, and without the permission as well.
     let permit = |name: &str, setting: &str| {
@@ -462,14 +463,14 @@ fn a_browser_sees_who_fails_now_and_then() {
     assert_eq!(browser.run(selected), "");
     permit("clipboard-write", "denied");
     browser.press(ENTER);
-    wait_until("it is selected", PATIENCE, || {
+    wait_until("it is selected", TIMEOUT, || {
         browser.run(selected) == next.as_str()
     });
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
 #[test]
-fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
+fn a_browser_shows_calls_work_fail_recover_and_restart() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -484,7 +485,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     browser.wait_for_text("since", "working since ");
     let calls = || browser.text("calls").parse::<u64>().unwrap_or(0);
     let seen = calls();
-    wait_until("another call", PATIENCE, || calls() > seen + 10);
+    wait_until("another call", TIMEOUT, || calls() > seen + 10);
     browser.wait_for_text("pods", "backend-1");
     browser.wait_for_text("pods", HOSTILE_SHOWN);
     browser.wait_for_text("dns", "backend.pod-to-pod-communication.svc.cluster.local.");
@@ -500,9 +501,9 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
         1,
         "said once, at the top"
     );
-    browser.look(PICTURES, "working");
+    browser.check_layout(PICTURES, "working");
 
-    // By keyboard: one call back, which then stays; and to the newest again, which follows.
+    // By keyboard: one call back, which then stays selected; then the newest call again, which is followed.
     let chosen = || {
         browser.run(
             "const c = document.getElementById('cursor'); return [Number(c.value), Number(c.max)]",
@@ -511,11 +512,11 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     browser.run("document.getElementById('cursor').focus()");
     browser.press(ARROW_LEFT);
     let before = chosen();
-    wait_until("a newer call", PATIENCE, || chosen()[1] != before[1]);
+    wait_until("a newer call", TIMEOUT, || chosen()[1] != before[1]);
     assert_eq!(chosen()[0], before[0]);
     assert!(browser.text("call").contains(": ok, "));
     browser.press(END);
-    wait_until("the newest call", PATIENCE, || chosen()[0] == chosen()[1]);
+    wait_until("the newest call", TIMEOUT, || chosen()[0] == chosen()[1]);
     let tree = browser.devtools("Accessibility.getFullAXTree", &serde_json::json!({}));
     let nodes = tree["nodes"].as_array().expect("a list");
     for (role, name) in [
@@ -540,7 +541,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     assert!(!since.contains("this cause"), "{since}");
     browser.wait_for_text("pods", "nobody at 127.0.0.2:");
 
-    // It fails otherwise, in the words of the log.
+    // The kind of failure changes; the page has the same words as the log.
     bed.records.remove(SERVICE);
     browser.wait_for_text("verdict", "✗ Failing: the name does not exist");
     assert_eq!(
@@ -564,7 +565,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
         "the name does not exist; likely no such Service in that namespace",
     );
     let gap = "return document.querySelector('svg .gap')?.textContent ?? ''";
-    wait_until("the gap in words", PATIENCE, || {
+    wait_until("the gap in words", TIMEOUT, || {
         let gap = browser.run(gap);
         gap.as_str()
             .is_some_and(|gap| gap.ends_with(" without a success"))
@@ -572,7 +573,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     let numbers = "return [/no success for (.*)/.exec(document.getElementById('since').innerText)?.[1], \
         /(.*) ago/.exec(document.getElementById('last-success').innerText)?.[1], \
         /(.*) without a success/.exec(document.querySelector('svg .gap')?.textContent)?.[1]]";
-    wait_until("one number for one outage", PATIENCE, || {
+    wait_until("one number for one outage", TIMEOUT, || {
         let numbers = browser.run(numbers);
         numbers[0].is_string() && numbers[0] == numbers[1] && numbers[1] == numbers[2]
     });
@@ -583,22 +584,22 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     let hatched = browser.run(hatched);
     assert_eq!(hatched[0], hatched[1], "over the whole height");
     assert_eq!(hatched[2], true, "in front of the phases");
-    browser.look(PICTURES, "failing");
+    browser.check_layout(PICTURES, "failing");
 
-    // It works again: unsteady at first, and then with what was before.
+    // It works again: it is unsteady at first, and then the page shows the earlier outage.
     heal(&bed);
     browser.wait_for_text("verdict", "✓ Working");
     let before = browser.wait_for_text("before", "Before that: failing ");
     let error = last_error(&status(admin))["message"].clone();
     let message = error.as_str().expect("text");
     assert!(before.ends_with(&format!(", {message}")), "{before}");
-    browser.look(PICTURES, "recovered");
+    browser.check_layout(PICTURES, "recovered");
 
     assert_eq!(browser.console(), Vec::<String>::new());
     let made = "return document.querySelectorAll('img').length";
     assert_eq!(browser.run(made), 0, "no markup out of data");
 
-    // The caller dies: what is seen is no longer how it is. Another takes its place.
+    // The caller ends, and the page says that it is out of date. Another caller takes its place.
     drop(caller);
     browser.wait_for_text("lost", "No contact with the caller since ");
     browser.wait_for_text("lost", "kubectl port-forward");
@@ -608,14 +609,14 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
     assert!(since.starts_with("was working until "), "{since}");
     let last = browser.text("last-success");
     assert!(!last.contains("ago"), "{last}");
-    browser.look(PICTURES, "lost");
+    browser.check_layout(PICTURES, "lost");
     let (_caller, _) = start(&bed, &admin.to_string(), &["--interval=1h"]);
     browser.wait_for_text("verdict", "✓ Working");
     assert_eq!(browser.text("lost"), "");
     assert_eq!(calls(), 1, "those of the new caller alone");
     assert_eq!(browser.text("failures"), "");
     assert_eq!(browser.text("before"), "");
-    browser.look(PICTURES, "restarted");
+    browser.check_layout(PICTURES, "restarted");
 
     assert_eq!(browser.errors(), Vec::<String>::new());
     let elsewhere = |asked: &String| !asked.starts_with(&url) && !asked.starts_with("data:");
@@ -626,7 +627,7 @@ fn a_browser_sees_calls_work_fail_recover_and_begin_anew() {
 }
 
 #[test]
-fn an_old_run_is_shown_by_what_matters_most() {
+fn an_old_run_is_shown_with_its_longest_gap_and_the_pods_that_are_gone_last() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -636,8 +637,8 @@ fn an_old_run_is_shown_by_what_matters_most() {
     browser.open(&format!("http://{admin}/"));
     browser.wait_for_text("verdict", "✓ Working");
 
-    // A minute of calls, one a second: a pod that is gone, two that are not, and two outages, the longer
-    // one so soon after the other that there is room for one label.
+    // A minute of calls, one a second. One pod is gone, two are not. The longer one of two outages begins so soon
+    // after the other that there is room for one label only.
     let mut old = status(admin);
     let call = |second: usize| {
         let failed = (30..33).contains(&second) || (36..50).contains(&second);
@@ -666,7 +667,7 @@ fn an_old_run_is_shown_by_what_matters_most() {
         "until": "2025-12-10T00:00:03.000Z",
         "message": "the connection was refused",
     });
-    // At one go, so that no event comes in between.
+    // In one script, so that no event arrives in between.
     let shown = browser.run(&format!(
         "receive({{ data: {} }}); \
          return [[...document.querySelectorAll('svg .gap')].map(label => label.textContent), \
@@ -699,7 +700,7 @@ fn an_old_run_is_shown_by_what_matters_most() {
 fn probes_are_answered_while_the_page_is_flooded_and_every_connection_is_held() {
     let bed = Bed::start(&["backend-1"]);
     let (_caller, admin) = start(&bed, "127.0.0.1:0", &["--interval=10ms"]);
-    // Four times as many as may be open: silent, in the middle of a head, and reading nothing.
+    // Four times the limit on connections: clients that send nothing, send an incomplete head, or read nothing.
     let heads = [
         "",
         "GET /status.json HTTP/1.1\r\nHost: x\r\n",
@@ -719,7 +720,7 @@ fn probes_are_answered_while_the_page_is_flooded_and_every_connection_is_held() 
             let done = &done;
             scope.spawn(move || {
                 while !done.load(Relaxed) {
-                    // It may be closed to make room for another.
+                    // The connection may be closed to make room for another one.
                     let _ = std::panic::catch_unwind(|| get(admin, path));
                 }
             });
@@ -763,7 +764,7 @@ fn the_page_answers_to_names_that_only_this_pod_can_have() {
         for path in ["/", "/status.json", "/events"] {
             assert_eq!(ask(path, host), 421, "{host}{path}");
         }
-        // A kubelet or a scraper may call it what it likes.
+        // Probes and metrics are served under any name.
         for path in ["/livez", "/readyz", "/metrics"] {
             assert_eq!(ask(path, host), 200, "{host}{path}");
         }
@@ -781,7 +782,7 @@ fn the_status_of_several_targets_is_an_overview() {
         let state = |target: &Value| target["state"].as_str().expect("text").to_owned();
         targets.map(state).collect::<Vec<_>>()
     };
-    wait_until("a call of each", PATIENCE, || {
+    wait_until("a call of each", TIMEOUT, || {
         states() == ["working", "working", "failing", "working", "working"]
     });
     let label = format!("http%3A%2F%2F127.0.0.3%3A{}%2F", bed.service.port());
@@ -794,7 +795,7 @@ fn the_status_of_several_targets_is_an_overview() {
 }
 
 #[test]
-fn a_browser_sees_all_targets_and_each_of_them() {
+fn a_browser_shows_an_overview_and_each_target() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -837,20 +838,20 @@ fn a_browser_sees_all_targets_and_each_of_them() {
         ],
         ["✓ working", &format!("tcp://127.0.0.1:{port}"), ""],
     ];
-    wait_until("a call of each", PATIENCE, || rows() == expected);
+    wait_until("a call of each", TIMEOUT, || rows() == expected);
     let calls = |row: usize, column: usize| -> u64 {
         table(&browser, "targets")[row][column].parse().unwrap_or(0)
     };
     let seen = calls(0, 4);
-    wait_until("more calls", PATIENCE, || calls(0, 4) > seen + 10);
+    wait_until("more calls", TIMEOUT, || calls(0, 4) > seen + 10);
     assert_eq!(rows(), expected, "the rows stay where they are");
     assert!(calls(0, 5) > 10);
     assert_eq!(calls(3, 5), 0);
     let since = table(&browser, "targets")[0][2].clone();
     assert!(since.contains(", for "), "{since}");
-    browser.look(PICTURES, "targets-5");
+    browser.check_layout(PICTURES, "targets-5");
 
-    // One by a click, and back by the link.
+    // A click opens a target, and the link leads back.
     click(&browser, "#targets a");
     browser.wait_for_text("verdict", "✗ Failing: the connection was refused");
     assert_eq!(browser.text("path"), "All targets › db");
@@ -860,11 +861,11 @@ fn a_browser_sees_all_targets_and_each_of_them() {
     let pods = table(&browser, "pods");
     assert_eq!(pods.len(), 1, "calls of this target alone: {pods:?}");
     assert_eq!(pods[0][0], format!("nobody at 127.0.0.2:{port}"));
-    browser.look(PICTURES, "target-of-5");
+    browser.check_layout(PICTURES, "target-of-5");
     click(&browser, "#back");
     browser.wait_for_text("verdict", verdict);
 
-    // By keyboard, from where one was; and by the browser's own buttons.
+    // By keyboard, from the target that had the focus; and by the browser's own buttons.
     assert_eq!(focused(&browser), "db");
     browser.press('j');
     assert_eq!(focused(&browser), "backend");
@@ -885,7 +886,7 @@ fn a_browser_sees_all_targets_and_each_of_them() {
     browser.run("history.forward()");
     browser.wait_for_text("verdict", verdict);
 
-    // What is refused as it should be, is well.
+    // A target that is refused as expected counts as working.
     click(&browser, "#targets a[href*='127.0.0.3']");
     browser.wait_for_text("verdict", "✓ As expected: connect_refused");
     browser.wait_for_text("what", " and expects connect_refused, started ");
@@ -895,13 +896,13 @@ fn a_browser_sees_all_targets_and_each_of_them() {
     assert_eq!(browser.text("failed"), "0 (0.0\u{a0}%)");
     assert_eq!(browser.text("failures"), "");
     assert_eq!(browser.text("why"), "");
-    browser.look(PICTURES, "target-as-expected");
+    browser.check_layout(PICTURES, "target-as-expected");
 
-    // Whoever looks at one after the other has one stream open, and not one for each.
+    // A page that shows one target after another has one stream open, and not one for each.
     for _ in 0..10 {
         for (hash, text) in [("", verdict), ("#target=backend", "✓ Working")] {
-            // A stream that was left ends with the next event, so it is waited for where the browser is faster.
-            wait_until("streams that were left to end", PATIENCE, || {
+            // An abandoned stream ends with the next event, and the browser may be faster than that.
+            wait_until("the end of abandoned streams", TIMEOUT, || {
                 connections(admin) < 10
             });
             browser.run(&format!("location.hash = '{hash}'"));
@@ -938,8 +939,8 @@ fn a_link_leads_to_a_target_or_says_that_there_is_none() {
     assert_eq!(browser.text("now"), "");
     assert_eq!(browser.text("one"), "");
     assert_eq!(browser.title(), "No such target – caller");
-    browser.look(PICTURES, "target-unknown");
-    // It is a text, whatever it is.
+    browser.check_layout(PICTURES, "target-unknown");
+    // The name is shown as text and never as markup.
     browser.run(
         "location.hash = '#target=100%+%3Cimg%20src=x%20onerror=console.error(1)%3E%E2%80%AE'",
     );
@@ -949,7 +950,7 @@ fn a_link_leads_to_a_target_or_says_that_there_is_none() {
     let verdict = browser.wait_for_text("verdict", "1 of 5 targets");
     assert_eq!(browser.text("lost"), "");
 
-    // The caller dies, and another with one target takes its place.
+    // The caller ends, and another one with one target takes its place.
     drop(caller);
     browser.wait_for_text("lost", "No contact with the caller since ");
     assert_eq!(browser.text("verdict"), "Unknown: no contact");
@@ -958,14 +959,14 @@ fn a_link_leads_to_a_target_or_says_that_there_is_none() {
         since.starts_with("until ") && since.ends_with(&format!(": {verdict}")),
         "{since}"
     );
-    browser.look(PICTURES, "targets-lost");
+    browser.check_layout(PICTURES, "targets-lost");
     let args = ["--interval=1h", &bed.url("backend")];
     let (caller, _) = start(&bed, &admin.to_string(), &args);
     browser.wait_for_text("verdict", "✓ Working");
     assert_eq!(browser.text("all"), "");
     assert_eq!(browser.text("path"), "", "there are no others");
 
-    // A target is looked at that the next caller does not have.
+    // The page shows a target that the next caller does not have.
     let label = format!("http%3A%2F%2Fbackend%3A{}%2F", bed.service.port());
     browser.run(&format!("location.hash = '#target={label}'"));
     browser.wait_for_text("verdict", "✓ Working");
@@ -985,7 +986,7 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
     let bed = Bed::start(&["backend-1"]);
     let port = bed.service.port();
     let line = |n: usize| match n {
-        // A success that was not to be.
+        // A success that is not expected.
         0 => format!("connect_refused http://backend:{port}/ name=forbidden\n"),
         _ if n.is_multiple_of(10) => format!("ok http://127.0.0.2:{port}/{n} name=broken-{n}\n"),
         _ if n.is_multiple_of(9) => format!(
@@ -1004,10 +1005,10 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
         let rows = table(&browser, "targets");
         rows.iter().filter(|row| row[0] == "✓ working").count()
     };
-    wait_until("a call of each", PATIENCE, || working() == 90);
-    browser.look(PICTURES, "targets-100");
+    wait_until("a call of each", TIMEOUT, || working() == 90);
+    browser.check_layout(PICTURES, "targets-100");
 
-    // What is looked for is found.
+    // The filter finds a target whatever the case of its letters.
     browser.resize(375, 900, false);
     browser.run("document.getElementById('filter').focus()");
     for key in "brOKen-9".chars() {
@@ -1018,11 +1019,11 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
     assert!(rows[0][1].starts_with("broken-90 "), "{rows:?}");
     assert_eq!(browser.text("verdict"), verdict, "on all of them");
     browser.press(ESCAPE);
-    wait_until("all of them", PATIENCE, || {
+    wait_until("all of them", TIMEOUT, || {
         table(&browser, "targets").len() == 100
     });
 
-    // A success that was not to be is said to be one.
+    // An unexpected success is shown as such.
     let unexpected = "the call succeeded, though connect_refused was expected";
     assert_eq!(table(&browser, "targets")[0][3], unexpected);
     click(&browser, "#targets a");
@@ -1037,7 +1038,7 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
     browser.wait_for_text("call", ": ok, not as expected, backend-1 at ");
     assert!(browser.text("failed").ends_with("(100.0\u{a0}%)"));
     assert_eq!(browser.text("failed-name"), "Not as expected");
-    browser.look(PICTURES, "target-unexpected");
+    browser.check_layout(PICTURES, "target-unexpected");
     let one = get(admin, "/status.json?target=forbidden");
     let mut blocked: Value = serde_json::from_str(&one.body).expect("JSON");
     blocked["last"]["control"] = serde_json::json!({ "url": "http://control:80/", "result": "ok" });
@@ -1050,12 +1051,12 @@ fn a_hundred_targets_can_be_used_on_a_phone() {
 }
 
 #[test]
-fn a_name_of_a_target_is_a_text_whatever_it_is() {
+fn a_target_name_is_shown_as_text_and_never_as_markup() {
     let Some(browser) = Browser::start() else {
         return;
     };
     let bed = Bed::start(&["backend-1"]);
-    // Fields of a file end at white space, which HTML can do without.
+    // The fields of a file are separated by white space, so this markup has none.
     let name = "<img/src=x/onerror=console.error('injected')>\"'&%41+\u{202e}\u{200b}";
     let shown = "<img/src=x/onerror=console.error('injected')>\"'&%41+\\u{202e}\\u{200b}";
     let port = bed.service.port();
@@ -1065,12 +1066,12 @@ fn a_name_of_a_target_is_a_text_whatever_it_is() {
     browser.open(&format!("http://{admin}/"));
     browser.wait_for_text("targets", shown);
     browser.wait_for_text("verdict", "✗ 1 of 2 targets failing");
-    browser.look(PICTURES, "target-hostile");
+    browser.check_layout(PICTURES, "target-hostile");
     click(&browser, "#targets tr:last-child a");
     browser.wait_for_text("verdict", "✓ Working");
     assert_eq!(browser.text("target"), shown);
     assert_eq!(browser.title(), format!("✓ Working – {shown} – frontend-1"));
-    // As somebody who was sent the link.
+    // The link works for somebody else as well.
     let link = browser.run("return location.href");
     browser.open("about:blank");
     browser.open(link.as_str().expect("text"));
@@ -1081,16 +1082,16 @@ fn a_name_of_a_target_is_a_text_whatever_it_is() {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
-/// An HTTPS server at an address of this machine, with a certificate for nine days that `ca.pem` in the
-/// directory has issued.
+/// Starts an HTTPS server on this machine. Its certificate is valid for nine days, and issued by `ca.pem` in the
+/// directory.
 fn tls_server(openssl: &Tool) -> (Process, u16, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let run = |args: &str| {
         let mut command = Command::new(openssl);
         command.current_dir(&dir).args(args.split_whitespace());
         let output = command.stdin(Stdio::null()).output().expect("it runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args}: {stderr}");
     };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     run(&format!(
@@ -1115,7 +1116,7 @@ fn tls_server(openssl: &Tool) -> (Process, u16, TempDir) {
 }
 
 #[test]
-fn a_browser_sees_what_tls_was_agreed_on_and_how_long_the_certificate_lasts() {
+fn a_browser_shows_the_tls_version_and_when_the_certificate_expires() {
     let (Some(browser), Some(openssl)) = (Browser::start(), tool("openssl")) else {
         return;
     };
@@ -1148,9 +1149,9 @@ fn a_browser_sees_what_tls_was_agreed_on_and_how_long_the_certificate_lasts() {
     assert!(!call.contains("tls –"), "{call}");
     let drawn = "return document.querySelector('path.tls').getBBox().height";
     assert_ne!(browser.run(drawn), 0);
-    browser.look(PICTURES, "https");
+    browser.check_layout(PICTURES, "https");
 
-    // Another certificate, in the words of the page.
+    // The page shows another certificate.
     let status = status(admin);
     let other = |not_after: &str, verified: bool| {
         let mut status = status.clone();

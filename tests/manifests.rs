@@ -32,7 +32,7 @@ use crate::render::{
 };
 
 #[test]
-fn every_manifest_is_one_that_a_strict_server_takes() {
+fn every_manifest_passes_strict_validation() {
     let Some(renderings) = renderings() else {
         return;
     };
@@ -43,7 +43,7 @@ fn every_manifest_is_one_that_a_strict_server_takes() {
         .args(["-c", "import kubernetes_validate"])
         .output();
     if !has_schemas.is_ok_and(|output| output.status.success()) {
-        // Says that it is skipped, or fails on CI.
+        // Prints that the test is skipped, or fails on CI.
         assert!(
             tool("kubernetes-validate").is_none(),
             "another python3 has kubernetes-validate"
@@ -79,7 +79,7 @@ fn selected<'a>(manifests: &'a [Value], selector: &'a Value) -> impl Iterator<It
 }
 
 #[test]
-fn selectors_select_what_they_are_meant_to_and_no_more() {
+fn each_selector_selects_the_pods_of_one_workload() {
     for_each_workload(|workload, template| {
         let selector = &workload["spec"]["selector"]["matchLabels"];
         let labels = &template["metadata"]["labels"];
@@ -128,7 +128,7 @@ fn service_ports_and_probes_name_ports_that_the_containers_have() {
             let of_pod: Vec<_> = containers(template).iter().flat_map(ports).collect();
             for port in service["spec"]["ports"].as_array().expect("a list") {
                 let name = port["targetPort"].as_str().expect("a name");
-                // Of the same number: a headless Service translates none.
+                // The two numbers are equal, because a headless Service does not translate ports.
                 let number = port["port"].as_u64().expect("a number");
                 assert!(of_pod.contains(&(name, number)), "{folder}: {port}");
             }
@@ -138,7 +138,7 @@ fn service_ports_and_probes_name_ports_that_the_containers_have() {
 }
 
 #[test]
-fn no_two_containers_of_a_pod_have_a_port_in_common_or_its_name() {
+fn no_two_containers_of_a_pod_share_a_port_or_the_name_of_one() {
     for_each_workload(|workload, template| {
         let all: Vec<_> = containers(template).iter().flat_map(ports).collect();
         let names: BTreeSet<_> = all.iter().map(|(name, _)| name).collect();
@@ -152,11 +152,11 @@ fn no_two_containers_of_a_pod_have_a_port_in_common_or_its_name() {
 }
 
 #[test]
-fn services_say_what_they_speak_and_take_both_ip_families() {
+fn services_have_an_app_protocol_and_both_ip_families() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         for service in of_kind(manifests, "Service") {
             let spec = &service["spec"];
-            // In a mesh, an address stands for a node.
+            // In a mesh each pod has one address, which stands for its node.
             let policy = match service["metadata"]["name"].as_str() {
                 Some("mesh") => "SingleStack",
                 _ => "PreferDualStack",
@@ -186,7 +186,7 @@ fn images_are_pinned_to_this_version() {
 }
 
 #[test]
-fn a_password_for_the_registry_reaches_every_pod_once_its_lines_are_taken_in() {
+fn the_commented_out_pull_secret_reaches_every_pod() {
     let copy = WorkingCopy::new();
     let file = copy
         .path()
@@ -213,7 +213,7 @@ fn a_password_for_the_registry_reaches_every_pod_once_its_lines_are_taken_in() {
 }
 
 #[test]
-fn the_root_and_the_overlays_are_in_one_namespace_that_they_bring() {
+fn the_root_and_the_overlays_are_in_a_namespace_of_their_own() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         for manifest in manifests {
             let namespace = match manifest["kind"].as_str() {
@@ -235,7 +235,7 @@ fn the_root_and_the_overlays_are_in_one_namespace_that_they_bring() {
 }
 
 #[test]
-fn the_base_goes_into_whichever_namespace_it_is_applied_to() {
+fn the_base_has_no_namespace_of_its_own() {
     let Some(base) = render(&root().join("kustomize/base")) else {
         return;
     };
@@ -248,7 +248,7 @@ fn the_base_goes_into_whichever_namespace_it_is_applied_to() {
 }
 
 #[test]
-fn two_namespaces_can_have_all_of_it_side_by_side() {
+fn all_components_can_be_deployed_in_two_namespaces_side_by_side() {
     let copy = WorkingCopy::new();
     // `check-hardened` has all that `check` has, and so has `mesh-hardened`.
     let components = copy.components(&["namespace", "check", "mesh"]);
@@ -262,7 +262,7 @@ fn two_namespaces_can_have_all_of_it_side_by_side() {
             manifest["metadata"]["namespace"], "one-of-two",
             "{manifest:#}"
         );
-        // A policy or a monitor would look for it so, and an address in DNS contain it.
+        // Selectors of policies and monitors would have the first text, and DNS names the second.
         let text = manifest.to_string();
         assert!(!text.contains("namespace\":\"pod-to-pod"), "{text}");
         assert!(!text.contains(".pod-to-pod-communication"), "{text}");
@@ -270,7 +270,7 @@ fn two_namespaces_can_have_all_of_it_side_by_side() {
 }
 
 #[test]
-fn the_hardened_overlay_enforces_what_the_others_warn_of() {
+fn the_hardened_overlay_enforces_restricted_pods_and_the_others_warn() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         let namespace = of_kind(manifests, "Namespace").next().expect("one");
         let enforced = &namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
@@ -310,7 +310,7 @@ fn network_policies_name_ports_that_pods_have() {
 }
 
 #[test]
-fn network_policies_let_nobody_in_or_out_by_default_and_name_all_others() {
+fn network_policies_deny_by_default_and_name_every_exception() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         for policy in of_kind(manifests, "NetworkPolicy") {
             let text = policy["spec"].to_string();
@@ -321,7 +321,7 @@ fn network_policies_let_nobody_in_or_out_by_default_and_name_all_others() {
             for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
                 for rule in policy["spec"][rules].as_array().into_iter().flatten() {
                     assert!(rule[peers].is_array(), "{folder}: anybody, by {rule}");
-                    // The check may call every port of the backend, and is to see what blocks it.
+                    // The check may call every port of the backend, so that what blocks it is the backend's policy.
                     let backend =
                         serde_json::json!([{"podSelector": {"matchLabels": {"app": "backend"}}}]);
                     let may_call = policy["metadata"]["name"] == "check" && rule["to"] == backend;
@@ -335,7 +335,7 @@ fn network_policies_let_nobody_in_or_out_by_default_and_name_all_others() {
     }
 }
 
-/// The patches that the comment of a component shows, as they stand there.
+/// The patches in the comment of a component, without the comment signs.
 fn patches_in_comment(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).expect("it is there");
     let mut patches = Vec::new();

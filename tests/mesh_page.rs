@@ -1,6 +1,6 @@
-//! The page of a mesh: what it is made of, over the wire; and in a real browser, what a person sees of a mesh that is
-//! well, of one with a node that has just failed, of one with more nodes than a table has room for, and of one that is
-//! not well. Pictures are left in the target directory.
+//! The page of a mesh: its headers, over HTTP; and what a person sees of it, in a real browser. The meshes are a
+//! healthy one, one with a node that has just failed, one with more nodes than fit into a table, and one with faults.
+//! Pictures are saved in the target directory.
 
 use std::future::pending;
 use std::io::{BufRead, BufReader, Write};
@@ -20,10 +20,10 @@ use test_support::browser::keys::{
 use test_support::browser::{Browser, HOSTILE, HOSTILE_SHOWN, nonce};
 use test_support::http::{Reply, get};
 use test_support::process::{Process, caller};
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 use tokio::runtime::Runtime;
 
-/// Where the pictures are left.
+/// The directory for the pictures.
 const PICTURES: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// A mesh in this process, which ends on drop.
@@ -35,11 +35,11 @@ struct Nodes {
     _runtime: Runtime,
 }
 
-/// The ports of a mesh are looked for and then opened, by one test at a time.
+/// Held while a mesh looks for free ports and opens them, so that two tests do not choose the same ones.
 static OPENING: Mutex<()> = Mutex::new(());
 
 impl Nodes {
-    /// Starts a mesh of so many nodes, of which one may fail after two seconds.
+    /// Starts a mesh of this many nodes. `broken` is the node that fails after two seconds, if any.
     fn start(nodes: u16, broken: Option<&str>) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let config = Config {
@@ -82,7 +82,7 @@ impl Nodes {
     }
 }
 
-/// A server of the page of a real caller, with data of its own.
+/// Starts a server of the page of a real caller, with this matrix as its data.
 fn serve(page: Reply, matrix: Arc<Mutex<Value>>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
@@ -115,7 +115,7 @@ fn serve(page: Reply, matrix: Arc<Mutex<Value>>) -> SocketAddr {
     addr
 }
 
-/// The texts of the cells of the matrix, with its heads.
+/// The texts of the cells of the matrix, including its headings.
 fn table(browser: &Browser) -> Vec<Vec<String>> {
     let cells = browser.run(
         "return [...document.querySelector('table').rows].map(row => \
@@ -124,21 +124,21 @@ fn table(browser: &Browser) -> Vec<Vec<String>> {
     serde_json::from_value(cells).expect("rows of cells")
 }
 
-/// How many elements there are.
+/// The number of elements that match a selector.
 fn count(browser: &Browser, selector: &str) -> u64 {
     let script = format!("return document.querySelectorAll({selector:?}).length");
     browser.run(&script).as_u64().expect("a number")
 }
 
-/// Goes to the matrix by keyboard.
+/// Moves the focus to the matrix with the keyboard.
 fn enter_the_matrix(browser: &Browser) {
     browser.run("document.getElementById('order').focus()");
     browser.press(TAB);
 }
 
-/// Points at the upper left corner of an element, until that is what is spoken of.
+/// Sends a mouse event at the upper left corner of an element, until the page describes this pair.
 fn point_at(browser: &Browser, event: &str, element: &str, pair: &str) {
-    wait_until(pair, PATIENCE, || {
+    wait_until(pair, TIMEOUT, || {
         let corner = browser.run(&format!(
             "const {{ x, y }} = {element}.getBoundingClientRect(); return [x + 3, y + 3]"
         ));
@@ -148,13 +148,13 @@ fn point_at(browser: &Browser, event: &str, element: &str, pair: &str) {
     });
 }
 
-/// Asks for the matrix now. The page does so every five seconds.
+/// Makes the page fetch the matrix now, which it does by itself every five seconds.
 fn refresh(browser: &Browser) {
     browser.run("return poll()");
 }
 
-/// Whatever has been asked for is one of the caller's own pages.
-fn assert_asked_nobody_else(browser: &Browser, url: &str) {
+/// Asserts that the page has sent requests to its own server only.
+fn assert_no_foreign_requests(browser: &Browser, url: &str) {
     let requests = browser.requests();
     let data = format!("{url}mesh/matrix.json");
     assert!(requests.contains(&data), "{requests:?}");
@@ -164,7 +164,7 @@ fn assert_asked_nobody_else(browser: &Browser, url: &str) {
 }
 
 #[test]
-fn the_page_of_a_mesh_admits_nothing_from_elsewhere() {
+fn the_page_of_a_mesh_loads_nothing_from_other_servers() {
     let bed = Bed::start(&["backend-1"]);
     let start = |args: &[&str]| {
         let mut command = bed.caller(env!("CARGO_BIN_EXE_caller"));
@@ -198,7 +198,7 @@ fn the_page_of_a_mesh_admits_nothing_from_elsewhere() {
 }
 
 #[test]
-fn a_browser_sees_a_mesh_that_is_well_and_goes_through_it_by_keyboard() {
+fn a_browser_shows_a_healthy_mesh_that_can_be_navigated_by_keyboard() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -213,7 +213,7 @@ fn a_browser_sees_a_mesh_that_is_well_and_goes_through_it_by_keyboard() {
         $('sentence').textContent.split(',')[0], $('step').hidden]";
     let all = "4 nodes reach each other: 12 of 12 pairs called lately";
     let wanted = json!(["✓ OK – mesh", "✓ OK", all, true]);
-    wait_until(all, PATIENCE, || browser.run(seen) == wanted);
+    wait_until(all, TIMEOUT, || browser.run(seen) == wanted);
     for hidden in [
         "also",
         "briefly",
@@ -240,7 +240,7 @@ fn a_browser_sees_a_mesh_that_is_well_and_goes_through_it_by_keyboard() {
             assert!(if i == j { cell == "·" } else { is_ms }, "{rows:?}");
         }
     }
-    browser.look(PICTURES, "mesh-ok");
+    browser.check_layout(PICTURES, "mesh-ok");
 
     // By keyboard.
     enter_the_matrix(&browser);
@@ -274,18 +274,18 @@ fn a_browser_sees_a_mesh_that_is_well_and_goes_through_it_by_keyboard() {
         reached.starts_with("reached in ") && reached.ends_with(" ms"),
         "{reached}"
     );
-    wait_until("newer data", PATIENCE, || browser.text("what") != what);
+    wait_until("newer data", TIMEOUT, || browser.text("what") != what);
     is_at(2, 1);
     browser.press(TAB);
     assert_eq!(count(&browser, "td:focus"), 0, "one press leads out of it");
 
-    // The pointer comes first, and leaves what the keyboard is at.
+    // The pointer takes precedence, and does not move the focus.
     let cell = "document.querySelector('table').rows[4].cells[3]";
     let wanted = "node-4 (127.0.1.4) → node-3 (127.0.1.3): reached in ";
     point_at(&browser, "mouseMoved", cell, wanted);
     assert_eq!(count(&browser, "td[tabindex='0']"), 1);
 
-    // The caller dies, and another takes its place.
+    // The caller ends, and another one takes its place.
     assert_eq!(browser.console(), Vec::<String>::new());
     drop(caller);
     refresh(&browser);
@@ -295,16 +295,16 @@ fn a_browser_sees_a_mesh_that_is_well_and_goes_through_it_by_keyboard() {
     assert_eq!(browser.title(), "Unknown: no contact – mesh");
     let sentence = browser.text("sentence");
     assert!(sentence.starts_with("✓ OK until 20"), "{sentence}");
-    browser.look(PICTURES, "mesh-lost");
+    browser.check_layout(PICTURES, "mesh-lost");
     let (_caller, _) = nodes.caller(&admin.to_string());
     browser.wait_for_text("verdict", "✓ OK");
     assert_eq!(browser.text("lost"), "");
     assert_eq!(browser.errors(), Vec::<String>::new());
-    assert_asked_nobody_else(&browser, &url);
+    assert_no_foreign_requests(&browser, &url);
 }
 
 #[test]
-fn a_browser_sees_a_node_that_has_just_failed() {
+fn a_browser_shows_a_node_that_has_just_failed() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -316,7 +316,7 @@ fn a_browser_sees_a_node_that_has_just_failed() {
         document.querySelectorAll('td.brief').length, document.querySelectorAll('td.fail').length]";
     let briefly = "3 pairs fail for less than a minute; not counted yet";
     let wanted = json!(["✓ OK", true, briefly, 3, 0]);
-    wait_until(briefly, PATIENCE, || browser.run(seen) == wanted);
+    wait_until(briefly, TIMEOUT, || browser.run(seen) == wanted);
     let rows = table(&browser);
     assert_eq!(rows[0][1..], ["node-3", "node-1", "node-2", "node-4"]);
     assert_eq!(rows[1], ["node-3", "row missing: connect_timeout"]);
@@ -332,9 +332,9 @@ fn a_browser_sees_a_node_that_has_just_failed() {
         "{pairs}"
     );
     assert!(pairs.ends_with(" ago, not counted yet"), "{pairs}");
-    browser.look(PICTURES, "mesh-brief");
+    browser.check_layout(PICTURES, "mesh-brief");
 
-    // What is one cell in a missing row stands for all, on the way down.
+    // A missing row is a single cell, which stands for all columns when the focus moves up or down through it.
     enter_the_matrix(&browser);
     browser.press(ARROW_UP);
     let itself = "node-1 (127.0.1.1) → node-1 (127.0.1.1): itself";
@@ -361,7 +361,7 @@ fn a_browser_sees_a_node_that_has_just_failed() {
 
     browser.run("document.getElementById('order').focus()");
     browser.press(ARROW_DOWN);
-    wait_until("the other order", PATIENCE, || {
+    wait_until("the other order", TIMEOUT, || {
         table(&browser)[0][1..] == ["node-1", "node-2", "node-3", "node-4"]
     });
     browser.press(TAB);
@@ -374,7 +374,7 @@ fn a_browser_sees_a_node_that_has_just_failed() {
 }
 
 #[test]
-fn a_mesh_of_many_nodes_is_drawn_and_the_worst_are_named() {
+fn a_mesh_of_many_nodes_is_drawn_small_with_a_list_of_the_worst() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -382,19 +382,19 @@ fn a_mesh_of_many_nodes_is_drawn_and_the_worst_are_named() {
     let (_caller, admin) = nodes.caller("127.0.0.1:0");
     browser.resize(320, 900, false);
     browser.open(&format!("http://{admin}/mesh"));
-    // Each line says of how many how many, and what is wrong with the node; the broken one comes first.
+    // Each line has the numbers of nodes that reach the node and that it reaches; the broken node comes first.
     let worst = r"
         const said = /^(?:node-\d+ \()?(127\.0\.1\.\d+)\)?: reached by (\d+) of (\d+), (?:reaches (\d+) of (\d+)|row missing: \w+)$/;
         const lines = [...document.querySelectorAll('#worst li')].map(line => line.textContent.match(said));
         const isBad = line => line && (+line[2] < +line[3] || !line[4] || +line[4] < +line[5]);
         return lines.length > 1 && lines.every(isBad) && lines[0][1] === '127.0.1.7' && !lines[0][4]";
-    wait_until("the worst nodes", PATIENCE, || browser.run(worst) == true);
+    wait_until("the worst nodes", TIMEOUT, || browser.run(worst) == true);
     assert_eq!(count(&browser, "td"), 0);
     let drawn = "return [document.querySelector('table').checkVisibility(), \
         document.querySelector('canvas').checkVisibility(), box.scrollWidth <= box.clientWidth]";
     assert_eq!(browser.run(drawn), json!([false, true, true]));
 
-    // Each cell has the colour of what it stands for; its mark, if it has one, is in the middle.
+    // The corner of each cell has the colour of its result; a mark, if there is one, is in the middle.
     browser.resize(1280, 900, false);
     let wrong = "
         const { width } = canvas, shot = canvas.getContext('2d').getImageData(0, 0, width, width).data;
@@ -408,13 +408,13 @@ fn a_mesh_of_many_nodes_is_drawn_and_the_worst_are_named() {
             colors.set(name, 1 + (colors.get(name) ?? 0));
         }));
         return [width === 41 * size, wrong, colors.get('missing') >= 41, colors.get('brief') > 0]";
-    wait_until("it is drawn in its new size", PATIENCE, || {
+    wait_until("it is drawn in its new size", TIMEOUT, || {
         browser.run("return size") == 16
     });
     assert_eq!(browser.run(wrong), json!([true, [], true, true]));
-    browser.look(PICTURES, "mesh-41");
+    browser.check_layout(PICTURES, "mesh-41");
 
-    // In an order that stays as it is, from the first pair on.
+    // Ordered by name, because that order does not change; from the first pair on.
     browser.run("document.getElementById('order').focus()");
     browser.press(ARROW_DOWN);
     let canvas = "document.querySelector('canvas')";
@@ -437,7 +437,7 @@ fn a_mesh_of_many_nodes_is_drawn_and_the_worst_are_named() {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
-/// Four nodes, of which one is not reached and has a name that is markup.
+/// The data of four nodes, of which one is not reached and has a name that is markup.
 fn not_ok() -> Value {
     json!({
         "version": "0.2.0",
@@ -468,7 +468,7 @@ fn not_ok() -> Value {
     })
 }
 
-/// Forty nodes that reach each other.
+/// The data of forty nodes that reach each other.
 fn forty() -> Value {
     let mut data = not_ok();
     let node = |number: usize| {
@@ -487,7 +487,7 @@ fn forty() -> Value {
 }
 
 #[test]
-fn what_the_data_say_is_shown_as_text() {
+fn data_is_shown_as_text_and_never_as_markup() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -528,7 +528,7 @@ fn what_the_data_say_is_shown_as_text() {
             "4 nodes behind http://{HOSTILE_SHOWN}/, collected by {HOSTILE_SHOWN}. As of 2026-11-26 01:20:03 UTC."
         )
     );
-    // The worst come first; a name that is too long is cut in the middle, and whole for who points at it.
+    // The worst come first. A long name is cut in the middle, and the tooltip has all of it.
     let short = "<img s…>\\u{202e}";
     assert_eq!(
         table(&browser),
@@ -553,7 +553,7 @@ fn what_the_data_say_is_shown_as_text() {
             ),
         ]
     );
-    browser.look(PICTURES, "mesh-not-ok");
+    browser.check_layout(PICTURES, "mesh-not-ok");
     for (class, cells) in [
         ("fail", 3),
         ("brief", 1),
@@ -570,7 +570,7 @@ fn what_the_data_say_is_shown_as_text() {
     browser.press(ENTER);
     browser.wait_for_text("copied", "Copied");
 
-    // It is well again.
+    // The mesh recovers.
     let mut data = not_ok();
     data["state"] = "ok".into();
     data["next"] = Value::Null;
@@ -579,7 +579,7 @@ fn what_the_data_say_is_shown_as_text() {
     assert_eq!(browser.text("verdict"), "✓ OK");
     assert_eq!(browser.text("step"), "");
 
-    // As many nodes as a table has room for, with names as clouds give them.
+    // As many nodes as fit into a table, with names as cloud providers give them.
     set(forty());
     refresh(&browser);
     let heads = table(&browser).remove(0);
@@ -596,7 +596,7 @@ fn what_the_data_say_is_shown_as_text() {
         true,
         "what is said of a pair stays in view"
     );
-    browser.look(PICTURES, "mesh-40");
+    browser.check_layout(PICTURES, "mesh-40");
 
     set(json!({
         "version": "0.2.0", "time": "2026-11-26T01:20:08.120Z", "name": null, "targets": ["http://mesh:8080/"],
@@ -611,7 +611,7 @@ fn what_the_data_say_is_shown_as_text() {
     assert_eq!(browser.text("next"), "kubectl get services");
     assert_eq!(browser.text("copied"), "", "another command");
     assert_eq!(browser.text("rest"), "");
-    browser.look(PICTURES, "mesh-no-rows");
+    browser.check_layout(PICTURES, "mesh-no-rows");
     assert_eq!(browser.console(), Vec::<String>::new());
-    assert_asked_nobody_else(&browser, &url);
+    assert_no_foreign_requests(&browser, &url);
 }

@@ -1,5 +1,5 @@
-//! A real Prometheus: what it learns of the local cluster and of a mesh, what the dashboard asks it, what the
-//! alerts make of it, and the configuration for it in the docs.
+//! A real Prometheus: the metrics that it scrapes from the local cluster and from a mesh, the queries of the dashboard,
+//! the alerts, and the scrape configuration in the docs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use test_support::documents::checked_by;
 use test_support::http::get;
 use test_support::process::{Process, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::{TIMEOUT, tool, wait_until};
 
 const NAMESPACE: &str = "demo";
 
@@ -21,10 +21,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The admin ports of pods by their names.
+/// The names of pods and the addresses of their admin ports.
 type Pods = Vec<(String, SocketAddr)>;
 
-/// A local cluster, and its pods.
+/// A running local cluster and its pods.
 struct Cluster {
     _process: Process,
     service: SocketAddr,
@@ -56,7 +56,7 @@ impl Cluster {
     }
 }
 
-/// A mesh of so many nodes, and the pods of its callers.
+/// Starts a mesh of this many nodes, and returns the pods of its callers.
 fn mesh(nodes: u16, flags: &[&str]) -> (Process, Pods) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_local-cluster"));
     let process = Process::spawn(command.arg(format!("--nodes={nodes}")).args(flags));
@@ -69,7 +69,7 @@ fn mesh(nodes: u16, flags: &[&str]) -> (Process, Pods) {
     (process, pods.collect())
 }
 
-/// The ports that the PodMonitor of an app has scraped, and how.
+/// The endpoints that the PodMonitor of an app scrapes.
 fn endpoints(app: &str) -> Vec<Value> {
     let file = format!("kustomize/components/monitoring/podmonitor-{app}.yaml");
     let text = fs::read_to_string(root().join(file)).expect("it is there");
@@ -107,7 +107,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes pods as the PodMonitors would have it. `None`: there is none to be had.
+    /// Starts a Prometheus that scrapes these pods as the PodMonitors configure it. `None` if Prometheus is missing.
     fn start(pods: &Pods) -> Option<Self> {
         let prometheus = tool("prometheus")?;
         let files = tempfile::tempdir().expect("a directory");
@@ -124,7 +124,7 @@ impl Prometheus {
         }
         let file = files.path().join("prometheus.yml");
         fs::write(&file, config).expect("it can be written");
-        // It does not tell which port it took, so it is told which to take.
+        // Prometheus does not tell which port it has chosen, so the test chooses one.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
@@ -134,7 +134,7 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", files.path().display()))
             .arg(format!("--web.listen-address={address}"));
         let process = Process::spawn(&mut command);
-        wait_until("a ready Prometheus", PATIENCE, || {
+        wait_until("a ready Prometheus", TIMEOUT, || {
             TcpStream::connect(address).is_ok() && get(address, "/-/ready").status() == 200
         });
         Some(Self {
@@ -151,7 +151,7 @@ impl Prometheus {
         answer["data"].take()
     }
 
-    /// The values of a query, such as `backend-1: 2`, in order; without those that are no numbers.
+    /// The sorted results of a query, such as `backend-1: 2`, except those that are NaN.
     fn query(&self, query: &str, label: &str) -> Vec<String> {
         let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let data = self.api(&format!("/api/v1/query?query={encoded}"));
@@ -170,7 +170,7 @@ impl Prometheus {
 }
 
 #[test]
-fn what_prometheus_counts_is_what_was_done() {
+fn prometheus_counts_each_call_and_each_request_once() {
     let cluster = Cluster::start("1h");
     let Some(prometheus) = Prometheus::start(&cluster.pods) else {
         return;
@@ -180,11 +180,11 @@ fn what_prometheus_counts_is_what_was_done() {
     }
     let is = |query: &str, label: &str, expected: &[&str]| {
         let what = format!("{expected:?} of {query}");
-        wait_until(&what, PATIENCE, || {
+        wait_until(&what, TIMEOUT, || {
             prometheus.query(query, label) == expected
         });
     };
-    // One call of each of the two callers, and five of this test.
+    // One call of each of the two callers, and five requests of this test.
     is("caller_calls_total > 0", "result", &["ok: 1", "ok: 1"]);
     is("sum(caller_responses_total)", "", &[": 2"]);
     is(
@@ -224,7 +224,7 @@ fn what_prometheus_counts_is_what_was_done() {
         "version",
         &[&both],
     );
-    // Nothing that it could not read.
+    // Prometheus could read all metrics.
     is(
         "up",
         "pod",
@@ -238,13 +238,13 @@ fn what_prometheus_counts_is_what_was_done() {
 }
 
 #[test]
-fn who_answered_is_still_called_pod_beside_who_was_scraped() {
+fn the_label_pod_of_responses_names_the_backend_and_not_the_scraped_caller() {
     let cluster = Cluster::start("50ms");
     let Some(prometheus) = Prometheus::start(&cluster.pods) else {
         return;
     };
     // Each of the two callers has a count of its own for each of the two backends.
-    wait_until("an answer of each backend to each caller", PATIENCE, || {
+    wait_until("an answer of each backend to each caller", TIMEOUT, || {
         prometheus.query("count by (pod) (caller_responses_total)", "pod")
             == ["backend-1: 2", "backend-2: 2"]
     });
@@ -284,7 +284,7 @@ fn dashboard() -> Value {
 /// The queries of a dashboard, with the title of the panel of each.
 fn queries(dashboard: &Value) -> Vec<(&str, &str)> {
     let panels = dashboard["panels"].as_array().expect("a list");
-    // A row is a heading.
+    // A panel of type row is a heading without queries.
     let panels = panels.iter().filter(|panel| panel["type"] != "row");
     let targets = panels.flat_map(|panel| {
         let title = panel["title"].as_str().expect("text");
@@ -329,11 +329,9 @@ fn every_query_of_the_dashboard_returns_data() {
             prometheus.query(&query, "");
             continue;
         }
-        wait_until(&query, PATIENCE, || {
-            !prometheus.query(&query, "").is_empty()
-        });
+        wait_until(&query, TIMEOUT, || !prometheus.query(&query, "").is_empty());
     }
-    // From which node a call of the mesh came.
+    // The label `node` has the node from which a call of the mesh came.
     assert_eq!(
         prometheus.query(r#"max by (node) (caller_mesh_peers{pod="mesh-1"})"#, "node"),
         ["node-1: 2"]
@@ -346,7 +344,7 @@ fn every_query_of_the_dashboard_returns_data() {
         "label_values(caller_build_info, namespace)"
     );
     let targets = prometheus.api("/api/v1/label/target/values?match[]=caller_calls_total");
-    // The backend, and the mesh.
+    // The two targets are the backend and the mesh.
     assert_eq!(targets.as_array().expect("a list").len(), 2, "{targets}");
     let variable = &dashboard["templating"]["list"][2];
     assert_eq!(
@@ -364,7 +362,7 @@ fn samples(expected: &[(&str, f64)]) -> Value {
 }
 
 #[test]
-fn the_dashboard_shows_which_nodes_of_a_mesh_are_not_reached_and_from_where() {
+fn the_dashboard_shows_which_nodes_of_a_mesh_are_not_reached_and_from_which_nodes() {
     let Some(promtool) = tool("promtool") else {
         return;
     };
@@ -376,7 +374,7 @@ fn the_dashboard_shows_which_nodes_of_a_mesh_are_not_reached_and_from_where() {
         (NAMESPACE, "2", "node-1", "ok", "0+2x90"),
         (NAMESPACE, "2", "node-3", "ok", "0+1x90"),
         (NAMESPACE, "2", "node-3", "reset", "0+1x90"),
-        // It has failed, and does not any more.
+        // This pair has failed before, and no longer fails.
         (NAMESPACE, "3", "node-1", "connect_refused", "0+2x75 150x15"),
         (NAMESPACE, "3", "node-1", "ok", "0x75 0+2x15"),
         (NAMESPACE, "3", "node-2", "connect_timeout", "0+2x90"),
@@ -437,7 +435,7 @@ fn the_dashboard_shows_which_nodes_of_a_mesh_are_not_reached_and_from_where() {
         "input_series": calls.into_iter().chain(peers).collect::<Value>(),
         "promql_expr_test": tests.collect::<Value>(),
     });
-    // All is well: nothing has ever failed, so no failure is counted, not even as 0.
+    // In a healthy mesh no call has failed, so there is no series of failures, not even one with the value 0.
     let (_, not_reached) = queries[0];
     let all_well = json!({
         "interval": "20s",
@@ -482,13 +480,13 @@ fn the_docs_have_a_scrape_configuration_that_prometheus_takes() {
     let blocks = checked_by("the_docs_have_a_scrape_configuration_that_prometheus_takes");
     let mut config: Value = serde_yaml_ng::from_str(&blocks[0].text).expect("YAML");
     let job = &mut config["scrape_configs"][0];
-    // Debian builds Prometheus without the discovery of Kubernetes; all else can be checked.
+    // Debian builds Prometheus without Kubernetes service discovery; the rest can be checked.
     let job = job.as_object_mut().expect("a map");
     let discovery = job.remove("kubernetes_sd_configs");
     let namespaces = json!({"names": ["pod-to-pod-communication"]});
     let expected = json!([{"role": "pod", "namespaces": namespaces}]);
     assert_eq!(discovery, Some(expected));
-    // The ports, and what is made of their metrics, as the PodMonitors have it.
+    // The ports and the relabelings are those of the PodMonitors.
     let apps = ["backend", "frontend", "mesh"];
     let ports = apps.iter().flat_map(|app| endpoints(app));
     let ports = ports.map(|endpoint| endpoint["port"].as_str().expect("a name").to_owned());

@@ -1,5 +1,5 @@
-//! A rolling replacement of the backends fails no call: neither on new connections nor on kept ones, neither over HTTP/1
-//! nor over HTTP/2.
+//! A rolling replacement of the backends fails no call: neither on new connections nor on kept ones, neither over
+//! HTTP/1 nor over HTTP/2.
 //!
 //! As in a cluster, a new pod is started before an old one stops, and the Service goes on sending to the old one for a
 //! while after that has been asked to stop.

@@ -1,4 +1,4 @@
-//! The workspace's version wherever it has to stand in writing, and the oldest Rust that is promised.
+//! The workspace's version in every place that names it, and the oldest Rust that is promised.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use test_support::process::run;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// File, what stands before the version, and in how many places at least.
+/// A file, the text before the version in it, and the number of such places at least.
 const PLACES: [(&str, &str, usize); 6] = [
     ("CHANGELOG.md", "## [", 1),
     ("Dockerfile", "image.version=\"", 2),
@@ -44,7 +44,7 @@ fn versions<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str>
     })
 }
 
-/// Text that is not Rust: what people read, and what is deployed.
+/// Finds the files that are not Rust: documents and manifests.
 fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("it is there") {
         let path = entry.expect("it can be read").path();
@@ -110,7 +110,7 @@ fn numbers(version: &str) -> Vec<u64> {
 
 #[test]
 fn no_dependency_asks_for_a_newer_rust_than_the_workspace() {
-    // Offline, because what was compiled to get here is on this machine.
+    // Offline, because all crates were fetched to compile this test.
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = run(Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--offline", "--locked"])

@@ -1,4 +1,4 @@
-//! What the alerts lead to, and what they are tied to. What they say of a day is in `alerts.yaml`.
+//! The links and the selectors of the alerts. `alerts.yaml` tests when they fire.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn alerts() -> Vec<Value> {
 }
 
 #[test]
-fn alerts_are_tied_to_no_namespace_and_to_no_port_number() {
+fn alerts_depend_on_no_namespace_and_no_port_number() {
     for alert in alerts() {
         let expression = alert["expr"].as_str().expect("text");
         let bare: String = expression.split_whitespace().collect();
@@ -34,7 +34,7 @@ fn alerts_are_tied_to_no_namespace_and_to_no_port_number() {
 }
 
 #[test]
-fn every_alert_leads_to_an_entry_that_exists() {
+fn every_alert_links_to_an_entry_that_exists() {
     let application = root().join("argocd/application.yaml");
     let application = parse(&fs::read_to_string(application).expect("it is there")).remove(0);
     let repository = application["spec"]["source"]["repoURL"].as_str();
@@ -49,7 +49,7 @@ fn every_alert_leads_to_an_entry_that_exists() {
         let name = alert["alert"].as_str().expect("text").to_lowercase();
         assert!(anchors(&page(RUNBOOK)).contains(&name), "{name}");
         match anchor.starts_with("{{ with printf \"topk(1, sum by (result)") {
-            // To the kind of failure that a query finds.
+            // The link ends with the kind of failure that a query finds.
             true => {
                 assert_eq!(file, FAILURES);
                 let entries = anchors(&page(file));

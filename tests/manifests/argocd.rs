@@ -33,7 +33,7 @@ fn the_application_is_pinned_to_this_version_and_its_path_can_be_rendered() {
 }
 
 #[test]
-fn the_project_lets_the_application_do_its_work_and_nothing_else() {
+fn the_project_allows_what_the_application_deploys_and_nothing_else() {
     let application = manifest("application.yaml");
     let project = manifest("project.yaml");
     let spec = &project["spec"];
@@ -47,7 +47,7 @@ fn the_project_lets_the_application_do_its_work_and_nothing_else() {
     assert_eq!(spec["destinations"], json!([destination]));
     let namespace = json!([{"group": "", "kind": "Namespace"}]);
     assert_eq!(spec["clusterResourceWhitelist"], namespace);
-    // Of the kinds that belong to a namespace all are allowed, so those of every component are.
+    // All namespaced kinds are allowed, so those of every component are.
     for list in ["namespaceResourceWhitelist", "namespaceResourceBlacklist"] {
         assert!(spec[list].is_null(), "{list}");
     }

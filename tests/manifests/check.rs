@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use crate::patches_in_comment;
 use crate::render::{WorkingCopy, container, named, of_kind, parse, render, renderings, root};
 
-/// The component that brings the Job, and what else the demo is deployed with.
+/// The component that has the Job, and the components that it is deployed with.
 const COMBINATIONS: [(&str, &[&str]); 2] = [
     ("check", &["check"]),
     ("check-hardened", &["network-policy", "check-hardened"]),
 ];
 
-/// What the base comes to with either component. Empty: there is no kubectl.
+/// The rendering of the base with either component. Empty if kubectl is missing.
 fn combinations() -> Vec<(&'static str, Vec<Value>)> {
     let copy = WorkingCopy::new();
     let combine = |(component, with): (&'static str, &[&str])| {
@@ -41,7 +41,7 @@ fn authority(target: &str) -> (String, u64) {
     (host.to_owned(), port.parse().expect("a number"))
 }
 
-/// The targets of a rendering.
+/// The lines of the list of targets in a rendering.
 fn lines(manifests: &[Value]) -> Vec<Line> {
     let list = named(manifests, "ConfigMap", "check")["data"]["targets"].as_str();
     let lines = list.expect("a list").lines();
@@ -87,7 +87,7 @@ fn the_job_runs_after_each_sync_and_replaces_the_one_before() {
 }
 
 #[test]
-fn a_check_that_fails_or_cannot_start_comes_to_an_end() {
+fn a_check_that_fails_or_cannot_start_ends() {
     for (component, manifests) in combinations() {
         let spec = &named(&manifests, "Job", "check")["spec"];
         assert_eq!(spec["backoffLimit"], 0, "{component}");
@@ -128,7 +128,7 @@ fn the_job_reads_the_list_that_is_mounted_where_it_looks() {
             container["volumeMounts"],
             json!([{"name": "targets", "mountPath": "/etc/caller", "readOnly": true}])
         );
-        // Its name has no hash: with one, a changed list would be a changed Job, which is refused.
+        // The ConfigMap's name has no hash: with one, a new list would change the Job, which the API server refuses.
         assert_eq!(
             template["spec"]["volumes"],
             json!([{"name": "targets", "configMap": {"name": "check"}}])
@@ -144,7 +144,7 @@ fn the_job_reads_the_list_that_is_mounted_where_it_looks() {
 }
 
 #[test]
-fn the_job_has_the_labels_and_the_account_that_the_others_have() {
+fn the_job_has_the_same_kind_of_labels_and_account_as_the_deployments() {
     for (component, manifests) in combinations() {
         let job = named(&manifests, "Job", "check");
         let template = &job["spec"]["template"];
@@ -199,7 +199,7 @@ fn without_policies_a_closed_port_of_the_pods_is_refused() {
             ("ok", "backend", 8080)
         );
         assert_eq!(closed.expectation, "connect_refused");
-        // A ClusterIP would leave the answer to kube-proxy.
+        // Behind a ClusterIP, kube-proxy would respond and not the pods.
         let service = named(&manifests, "Service", &closed.host);
         assert_eq!(service["spec"]["clusterIP"], "None");
         let backend = named(&manifests, "Deployment", "backend");
@@ -226,7 +226,7 @@ fn with_policies_a_port_that_they_do_not_allow_is_blocked_and_the_same_pods_are_
         assert_eq!(blocked.expectation, "blocked");
         let (host, port) = authority(&blocked.options["control"]);
         assert_eq!(blocked.host, host);
-        // From this namespace.
+        // Ports that the policy allows from this namespace.
         let allowed = |port: u64| {
             let policy = named(&manifests, "NetworkPolicy", "backend");
             let rules = policy["spec"]["ingress"].as_array().expect("a list");
@@ -263,14 +263,14 @@ fn the_policy_of_the_check_blocks_nothing_that_the_policy_of_the_backend_should_
         let frontend = &named(&manifests, "NetworkPolicy", "frontend")["spec"]["egress"];
         let frontend = frontend.as_array().expect("a list");
         assert_eq!(dns, &frontend[..frontend.len() - 1]);
-        // Without `ports`: all of them.
+        // A rule without `ports` allows all ports.
         let to = json!({"to": [{"podSelector": {"matchLabels": {"app": "backend"}}}]});
         assert_eq!(backend, &to);
     }
 }
 
 #[test]
-fn the_check_is_deployed_only_where_it_was_asked_for() {
+fn the_check_is_deployed_only_with_its_component() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         let asked_for = folder.starts_with("all components");
         assert_eq!(
@@ -322,7 +322,7 @@ fn the_check_can_be_added_to_the_hardened_overlay_as_it_stands() {
 }
 
 #[test]
-fn a_list_of_ones_own_replaces_the_one_that_is_there() {
+fn the_patch_in_the_comment_replaces_the_list_of_targets() {
     let patches = patches_in_comment(&root().join("kustomize/components/check/kustomization.yaml"));
     assert_eq!(patches.len(), 1, "{patches:?}");
     for (component, with) in COMBINATIONS {

@@ -1,4 +1,4 @@
-//! What the README and the pages in `docs` tell to type about the manifests does what it says.
+//! The commands and files in the README and in `docs` that concern the manifests do what the pages say.
 
 use std::fs;
 use std::path::Path;
@@ -16,8 +16,8 @@ fn block(test: &str) -> Block {
     blocks.remove(0)
 }
 
-/// Runs a block but for kubectl, which needs a cluster, in a copy of the repository.
-fn type_in(copy: &Path, block: &str) {
+/// Runs the commands of a block in a copy of the repository, except kubectl, which needs a cluster.
+fn run_block(copy: &Path, block: &str) {
     let joined = block.replace("\\\n", " ");
     let lines = joined.lines().filter(|line| !line.starts_with("kubectl "));
     let script = lines.collect::<Vec<_>>().join("\n");
@@ -30,9 +30,9 @@ fn a_registry_of_ones_own_reaches_everything_that_can_be_deployed() {
     let copy = WorkingCopy::new();
     let block = block("a_registry_of_ones_own_reaches_everything_that_can_be_deployed").text;
     let registry = "registry.example.com:5000/team";
-    // Whoever moves to another registry does it once more.
+    // The second run stands for a move to another registry.
     for registry in ["the.first.one/of/two", registry] {
-        type_in(copy.path(), &block.replace("REGISTRY", registry));
+        run_block(copy.path(), &block.replace("REGISTRY", registry));
     }
     let mut renderings = copy.render_all().unwrap_or_default();
     let application = copy.path().join("argocd/apps/pod-to-pod-communication");
@@ -56,7 +56,7 @@ fn a_repository_of_ones_own_replaces_the_example_everywhere() {
     let copy = WorkingCopy::new();
     let block = block("a_repository_of_ones_own_replaces_the_example_everywhere").text;
     let repository = "https://github.com/someone/demo";
-    type_in(copy.path(), &block.replace("REPOSITORY", repository));
+    run_block(copy.path(), &block.replace("REPOSITORY", repository));
     let left = run(Command::new("grep")
         .args(["-rn", "--include=*.yaml", r"git\.example\.com", "."])
         .current_dir(copy.path()));
@@ -117,7 +117,7 @@ fn cleaning_up_deletes_the_application_before_what_it_would_put_back() {
     };
     let (with_argo_cd, without) = (&with_argo_cd.text, &without.text);
     assert!(at(with_argo_cd, "argocd/application.yaml") < at(with_argo_cd, "argocd/project.yaml"));
-    // Without a running Argo CD: its finalizer first, or the deletion waits for ever.
+    // Where Argo CD does not run, the finalizer has to go first, or the deletion waits for ever.
     assert!(at(without, r#"{"finalizers":null}"#) < at(without, "kubectl delete"));
     assert!(at(without, "argocd/application.yaml") < at(without, "kubectl delete -k kustomize"));
 }

@@ -12,7 +12,7 @@ use crate::render::{
     workloads,
 };
 
-/// What `overlays/mesh` comes to. `None`: there is no kubectl.
+/// The rendering of `overlays/mesh`. `None` if kubectl is missing.
 fn alone() -> Option<&'static [Value]> {
     let mut renderings = renderings()?.iter();
     let alone = renderings.find(|(folder, _)| folder == MESH_ALONE);
@@ -23,20 +23,20 @@ fn daemon_set(manifests: &[Value]) -> &Value {
     named(manifests, "DaemonSet", "mesh")
 }
 
-/// One of the two containers of its pods.
+/// One of the two containers of the pods of the mesh, by its name.
 fn container<'a>(manifests: &'a [Value], name: &str) -> &'a Value {
     let mut containers = containers(&daemon_set(manifests)["spec"]["template"]).iter();
     let found = containers.find(|container| container["name"] == name);
     found.unwrap_or_else(|| panic!("there is no {name}"))
 }
 
-/// A variable of a container that has the value of a field of its pod.
+/// An environment variable of a container with the value of a field of its pod.
 fn of_pod(name: &str, field: &str) -> Value {
     json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": field}}})
 }
 
 #[test]
-fn the_mesh_is_deployed_only_where_it_was_asked_for() {
+fn the_mesh_is_deployed_only_with_its_component() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         let asked_for = folder == MESH_ALONE || folder.starts_with("all components");
         let found = of_kind(manifests, "DaemonSet").count();
@@ -45,7 +45,7 @@ fn the_mesh_is_deployed_only_where_it_was_asked_for() {
 }
 
 #[test]
-fn by_itself_the_mesh_asks_nothing_of_the_cluster_but_a_namespace() {
+fn the_mesh_alone_needs_only_a_namespace_of_the_cluster() {
     let Some(manifests) = alone() else {
         return;
     };
@@ -61,12 +61,12 @@ fn by_itself_the_mesh_asks_nothing_of_the_cluster_but_a_namespace() {
 }
 
 #[test]
-fn every_linux_node_has_a_pod_whatever_it_is_kept_free_for() {
+fn every_linux_node_has_a_pod_whatever_its_taints() {
     let Some(manifests) = alone() else {
         return;
     };
     let pod = &daemon_set(manifests)["spec"]["template"]["spec"];
-    // Without a key and without an effect: every taint.
+    // A toleration without a key and an effect matches every taint.
     assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
     assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux"}));
     for limit in ["affinity", "topologySpreadConstraints"] {
@@ -75,7 +75,7 @@ fn every_linux_node_has_a_pod_whatever_it_is_kept_free_for() {
 }
 
 #[test]
-fn a_rollout_takes_a_share_of_the_nodes_at_a_time() {
+fn a_rollout_replaces_a_share_of_the_pods_at_a_time() {
     let Some(manifests) = alone() else {
         return;
     };
@@ -87,7 +87,7 @@ fn a_rollout_takes_a_share_of_the_nodes_at_a_time() {
         .expect("a share, which is another number in another cluster")
         .parse()
         .expect("a number");
-    // Ten turns or so, and most of the mesh is there meanwhile.
+    // A rollout takes some ten steps, and most of the mesh runs meanwhile.
     assert!((5..=25).contains(&share), "{share}");
 }
 
@@ -105,7 +105,7 @@ fn the_name_of_the_mesh_has_one_address_for_each_pod_ready_or_not() {
         {"name": "admin", "port": 8082, "targetPort": "admin", "appProtocol": "http"},
     ]);
     assert_eq!(spec["ports"], of_service);
-    // The ports where calls arrive, and where the rows are.
+    // Calls use the first port, and rows the second.
     for (name, port) in [("echo-server", ("http", 8080)), ("caller", ("admin", 8082))] {
         let found = ports(container(manifests, name)).any(|found| found == port);
         assert!(found, "{name}");
@@ -113,7 +113,7 @@ fn the_name_of_the_mesh_has_one_address_for_each_pod_ready_or_not() {
 }
 
 #[test]
-fn callers_of_the_mesh_call_the_mesh_and_know_who_and_where_they_are() {
+fn callers_of_the_mesh_call_the_mesh_and_know_their_pod_address_and_node() {
     let Some(manifests) = alone() else {
         return;
     };
@@ -130,7 +130,7 @@ fn callers_of_the_mesh_call_the_mesh_and_know_who_and_where_they_are() {
             of_pod("NODE_NAME", "spec.nodeName"),
         ])
     );
-    // The rows of all nodes are in it for a moment.
+    // For a moment, the caller has the rows of all nodes in memory.
     assert_eq!(caller["resources"]["limits"]["memory"], "64Mi");
     let (_, root) = renderings().unwrap_or_default().first().expect("the root");
     let frontend = named(root, "Deployment", "frontend");
@@ -142,14 +142,14 @@ fn callers_of_the_mesh_call_the_mesh_and_know_who_and_where_they_are() {
 }
 
 #[test]
-fn the_echo_server_of_the_mesh_starts_as_it_is_deployed_and_says_on_which_node_it_is() {
+fn the_echo_server_of_the_mesh_starts_with_its_arguments_and_names_its_node() {
     let Some(manifests) = alone() else {
         return;
     };
     let container = container(manifests, "echo-server");
     assert_eq!(container["env"][2], of_pod("NODE_NAME", "spec.nodeName"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
-    // As the kubelet makes the environment: in order, so that a value may refer to those before it.
+    // Variables are set in order, as by the kubelet, so that a value may refer to earlier ones.
     let mut variables: Vec<(String, String)> = Vec::new();
     for variable in container["env"].as_array().expect("a list") {
         let name = variable["name"].as_str().expect("text").to_owned();
@@ -171,7 +171,7 @@ fn the_echo_server_of_the_mesh_starts_as_it_is_deployed_and_says_on_which_node_i
     command.env_clear().envs(variables);
     for arg in container["args"].as_array().expect("a list") {
         let arg = arg.as_str().expect("text");
-        // Its own ports may be in use here.
+        // The ports in the manifest may be in use on this machine.
         command.arg(arg.replace("-listen=:8080", "-listen=127.0.0.1:0"));
     }
     let (_server, addr) = echo_server(command.env("ECHO_ADMIN_LISTEN", "off"));
@@ -197,7 +197,7 @@ fn the_echo_server_of_the_mesh_has_the_limits_of_the_backend() {
     }
     let args = |container: &Value| {
         let args = container["args"].as_array().expect("a list").clone();
-        // The text of the mesh has the name of the node in it, and so is a variable.
+        // The text of the mesh contains the name of the node, so it comes from a variable.
         args.into_iter()
             .filter(|arg| !arg.to_string().contains("-text="))
             .collect::<Vec<_>>()
@@ -206,7 +206,7 @@ fn the_echo_server_of_the_mesh_has_the_limits_of_the_backend() {
 }
 
 #[test]
-fn pods_of_the_mesh_reach_each_other_and_dns_and_nobody_else_reaches_them_but_scrapers() {
+fn the_policy_of_the_mesh_allows_its_pods_dns_and_scrapers_and_nobody_else() {
     let Some((_, manifests)) = renderings().unwrap_or_default().last() else {
         return;
     };
@@ -239,7 +239,7 @@ fn pods_of_the_mesh_reach_each_other_and_dns_and_nobody_else_reaches_them_but_sc
     );
 }
 
-/// Renders a folder of the manifests with a line of its kustomization in place of another.
+/// Renders a folder of the manifests after replacing a line of its kustomization.
 fn with_line(folder: &str, line: &str, replacement: &str) -> Option<Vec<Value>> {
     let copy = WorkingCopy::new();
     let folder = copy.path().join("kustomize").join(folder);
@@ -251,7 +251,7 @@ fn with_line(folder: &str, line: &str, replacement: &str) -> Option<Vec<Value>> 
 }
 
 #[test]
-fn the_mesh_behind_a_policy_is_the_same_mesh_and_a_policy() {
+fn mesh_hardened_is_the_mesh_with_a_policy() {
     let Some(manifests) = alone() else {
         return;
     };
@@ -273,7 +273,7 @@ fn the_mesh_behind_a_policy_is_the_same_mesh_and_a_policy() {
 }
 
 #[test]
-fn the_mesh_beside_the_demo_is_a_line_that_is_there_and_changes_nothing_else() {
+fn the_commented_out_line_adds_the_mesh_to_the_demo_and_changes_nothing_else() {
     for (folder, line, policies) in [
         (".", "#  - components/mesh ", 0),
         (
@@ -304,7 +304,7 @@ fn the_mesh_beside_the_demo_is_a_line_that_is_there_and_changes_nothing_else() {
 }
 
 #[test]
-fn a_scraper_finds_both_containers_of_the_mesh_and_from_which_node_they_are() {
+fn a_scraper_finds_both_containers_of_the_mesh_and_their_node() {
     let monitored = with_line(
         MESH_ALONE,
         "#  - ../../components/monitoring",

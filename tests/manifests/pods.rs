@@ -1,4 +1,4 @@
-//! Workloads and their pods: what Pod Security and linters ask of them, and what a rollout does.
+//! Workloads and their pods: Pod Security, the advice of linters, and rollouts.
 
 use std::process::Command;
 
@@ -11,11 +11,11 @@ use crate::render::{
 };
 
 #[test]
-fn pods_are_restricted_and_more() {
+fn pods_have_the_restricted_security_context_and_no_writable_volume() {
     for_each_pod_template(|template| {
         let pod = &template["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-        // The number is the image's, so that a cluster that gives out numbers may give another.
+        // The image names the user, so that a cluster that assigns user ids may choose another one.
         assert!(pod["securityContext"]["runAsUser"].is_null());
         assert_eq!(
             pod["securityContext"]["seccompProfile"]["type"],
@@ -26,7 +26,7 @@ fn pods_are_restricted_and_more() {
         for shared in ["hostNetwork", "hostPID", "hostIPC"] {
             assert!(pod[shared].is_null(), "{shared}");
         }
-        // A list of targets at the most, and nothing that can be written.
+        // The only volume allowed is a list of targets, which cannot be written.
         for volume in pod["volumes"].as_array().into_iter().flatten() {
             assert!(volume["configMap"].is_object(), "{volume}");
         }
@@ -59,7 +59,7 @@ fn pods_are_restricted_and_more() {
 }
 
 #[test]
-fn each_app_has_an_account_of_its_own_without_a_token_and_nobody_has_rights() {
+fn each_app_has_a_service_account_without_a_token_and_without_rights() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         let accounts: Vec<&Value> = of_kind(manifests, "ServiceAccount")
             .inspect(|account| assert_eq!(account["automountServiceAccountToken"], false))
@@ -90,7 +90,7 @@ fn each_app_has_an_account_of_its_own_without_a_token_and_nobody_has_rights() {
 #[test]
 fn kubectl_and_scrapers_find_the_right_container_beside_a_sidecar() {
     for_each_workload(|_, template| {
-        // Of the two of the mesh, the caller says what there is to see.
+        // In a pod of the mesh, the default container is the caller.
         let container = match containers(template) {
             [container] => container,
             several => {
@@ -114,7 +114,7 @@ fn kubectl_and_scrapers_find_the_right_container_beside_a_sidecar() {
 }
 
 #[test]
-fn labels_say_the_version_and_no_selector_asks_for_it() {
+fn labels_have_the_version_and_selectors_do_not() {
     let version = "app.kubernetes.io/version";
     for_each_workload(|workload, template| {
         for metadata in [&workload["metadata"], &template["metadata"]] {
@@ -148,7 +148,7 @@ fn labels_say_the_version_and_no_selector_asks_for_it() {
 }
 
 #[test]
-fn pods_are_spread_over_nodes_and_a_drain_takes_one_at_a_time() {
+fn pods_are_spread_over_nodes_and_a_drain_evicts_one_at_a_time() {
     for_each_deployment(|deployment, template| {
         let spread = &template["spec"]["topologySpreadConstraints"][0];
         assert_eq!(spread["topologyKey"], "kubernetes.io/hostname");
@@ -171,7 +171,7 @@ fn pods_are_spread_over_nodes_and_a_drain_takes_one_at_a_time() {
 }
 
 #[test]
-fn the_headless_frontend_is_the_frontend_but_for_its_name_its_number_and_its_target() {
+fn the_headless_frontend_differs_from_the_frontend_in_name_replicas_and_target_only() {
     let Some(renderings) = renderings() else {
         return;
     };
@@ -201,7 +201,7 @@ fn the_headless_frontend_is_the_frontend_but_for_its_name_its_number_and_its_tar
 }
 
 #[test]
-fn a_rollout_takes_no_pod_before_there_is_another() {
+fn a_rollout_stops_no_pod_before_a_new_one_is_ready() {
     for_each_deployment(|deployment, _| {
         let update = &deployment["spec"]["strategy"]["rollingUpdate"];
         assert_eq!(update["maxUnavailable"], 0);
@@ -209,7 +209,7 @@ fn a_rollout_takes_no_pod_before_there_is_another() {
 }
 
 #[test]
-fn the_grace_period_is_longer_than_the_way_out() {
+fn the_grace_period_is_longer_than_the_shutdown() {
     let help = run(Command::new(env!("CARGO_BIN_EXE_echo-server")).arg("--help")).stdout;
     let default = |flag: &str| {
         let (_, text) = help

@@ -1,4 +1,4 @@
-//! What kubectl makes of the manifests, and ways to look at it.
+//! Renders the manifests with kubectl, and finds parts in what is rendered.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub(crate) fn root() -> PathBuf {
     root.canonicalize().expect("it is there")
 }
 
-/// What `kubectl apply -k` would apply. `None`: there is no kubectl.
+/// Renders a folder as `kubectl apply -k` does. `None` if kubectl is missing.
 pub(crate) fn render(folder: &Path) -> Option<String> {
     let output = run(Command::new(tool("kubectl")?).arg("kustomize").arg(folder));
     assert_eq!(
@@ -25,12 +25,12 @@ pub(crate) fn render(folder: &Path) -> Option<String> {
         folder.display(),
         output.stderr
     );
-    // kustomize says there what it would rather have written otherwise.
+    // kustomize prints warnings about deprecated fields there.
     assert_eq!(output.stderr, "", "{}", folder.display());
     Some(output.stdout)
 }
 
-/// A copy of the manifests that a test may change, with a folder of its own in it for what it renders.
+/// A copy of the manifests, which a test may change.
 pub(crate) struct WorkingCopy(TempDir);
 
 impl WorkingCopy {
@@ -48,7 +48,7 @@ impl WorkingCopy {
         self.0.path()
     }
 
-    /// The base with these components, in this namespace.
+    /// Renders the base with these components in this namespace. `None` if kubectl is missing.
     pub(crate) fn combine(&self, namespace: &str, components: &[String]) -> Option<String> {
         let folder = tempfile::tempdir_in(self.path()).expect("a directory");
         let mut text =
@@ -60,16 +60,16 @@ impl WorkingCopy {
         render(folder.path())
     }
 
-    /// The components, but for some.
+    /// The names of all components except those in `without`.
     pub(crate) fn components(&self, without: &[&str]) -> Vec<String> {
         let mut components = subfolders(&self.path().join("kustomize/components"));
         components.retain(|component| !without.contains(&component.as_str()));
         components
     }
 
-    /// What can be deployed: the root, the overlays, and every component added to the base. `check` and
-    /// `check-hardened` bring the same Job, the one without network policies and the other with them, and so
-    /// do `mesh` and `mesh-hardened` their DaemonSet.
+    /// Renders everything that can be deployed: the root, the overlays, and the base with all components. That takes
+    /// two renderings, because `check` and `check-hardened` have the same Job, without network policies and with
+    /// them, and `mesh` and `mesh-hardened` have the same DaemonSet.
     pub(crate) fn render_all(&self) -> Option<Vec<(String, String)>> {
         let kustomize = self.path().join("kustomize");
         let overlays = subfolders(&kustomize.join("overlays"));
@@ -93,7 +93,7 @@ impl WorkingCopy {
     }
 }
 
-/// What can be deployed, as it stands. `None`: there is no kubectl.
+/// The unchanged renderings of everything that can be deployed, with their names. `None` if kubectl is missing.
 pub(crate) fn renderings() -> Option<&'static [(String, Vec<Value>)]> {
     static RENDERINGS: OnceLock<Vec<(String, Vec<Value>)>> = OnceLock::new();
     tool("kubectl")?;
@@ -126,7 +126,7 @@ pub(crate) fn parse(yaml: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Every value of a field of this name, however deep it stands.
+/// Every value of a field of this name, at any depth.
 pub(crate) fn fields<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
     match value {
         Value::Object(map) => map
@@ -161,10 +161,10 @@ pub(crate) fn named<'a>(manifests: &'a [Value], kind: &'a str, name: &str) -> &'
         .unwrap_or_else(|| panic!("there is no {kind} {name}"))
 }
 
-/// The overlay that has the mesh and nothing else: neither backends nor frontends.
+/// The overlay that has the mesh alone, without the demo's backend and frontend.
 pub(crate) const MESH_ALONE: &str = "overlays/mesh";
 
-/// What keeps pods running: Deployments, and the DaemonSet of the mesh.
+/// The workloads: Deployments, and the DaemonSet of the mesh.
 pub(crate) fn workloads(manifests: &[Value]) -> impl Iterator<Item = &Value> {
     of_kind(manifests, "Deployment").chain(of_kind(manifests, "DaemonSet"))
 }
@@ -206,7 +206,7 @@ pub(crate) fn containers(template: &Value) -> &[Value] {
     containers
 }
 
-/// The container of a pod that has one.
+/// The only container of a pod.
 pub(crate) fn container(template: &Value) -> &Value {
     let [container] = containers(template) else {
         panic!("one container: {template:#}");
@@ -223,7 +223,7 @@ pub(crate) fn ports(container: &Value) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
-/// Whether labels have all that a selector's matchLabels name.
+/// Whether labels contain all labels of a selector's `matchLabels`.
 pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
     let selector = selector.as_object().expect("a map");
     !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)

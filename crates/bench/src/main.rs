@@ -1,5 +1,6 @@
-//! The smallest HTTP server on epoll, with which `cargo bench` compares `echo-server`: it reads to the end of a request,
-//! and writes a fixed response. It parses, logs and limits nothing, so it is a lower bound and not a usable server.
+//! The smallest HTTP server on epoll, with which `cargo bench` compares `echo-server`: it reads to the end of a
+//! request, and writes a fixed response. It parses, logs and limits nothing, so it is a lower bound and not a usable
+//! server.
 //!
 //! `epoll-loop ADDRESS`. The benchmarks themselves are in `benches/peers`.
 
@@ -48,7 +49,7 @@ fn main() -> std::io::Result<()> {
     }
 }
 
-/// Answers what has come. Whether the connection goes on.
+/// Responds to the requests that have arrived. Returns whether the connection stays open.
 fn serve(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 4096];
     loop {

@@ -141,7 +141,7 @@ pub(crate) async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         insecure: args.insecure,
         ..TrustFiles::default()
     };
-    let trust = match Trust::load(&files, target.scheme == Scheme::Https) {
+    let trust = match Trust::load(files, target.scheme == Scheme::Https) {
         Ok(trust) => trust,
         Err(error) => return args.fail(77, &error.to_string()).into(),
     };

@@ -89,11 +89,15 @@ impl Observer for MeshMetrics {
             return;
         };
         if sampled.is_steady {
-            let mut names = unpoisoned(self.names.lock());
-            let labels = NodeLabels {
-                to_node: names.bounded(self.node.name_of(address.ip())),
-                result: report.result(),
-            };
+            let name = self.node.name_of(address.ip());
+            let bounded = unpoisoned(self.names.lock()).bounded(name);
+            let labels = |to_node, result| NodeLabels { to_node, result };
+            if let Some(forgotten) = bounded.forgotten {
+                for result in results() {
+                    self.calls.remove(&labels(forgotten.clone(), result));
+                }
+            }
+            let labels = labels(bounded.name, report.result());
             self.calls.get_or_create(&labels).inc();
         }
     }
@@ -145,6 +149,12 @@ struct ResponseLabels {
     target: Arc<String>,
     pod: String,
     result: &'static str,
+}
+
+/// All values of the label `result`.
+fn results() -> impl Iterator<Item = &'static str> {
+    let kinds = FailureKind::ALL.iter().map(|kind| kind.label());
+    ["ok"].into_iter().chain(kinds)
 }
 
 impl Metrics {
@@ -225,11 +235,9 @@ impl Metrics {
         let label = Arc::new(target.label().to_owned());
         let with = || Arc::clone(&label);
         // If a counter first appeared with the value 1, Prometheus's `rate` would not see that failure.
-        let is_of_tls = |kind: &FailureKind| kind.label().starts_with("tls_");
-        let kinds = FailureKind::ALL.iter();
-        let kinds = kinds.filter(|kind| target.scheme == Scheme::Https || !is_of_tls(kind));
-        let labels = kinds.map(|kind| kind.label());
-        for result in ["ok"].into_iter().chain(labels) {
+        let is_of_tls = |result: &str| result.starts_with("tls_");
+        let is_possible = |result: &&str| target.scheme == Scheme::Https || !is_of_tls(result);
+        for result in results().filter(is_possible) {
             let target = with();
             drop(
                 metrics
@@ -301,13 +309,18 @@ impl Observer for TargetMetrics {
             }
         }
         if let Some(backend) = report.backend() {
-            let mut pods = unpoisoned(self.pods.lock());
-            let (target, pod) = (self.target(), pods.bounded(backend));
-            let labels = ResponseLabels {
-                target,
+            let bounded = unpoisoned(self.pods.lock()).bounded(backend);
+            let labels = |pod, result| ResponseLabels {
+                target: self.target(),
                 pod,
                 result,
             };
+            if let Some(forgotten) = bounded.forgotten {
+                for result in results() {
+                    responses.remove(&labels(forgotten.clone(), result));
+                }
+            }
+            let labels = labels(bounded.name, result);
             responses.get_or_create(&labels).inc();
         }
         if report.is_ok() {
@@ -326,5 +339,50 @@ impl Observer for TargetMetrics {
         let is_unexpected = self.is_round_unexpected.swap(false, Ordering::Relaxed);
         let gauge = self.metrics.expectation_met.get_or_create(&self.label());
         gauge.set(i64::from(!is_unexpected));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use prometheus_client::encoding::text::encode;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::report::{Outcome, Response};
+
+    fn answered_by(pod: &str) -> Report {
+        let mut response = Response::of_status(StatusCode::OK);
+        response.pod = Some(pod.to_owned());
+        Report::of_outcome(Outcome::Answered(response))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_long_gone_makes_room_for_a_new_one() {
+        let (metrics, registry) = Metrics::new(Counter::default());
+        let report = answered_by("new");
+        let calls = metrics.of(&report.target, 1);
+        for number in 0..100 {
+            calls.call(&answered_by(&format!("old-{number}")));
+        }
+        advance(Duration::from_secs(1)).await;
+        calls.call(&report);
+        advance(Duration::from_secs(3600)).await;
+        calls.call(&report);
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("it can be written");
+        let pods = text.lines().filter(|line| line.contains("pod=\""));
+        let pods: Vec<&str> = pods.collect();
+        assert_eq!(pods.len(), 101, "{pods:?}");
+        for (pod, is_there) in [("other", true), ("new", true), ("old-0", false)] {
+            let label = format!("pod=\"{pod}\",result=\"ok\"}} 1");
+            assert_eq!(
+                pods.iter().any(|line| line.ends_with(&label)),
+                is_there,
+                "{pod}"
+            );
+        }
     }
 }

@@ -3,17 +3,24 @@
 //!
 //! Without `--cacert`, the trusted certificates are those of the file in `SSL_CERT_FILE`, as in OpenSSL, or else
 //! the system's store, and also the cluster's CA, if a ServiceAccount is mounted.
+//!
+//! Files that have changed are read again before the next handshake: what is mounted from a Secret or a ConfigMap is
+//! renewed while a caller runs.
 
-use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+use std::{fs, io};
 
+use runtime::unpoisoned::unpoisoned;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, RootCertStore};
+use tracing::warn;
 
 /// Paths at which Linux distributions keep the trusted CA certificates: the files that Go tries
 /// (crypto/x509/root_linux.go).
@@ -41,13 +48,33 @@ pub(crate) struct TrustFiles {
     pub insecure: bool,
 }
 
-/// The TLS settings, loaded: the CA certificates to trust and the client certificate.
+/// The TLS settings of targets, which follow their files. Clones share what has been read.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
+    files: TrustFiles,
+    /// Whether a target is `https`, so that there have to be certificates to trust.
+    is_needed: bool,
+    loaded: Arc<Mutex<Loaded>>,
+}
+
+/// What has been read of the files.
+#[derive(Debug, Default)]
+struct Loaded {
+    settings: Arc<TlsSettings>,
+    versions: Vec<Option<FileVersion>>,
+}
+
+/// What differs between a file and the one that has replaced it: inode, size in bytes, and time of the last change of
+/// the content.
+type FileVersion = (u64, u64, SystemTime);
+
+/// The TLS settings as read from the files at one time.
+#[derive(Debug, Default)]
+pub(crate) struct TlsSettings {
     /// Verifies that a certificate chain leads to one of `anchors`; `None` if there are none.
     pub(crate) verifier: Option<Arc<WebPkiServerVerifier>>,
     /// The trusted CA certificates.
-    pub(crate) anchors: Arc<[CertificateDer<'static>]>,
+    pub(crate) anchors: Vec<CertificateDer<'static>>,
     /// The client certificate and its key, for servers that request one.
     pub(crate) identity: Option<Arc<CertifiedKey>>,
     /// Whether to accept any server certificate.
@@ -88,14 +115,71 @@ pub(crate) enum TrustError {
     NoAnchors,
 }
 
+impl TrustFiles {
+    /// The files that are read, and those that would be if they existed.
+    fn paths(&self, is_needed: bool) -> impl Iterator<Item = PathBuf> {
+        let has_default = is_needed && !self.insecure && self.cacert.is_none();
+        let default = has_default.then(|| {
+            let stores: Vec<PathBuf> = match ssl_cert_file() {
+                Some(path) => vec![path],
+                None => SYSTEM_STORES.map(PathBuf::from).into(),
+            };
+            stores.into_iter().chain([PathBuf::from(CLUSTER_CA)])
+        });
+        let given = [&self.cacert, &self.cert, &self.key];
+        let given = given.map(Clone::clone).into_iter().flatten();
+        given.chain(default.into_iter().flatten())
+    }
+
+    /// The versions of [`TrustFiles::paths`]; `None` for a file that does not exist.
+    fn versions(&self, is_needed: bool) -> Vec<Option<FileVersion>> {
+        let version = |path| {
+            let metadata = fs::metadata(path).ok()?;
+            let modified = metadata.modified().ok()?;
+            Some((metadata.ino(), metadata.len(), modified))
+        };
+        self.paths(is_needed).map(version).collect()
+    }
+}
+
 impl Trust {
     /// Reads the files. The default CA certificates are read only if `is_needed`: if a target is `https`.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read or used, which the error names, or when a target is `https` and there is no
-    /// certificate to trust.
-    pub(crate) fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
+    /// When a file cannot be read, or does not contain what it should; the error names it. When certificates
+    /// to trust are needed, and there are none.
+    pub(crate) fn load(files: TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
+        // They come before the content, so that a change between the two is noticed.
+        let versions = files.versions(is_needed);
+        let settings = Arc::new(TlsSettings::load(&files, is_needed)?);
+        Ok(Self {
+            files,
+            is_needed,
+            loaded: Arc::new(Mutex::new(Loaded { settings, versions })),
+        })
+    }
+
+    /// The settings as the files have them now. If these cannot be used, the settings before them are kept, and a
+    /// warning says why, once for each change.
+    pub(crate) fn current(&self) -> Arc<TlsSettings> {
+        let versions = self.files.versions(self.is_needed);
+        let mut loaded = unpoisoned(self.loaded.lock());
+        if loaded.versions != versions {
+            loaded.versions = versions;
+            match TlsSettings::load(&self.files, self.is_needed) {
+                Ok(settings) => loaded.settings = Arc::new(settings),
+                Err(error) => {
+                    warn!(%error, "changed TLS files cannot be used, the former content is kept");
+                }
+            }
+        }
+        Arc::clone(&loaded.settings)
+    }
+}
+
+impl TlsSettings {
+    fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let anchors = match &files.cacert {
             Some(path) => certificates(path)?,
@@ -108,7 +192,7 @@ impl Trust {
         };
         Ok(Self {
             verifier,
-            anchors: anchors.into(),
+            anchors,
             identity: identity(files, &provider)?.map(Arc::new),
             insecure: files.insecure,
         })
@@ -131,11 +215,16 @@ fn verifier(
     })
 }
 
+/// The value of `SSL_CERT_FILE`; empty is the same as not set.
+fn ssl_cert_file() -> Option<PathBuf> {
+    let path = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
+    path.map(PathBuf::from)
+}
+
 /// The CA certificates to trust without `--cacert`.
 fn default_anchors() -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let named = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
-    let mut anchors = match named {
-        Some(path) => certificates(Path::new(&path))?,
+    let mut anchors = match ssl_cert_file() {
+        Some(path) => certificates(&path)?,
         None => {
             let mut stores = SYSTEM_STORES.iter().map(Path::new);
             match stores.find(|path| path.exists()) {
@@ -202,7 +291,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError>
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TrustError> {
-    std::fs::read(path).map_err(|source| {
+    fs::read(path).map_err(|source| {
         let path = path.to_owned();
         TrustError::Read { path, source }
     })

@@ -133,7 +133,7 @@ pub struct Args {
     rest: Vec<OsString>,
 }
 
-/// The default admin port. Who replaces http-echo has not asked for it, so it is left out if it is in use.
+/// The default admin port. A user who replaces http-echo has not asked for it, so it is left out if it is in use.
 const DEFAULT_ADMIN: ListenAddr = ListenAddr {
     ip: None,
     port: 8081,

@@ -35,7 +35,7 @@ const LISTEN_OVERFLOWS: HeaderName = HeaderName::from_static("x-listen-overflows
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PEER_ADDRESS: HeaderName = HeaderName::from_static("x-peer-address");
 
-/// Length of the longest address with a port, `[FFFF:…:FFFF]:65535`, and one byte to spare.
+/// Length in bytes of the longest address with a port, `[FFFF:…:FFFF]:65535`, and one byte to spare.
 const MAX_ADDRESS: usize = 48;
 
 /// The handler of requests; clones share its state.

@@ -109,7 +109,7 @@ impl Config {
             AdminListen::Off => 0,
             AdminListen::At(_) | AdminListen::IfFree(_) => admin::MAX_CONNECTIONS,
         };
-        let others = descriptors::OWN + admin;
+        let others = descriptors::RESERVED + admin;
         if open_files <= others {
             return Err(TooFewDescriptors {
                 needed: others + 1,

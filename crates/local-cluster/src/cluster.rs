@@ -50,8 +50,8 @@ const ADMIN_PORT: u16 = 18082;
 /// Number of pods of each Deployment.
 const REPLICAS: u16 = 2;
 
-/// Graceful-shutdown timing of a backend whose callers have already stopped: no delay.
-pub const AT_ONCE: Drain = Drain {
+/// Graceful-shutdown timing of a backend whose callers have already stopped: it need not wait for them.
+pub const NO_DRAIN_DELAY: Drain = Drain {
     delay: Duration::ZERO,
     timeout: Duration::from_secs(1),
 };
@@ -144,7 +144,7 @@ impl Cluster {
                     1 => config.faults,
                     _ => Faults::default(),
                 };
-                let server = faulty_backend(&name, any_port(), AT_ONCE, faults);
+                let server = faulty_backend(&name, any_port(), NO_DRAIN_DELAY, faults);
                 let server = server.with_context(|| name.clone())?;
                 Ok((name, server))
             })
@@ -283,7 +283,7 @@ impl fmt::Display for Cluster {
     }
 }
 
-/// This program, as a shell that stands in the same folder would start it.
+/// The path of this program, relative to the current folder if it is below that.
 pub fn program() -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "local-cluster".into());
     let here = std::env::current_dir().unwrap_or_default();

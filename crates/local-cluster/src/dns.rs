@@ -35,7 +35,7 @@ const ZONE: &str = "cluster.local.";
 /// Idle timeout of a TCP connection.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 
-/// Most responses in flight on a TCP connection.
+/// Limit on the responses in flight on a TCP connection.
 const TCP_RESPONSES: usize = 16;
 
 /// Number of free ports to try, as one that is free for UDP may be in use for TCP.

@@ -77,7 +77,7 @@ struct Args {
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     sample: u16,
 
-    /// Least severe diagnostics to write to stderr: error, warn, info, debug, trace or off
+    /// Log level on stderr: error, warn, info, debug, trace or off
     #[arg(long, default_value = "warn", value_name = "LEVEL")]
     log_level: LevelFilter,
 }

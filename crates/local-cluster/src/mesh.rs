@@ -1,8 +1,9 @@
-//! A mesh of nodes on loopback: for each an echo-server and a caller, at an address of its own, behind one headless
-//! name, as the DaemonSet of `kustomize/components/mesh` has them on the nodes of a cluster.
+//! A mesh of nodes on loopback addresses. As with the DaemonSet of `kustomize/components/mesh`, each node has an
+//! echo-server and a caller at an address of its own, and one headless name has the addresses of all nodes.
 //!
-//! A node is broken for real: a filter on listening sockets lets the kernel drop its packets, so that connections time
-//! out as behind a NetworkPolicy. That begins after two rounds, when the nodes know each other by name. Linux alone has both: filters, and a loopback of so many addresses.
+//! A node can be broken: the kernel then drops its packets, by a filter on listening sockets, so that connections time
+//! out as they do behind a NetworkPolicy. That begins after two rounds, when the nodes know each other by name. Only
+//! Linux has such filters, and all of 127.0.0.0/8 as loopback addresses.
 
 use std::fs::File;
 use std::future::Future;
@@ -32,53 +33,53 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::cluster::{
-    AT_ONCE, NAMESPACE, caller_config, echo_config, until_set, write_resolv_conf,
+    NAMESPACE, NO_DRAIN_DELAY, caller_config, echo_config, until_set, write_resolv_conf,
 };
 use crate::dns::{Dns, Records};
 
 /// The headless name of all nodes.
 pub const NAME: &str = "mesh.pod-to-pod-communication.svc.cluster.local";
 
-/// Most nodes: a DNS message holds some 4,000 addresses.
+/// Limit on the number of nodes: a DNS message holds some 4,000 addresses.
 pub const MAX_NODES: u16 = 4000;
 
-/// Ports to take if they are free at the first node, as those of the demo beside them.
+/// Ports of the echo-servers and of the callers if they are free on all nodes: the same as those of the demo.
 const PORT: u16 = 18080;
 const ROWS_PORT: u16 = 18082;
 
-/// How many other ports are tried where those are taken.
-const TRIES: usize = 20;
+/// How many other pairs of ports are tried if those are in use.
+const PORT_TRIES: usize = 20;
 
-/// At least so long between two looks at the whole mesh, and so much more for each node, whose row takes about a
-/// millisecond.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-const LOOK_FOR_NODE: Duration = Duration::from_millis(30);
+/// Shortest interval between two collections of all rows; each node adds [`COLLECT_PAUSE_PER_NODE`] to it, because its
+/// row takes about a millisecond.
+const COLLECT_PAUSE: Duration = Duration::from_secs(5);
+const COLLECT_PAUSE_PER_NODE: Duration = Duration::from_millis(30);
 
 /// Settings of a mesh.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How many nodes there are.
+    /// Number of nodes of the mesh.
     pub nodes: u16,
-    /// How many peers each calls in every round.
+    /// Number of peers that each node calls in every round; it calls one more in turn.
     pub sample: u16,
-    /// From the start of a round to the start of the next.
+    /// Time from the start of a round to the start of the next.
     pub interval: Duration,
-    /// Nodes to break.
+    /// The nodes to break, after two rounds.
     pub breaks: Vec<Break>,
 }
 
-/// A node that is broken.
+/// A node to break, and in which direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Break {
-    /// Its number, from 1.
+    /// The number of the node, from 1.
     pub node: u16,
-    /// Packets to it are dropped.
+    /// Whether packets to it are dropped.
     pub inward: bool,
-    /// Packets from it to the others are dropped.
+    /// Whether packets from it to the other nodes are dropped.
     pub outward: bool,
 }
 
-/// The text is not a broken node.
+/// The text does not name a node to break.
 #[derive(Debug, thiserror::Error)]
 #[error("expected NODE, NODE:in or NODE:out, where NODE is a number from 1, or node-1")]
 pub struct ParseBreakError;
@@ -117,8 +118,8 @@ pub struct Mesh {
     breakage: Breakage,
     interval: Duration,
     collector: Collector,
-    /// Nobody reads what so many callers print.
-    nowhere: Output,
+    /// The output of the callers, which goes to `/dev/null`.
+    discarded: Output,
     /// Holds the pods' resolv.conf; removed when dropped.
     files: TempDir,
 }
@@ -134,9 +135,9 @@ pub fn address(node: u16) -> Ipv4Addr {
 ///
 /// # Errors
 ///
-/// When the address cannot be had.
+/// When the address cannot be listened at.
 pub fn server(node: u16, listen: ListenAddr) -> anyhow::Result<EchoServer> {
-    let mut config = echo_config(listen, AT_ONCE);
+    let mut config = echo_config(listen, NO_DRAIN_DELAY);
     config.pod = Pod {
         name: Some(HeaderValue::from_str(&format!("mesh-{node}"))?),
         node: Some(HeaderValue::from_str(&format!("node-{node}"))?),
@@ -150,7 +151,8 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// When ports or descriptors cannot be had, or a node that is to be broken is none, or this is not Linux.
+    /// When a port cannot be opened, too few open files are allowed, a node to break does not exist, or the system is
+    /// not Linux.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         let Config {
             nodes,
@@ -177,7 +179,7 @@ impl Mesh {
         let dns = Dns::start(0, records).await.context("cluster DNS")?;
         let files = tempfile::tempdir().context("cannot make a directory for resolv.conf")?;
         let source = write_resolv_conf(files.path(), dns.addr)?;
-        let nowhere = Output::start("callers", File::options().write(true).open("/dev/null")?);
+        let discarded = Output::start("callers", File::options().write(true).open("/dev/null")?);
         let ports = free_ports(nodes);
         let mut opened = Vec::with_capacity(nodes.into());
         for node in 1..=nodes {
@@ -198,7 +200,7 @@ impl Mesh {
                 own: Some(address(node).into()),
                 node: Some(name.clone()),
             });
-            let caller = run::bind(config, nowhere.lines()).with_context(|| name)?;
+            let caller = run::bind(config, discarded.lines()).with_context(|| name)?;
             opened.push((server, caller));
         }
         let breakage = Breakage::new(&breaks, &opened)?;
@@ -214,38 +216,38 @@ impl Mesh {
                 resolver: probe.resolver,
                 port: ports.1,
             },
-            nowhere,
+            discarded,
             files,
         })
     }
 
-    /// Where the page of the mesh is.
+    /// The address at which the first node serves the page of the mesh.
     pub fn page(&self) -> SocketAddr {
         SocketAddr::new(address(1).into(), self.collector.port)
     }
 
-    /// Where cluster DNS is.
+    /// The address of cluster DNS.
     pub fn dns_addr(&self) -> SocketAddr {
         self.dns.addr
     }
 
-    /// What every node calls.
+    /// The target that every node calls.
     pub fn target(&self) -> &Target {
         &self.collector.targets[0]
     }
 
-    /// Where the pods' `resolv.conf` is, while the mesh lives.
+    /// The path of the pods' `resolv.conf`, which exists as long as the mesh.
     pub fn resolv_conf(&self) -> PathBuf {
         resolv_conf(self.files.path())
     }
 
-    /// What collects the rows.
+    /// The collector of all rows.
     pub fn collector(&self) -> &Collector {
         &self.collector
     }
 
-    /// Runs the pods until `shutdown` completes, and tells `changed` of what they come to whenever that is another
-    /// than before; `None` runs them without looking.
+    /// Runs the pods until `shutdown` completes. Collects their rows now and then, and calls `on_change` with the
+    /// report whenever its conclusion has changed; if that is `None`, no rows are collected.
     ///
     /// # Errors
     ///
@@ -253,7 +255,7 @@ impl Mesh {
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
-        changed: Option<fn(&MeshReport)>,
+        on_change: Option<fn(&MeshReport)>,
     ) -> anyhow::Result<()> {
         let Self {
             dns: _dns,
@@ -261,7 +263,7 @@ impl Mesh {
             breakage,
             interval: every,
             collector,
-            nowhere,
+            discarded,
             files: _files,
         } = self;
         let stop = watch::Sender::new(false);
@@ -270,20 +272,20 @@ impl Mesh {
         let count = u32::try_from(nodes.len())?;
         for (number, (server, caller)) in (0..).zip(nodes) {
             servers.spawn(server.run(until_set(stop.subscribe())));
-            // As pods that have started at different times do, they call at different times.
+            // The callers call at different times, as pods do that have started at different times.
             let stopped = until_set(stop.subscribe());
             callers.spawn(async move {
                 sleep(every * number / count).await;
                 caller.run(stopped).await
             });
         }
-        let look = async {
-            match changed {
-                Some(changed) => {
-                    // The first round of the last caller begins just before the second of the first.
+        let watching = async {
+            match on_change {
+                Some(on_change) => {
+                    // The first round of the last caller begins just before the second round of the first caller.
                     sleep(every + every / 2).await;
-                    let pause = LOOK_EVERY + LOOK_FOR_NODE * count;
-                    look(&collector, every.max(pause), changed).await;
+                    let pause = COLLECT_PAUSE + COLLECT_PAUSE_PER_NODE * count;
+                    watch_for_changes(&collector, every.max(pause), on_change).await;
                 }
                 None => std::future::pending().await,
             }
@@ -297,7 +299,7 @@ impl Mesh {
         };
         tokio::select! {
             () = shutdown => {}
-            () = look => {}
+            () = watching => {}
             error = break_later => return Err(error),
         }
         stop.send_replace(true);
@@ -305,13 +307,13 @@ impl Mesh {
         while let Some(ended) = servers.join_next().await {
             ended??;
         }
-        nowhere.finish();
+        discarded.finish();
         Ok(())
     }
 }
 
-/// Looks at the whole mesh again and again, and tells what it comes to when that has changed.
-async fn look(collector: &Collector, every: Duration, changed: fn(&MeshReport)) {
+/// Collects all rows again and again, and calls `on_change` when the conclusion has changed.
+async fn watch_for_changes(collector: &Collector, every: Duration, on_change: fn(&MeshReport)) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = None;
@@ -319,13 +321,13 @@ async fn look(collector: &Collector, every: Duration, changed: fn(&MeshReport)) 
         ticks.tick().await;
         let report = MeshReport::new(collector.collect().await);
         let sentences = match report.state() {
-            // Its figures change all the time.
+            // The figures of a healthy mesh change all the time.
             MeshState::Ok => Vec::new(),
             MeshState::NotOk | MeshState::NoRows => report.sentences(),
         };
         let now = (sentences, report.conclusion.failing_briefly > 0);
         if before.as_ref() != Some(&now) {
-            changed(&report);
+            on_change(&report);
             before = Some(now);
         }
     }
@@ -335,17 +337,17 @@ fn resolv_conf(files: &Path) -> PathBuf {
     files.join("resolv.conf")
 }
 
-/// The ports of all nodes: the usual ones, or others where somebody has them at one of the nodes.
+/// The ports of all nodes: the usual ones, or others if one of those is in use on any of the nodes.
 fn free_ports(nodes: u16) -> (u16, u16) {
     let is_free = |port: u16| {
         let mut opened = (1..=nodes).map(|node| TcpListener::bind((address(node), port)));
         opened.all(|opened| opened.is_ok())
     };
-    // Below those that the kernel chooses by itself, of which the connections of other meshes take some.
-    let others = (0..TRIES).map(|_| rand::random_range(20_000..32_000));
+    // Below the ports that the kernel chooses for outgoing connections, such as those of another mesh.
+    let others = (0..PORT_TRIES).map(|_| rand::random_range(20_000..32_000));
     let mut pairs = once((PORT, ROWS_PORT)).chain(others.map(|port| (port, port + 1)));
     let free = pairs.find(|(port, rows)| is_free(*port) && is_free(*rows));
-    // Where there are none, the one that is opened first says what is wrong.
+    // If none are free, opening the usual ones fails with an error that names the address.
     free.unwrap_or((PORT, ROWS_PORT))
 }
 
@@ -353,21 +355,21 @@ fn free_ports(nodes: u16) -> (u16, u16) {
 mod bpf {
     /// Loads a word of the packet: BPF_LD, BPF_W, BPF_ABS.
     pub(super) const LOAD: u16 = 0x20;
-    /// Jumps, if what was loaded is a constant: BPF_JMP, BPF_JEQ, BPF_K.
+    /// Jumps if the loaded word equals a constant: BPF_JMP, BPF_JEQ, BPF_K.
     pub(super) const JUMP_IF_EQUAL: u16 = 0x15;
-    /// Ends, and keeps so many bytes of the packet: BPF_RET, BPF_K.
+    /// Ends the filter, and keeps this many bytes of the packet; 0 drops it: BPF_RET, BPF_K.
     pub(super) const RETURN: u16 = 0x06;
-    /// Where the header of IP begins: SKF_NET_OFF.
+    /// Offset of the IP header: SKF_NET_OFF.
     pub(super) const NETWORK: u32 = 0xfff0_0000;
-    /// The source address in a header of IPv4.
+    /// Offset of the source address in an IPv4 header.
     pub(super) const SOURCE: u32 = NETWORK + 12;
 }
 
-/// The sockets whose packets are to be dropped, with the filter that does it.
+/// The sockets of the nodes to break, each with the filter that drops its packets.
 struct Breakage(Vec<(OwnedFd, Vec<SockFilter>)>);
 
 impl Breakage {
-    /// Prepares to break nodes, which are in the order of their numbers.
+    /// Makes the filters; they have no effect before [`Breakage::begin`]. `nodes` are in the order of their numbers.
     fn new(breaks: &[Break], nodes: &[(EchoServer, run::Caller)]) -> io::Result<Self> {
         let mut filters = Vec::new();
         for (node, (server, caller)) in (1..).zip(nodes) {
@@ -390,7 +392,7 @@ impl Breakage {
         Ok(Self(filters))
     }
 
-    /// From now on packets are dropped.
+    /// Attaches the filters: from now on packets are dropped.
     fn begin(&self) -> anyhow::Result<()> {
         for (socket, filter) in &self.0 {
             SockRef::from(socket)
@@ -401,12 +403,12 @@ impl Breakage {
     }
 }
 
-/// Filter that drops every packet.
+/// A filter that drops every packet.
 fn drop_all() -> Vec<SockFilter> {
     vec![SockFilter::new(bpf::RETURN, 0, 0, 0)]
 }
 
-/// Drops the packets of some senders.
+/// A filter that drops the packets from these addresses.
 fn drop_from(sources: &[Ipv4Addr]) -> Vec<SockFilter> {
     let mut filter = vec![SockFilter::new(bpf::LOAD, 0, 0, bpf::SOURCE)];
     for &source in sources {

@@ -162,10 +162,10 @@ impl Hosts {
         names: impl IntoIterator<Item = String>,
         search: impl IntoIterator<Item = &'a str>,
     ) -> Self {
-        let names = names.into_iter().map(|name| normal(&name)).collect();
+        let names = names.into_iter().map(|name| normalized(&name)).collect();
         let mut services = vec![".svc".to_owned(), ".svc.cluster.local".to_owned()];
         services.extend(search.into_iter().filter_map(|domain| {
-            let domain = format!(".{}", normal(domain));
+            let domain = format!(".{}", normalized(domain));
             Some(domain[domain.find(".svc.")?..].to_owned())
         }));
         Self { names, services }
@@ -191,7 +191,7 @@ impl Hosts {
                 .split_once(']')
                 .is_some_and(|(ip, _)| ip.parse::<IpAddr>().is_ok());
         }
-        let host = normal(host.split(':').next().unwrap_or_default());
+        let host = normalized(host.split(':').next().unwrap_or_default());
         if host.parse::<IpAddr>().is_ok() || self.names.contains(&host) {
             return true;
         }
@@ -200,7 +200,7 @@ impl Hosts {
 }
 
 /// The name in lower case, without a dot at its end.
-fn normal(name: &str) -> String {
+fn normalized(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::unpoisoned::unpoisoned;
 
-/// How old a value may be.
+/// Longest time for which a value is returned again.
 const MAX_AGE: Duration = Duration::from_millis(200);
 
 /// A cached value, such as a rendered page: made anew at most once in 200 ms, however many requests there are for

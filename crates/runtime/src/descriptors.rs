@@ -4,7 +4,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// File descriptors that a process needs besides those of its connections: the standard streams, Tokio's own, two
 /// ports with a connection that is just being accepted, and some to spare.
-pub const OWN: usize = 16;
+pub const RESERVED: usize = 16;
 
 /// Raises the soft limit on open files to the hard limit, as Go programs do, and returns the limit that then
 /// holds. Soft limits are low for the sake of `select(2)`, which is not used here.

@@ -18,14 +18,14 @@ use tracing::warn;
 use crate::repeated::Repeated;
 use crate::unpoisoned::unpoisoned;
 
-/// Limit on the bytes that wait to be written, some thousand lines. The block that exceeds it is still taken.
+/// Limit on the bytes that wait to be written, some thousand lines. The block that exceeds it is still accepted.
 const MAX_WAITING: usize = 256 * 1024;
 
 /// Capacity, in bytes, of the buffer that is kept after its lines have been written; most batches fit into it.
 const KEPT_CAPACITY: usize = 64 * 1024;
 
-/// Bytes written at a time. A pipe accepts so many at once or none (`PIPE_BUF`), so that there is progress with a
-/// slow reader, and none with a blocked one.
+/// Bytes written at a time. A pipe accepts this many at once or none (`PIPE_BUF`), so that a slow reader shows
+/// progress and a blocked one none.
 const PIECE: usize = 4096;
 
 /// How long to wait for more lines after the first one, so that a busy program writes many at a time.

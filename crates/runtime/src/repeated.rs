@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// with the number of events that were not logged.
 #[derive(Debug, Default)]
 pub(crate) struct Repeated(
-    /// When the event was last logged, and how many there were since.
+    /// When the event was last logged, and how often it has happened since.
     Mutex<(Option<Instant>, u64)>,
 );
 

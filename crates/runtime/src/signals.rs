@@ -18,7 +18,7 @@ const SIGNAL_EXIT_BASE: i32 = 128;
 /// A second signal ends the process with the exit code 128 plus its number: 143 for SIGTERM, 130 for SIGINT. The
 /// signal handler does that, whatever the program is doing; nothing is flushed or logged.
 ///
-/// To be called before a port is opened: a process with PID 1, as in a container, ignores SIGTERM while it has no
+/// Call it before a port is opened: a process with PID 1, as in a container, ignores SIGTERM while it has no
 /// handler.
 ///
 /// # Errors

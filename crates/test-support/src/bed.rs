@@ -1,4 +1,4 @@
-//! A cluster in this process for a real `caller` to run in: DNS, the Service `backend` and its pods.
+//! A test bed: a cluster in this process for a real `caller` to run in, with DNS, the Service `backend` and its pods.
 
 use std::fs;
 use std::future::pending;
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use local_cluster::cluster::{AT_ONCE, SEARCH, SERVICE, any_port, backend};
+use local_cluster::cluster::{NO_DRAIN_DELAY, SEARCH, SERVICE, any_port, backend};
 use local_cluster::dns::{Dns, Records};
 use local_cluster::service::{Endpoints, Service};
 use runtime::listen::ListenAddr;
@@ -100,7 +100,7 @@ impl Bed {
 
 /// Starts a pod in the current Tokio runtime, and returns its address.
 fn start_pod(name: &str, listen: ListenAddr) -> SocketAddr {
-    let server = backend(name, listen, AT_ONCE).expect("a free port");
+    let server = backend(name, listen, NO_DRAIN_DELAY).expect("a free port");
     let addr = server.local_addr().expect("it is bound");
     tokio::spawn(server.run(pending()));
     addr

@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 use crate::http::{Reply, exchange};
 use crate::pki::free_addr;
 use crate::process::Process;
-use crate::{PATIENCE, Tool, tool, wait_until};
+use crate::{TIMEOUT, Tool, tool, wait_until};
 
-/// What is wrong with a page as it is laid out and coloured now.
+/// A script that returns the faults in the layout and the colours of a page.
 const FAULTS: &str = include_str!("page_faults.js");
 
-/// A name that would do harm if a page took it for markup.
+/// A name that would do harm if a page showed it as markup.
 pub const HOSTILE: &str = "<img src=x onerror=console.error('injected')>\u{202e}";
 
-/// How a page shows that name.
+/// The text that a page shows for [`HOSTILE`].
 pub const HOSTILE_SHOWN: &str = "<img src=x onerror=console.error('injected')>\\u{202e}";
 
-/// Keys, as the standard numbers them.
+/// Keys, with the code points that the standard gives them.
 #[allow(missing_docs)]
 pub mod keys {
     pub const TAB: char = '\u{e004}';
@@ -36,11 +36,12 @@ pub mod keys {
     pub const ARROW_DOWN: char = '\u{e015}';
 }
 
-/// The nonce of a page that runs its own script alone, uses its own style alone, and asks its own server alone.
+/// The nonce of a page whose headers allow its own script, its own style and requests to its own server, and nothing
+/// else.
 ///
 /// # Panics
 ///
-/// If its headers say otherwise.
+/// If the headers allow more.
 pub fn nonce(page: &Reply) -> &str {
     assert_eq!(page.status(), 200);
     let policy = page.header("content-security-policy").expect("a policy");
@@ -70,7 +71,7 @@ impl Browser {
     }
 
     fn start_with(chromium: &Tool, driver: &Tool) -> Self {
-        // One that it chose itself for IPv4 might be taken for IPv6, and it would exit.
+        // A port that the driver chooses for IPv4 may be in use for IPv6, and then the driver exits.
         let addr = free_addr();
         let port = format!("--port={}", addr.port());
         let process = Process::spawn(Command::new(driver).arg(port));
@@ -162,7 +163,7 @@ impl Browser {
     /// Waits until the element with this id displays a text that contains `part`, and returns the text.
     pub fn wait_for_text(&self, id: &str, part: &str) -> String {
         let mut text = String::new();
-        wait_until(&format!("{part:?} in {id}"), PATIENCE, || {
+        wait_until(&format!("{part:?} in {id}"), TIMEOUT, || {
             text = self.text(id);
             text.contains(part)
         });
@@ -192,7 +193,7 @@ impl Browser {
             .collect()
     }
 
-    /// The same without those that say that a connection broke off, or that a server, or a page of it, was not there.
+    /// The same without messages about a lost connection, or about a server or a page that was not found.
     pub fn errors(&self) -> Vec<String> {
         let expected = [
             "ERR_INCOMPLETE_CHUNKED_ENCODING",
@@ -225,9 +226,9 @@ impl Browser {
         log.as_array().expect("a list").clone()
     }
 
-    /// Looks at the page in several sizes, by day and by night, for what is wrong with it, and leaves pictures in a
-    /// directory.
-    pub fn look(&self, pictures: &str, name: &str) {
+    /// Checks the layout and the colours of the page in several sizes and both colour schemes, and saves a picture of
+    /// each in a directory.
+    pub fn check_layout(&self, pictures: &str, name: &str) {
         for width in [320, 375, 1280] {
             for dark in [false, true] {
                 self.resize(width, 900, dark);

@@ -116,7 +116,7 @@ pub fn anchors(markdown: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The output of a program contains the blocks that name this test.
+/// Asserts that the output of a program contains the blocks that name this test.
 ///
 /// # Panics
 ///
@@ -147,14 +147,14 @@ pub fn shows(output: &str, sample: &str) -> bool {
     })
 }
 
-/// A line without what differs from one run to the next.
+/// A line without the parts that differ from one run to the next.
 fn shape(line: &str) -> String {
     let words = line.split_whitespace().enumerate();
     let words = words.map(|(number, word)| match word {
         // How a step that succeeds is marked depends on how busy the machine is.
         "slow" if number == 0 => "ok".to_owned(),
         word if word.starts_with("id=") => "id=0".to_owned(),
-        // A temporary folder, and where this program was built.
+        // The folder differs: a temporary one, or the one in which this program was built.
         word if word.ends_with("/resolv.conf") => "resolv.conf".to_owned(),
         word if word.ends_with("/local-cluster") => "local-cluster".to_owned(),
         word if is_part_of_a_date(word) => "DATE".to_owned(),
@@ -180,7 +180,7 @@ fn without_numbers(word: &str) -> String {
         let end = number.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
         let (number, after) = number.split_at(end.unwrap_or(number.len()));
         text.push('0');
-        // What ends a sentence is no part of a number.
+        // Punctuation at the end of a sentence is not part of a number.
         text += &number[number.trim_end_matches(['.', ':']).len()..];
         rest = ["ms", "µs"]
             .iter()

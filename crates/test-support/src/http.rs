@@ -3,9 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
-/// A connection to a server, on which reads have a timeout of [`PATIENCE`].
+/// A connection to a server. Reads fail after [`TIMEOUT`].
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<TcpStream>,
@@ -41,7 +41,7 @@ impl Connection {
     pub fn open(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).unwrap_or_else(|error| panic!("{addr}: {error}"));
         stream
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(TIMEOUT))
             .expect("it is not zero");
         Self {
             stream: BufReader::new(stream),
@@ -114,7 +114,7 @@ impl Connection {
         line
     }
 
-    /// Waits until the server closes the connection. Returns whether it has sent nothing before.
+    /// Waits until the server closes the connection. Returns whether the server has sent nothing before that.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {

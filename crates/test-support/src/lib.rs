@@ -2,7 +2,7 @@
 //!
 //! - [`process`]: a real process whose output and exit code can be waited for; start here.
 //! - [`http`]: HTTP/1 requests byte by byte, and the value of a metric.
-//! - [`bed`]: a cluster in this process, with DNS, a Service and backends, for a `caller` to run in.
+//! - [`bed`]: a test bed, which is a cluster in this process, with DNS, a Service and backends.
 //! - [`netns`]: network namespaces, in which packets can be dropped, rejected and counted.
 //! - [`pki`]: certificates, and OpenSSL's server; and ports that stay free.
 //! - [`browser`]: Chromium without a window.
@@ -26,7 +26,7 @@ pub use tool::{Tool, tool};
 
 /// Timeout for what has to happen in a test: 30 seconds, which is far longer than anything takes, so that no test
 /// fails because the machine is busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);

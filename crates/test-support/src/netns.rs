@@ -281,7 +281,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::{PATIENCE, wait_until};
+    use crate::{TIMEOUT, wait_until};
 
     /// More bytes than fit into one packet.
     const LARGE: [u8; 5000] = [b'x'; 5000];
@@ -297,8 +297,8 @@ mod tests {
         let (backend, peer) = listener.accept().expect("a connection");
         assert!(CLIENT.contains(&peer.ip()), "{peer}");
         let client = client.expect("it is reached");
-        client.set_read_timeout(Some(PATIENCE)).expect("not zero");
-        backend.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        client.set_read_timeout(Some(TIMEOUT)).expect("not zero");
+        backend.set_read_timeout(Some(TIMEOUT)).expect("not zero");
         (client, backend)
     }
 
@@ -329,14 +329,12 @@ mod tests {
                 assert_eq!(routed.counted(), 0);
 
                 from.write_all(&LARGE[..1400 - header + 1]).expect("room");
-                wait_until("a packet that is dropped", PATIENCE, || {
-                    routed.counted() > 0
-                });
+                wait_until("a packet that is dropped", TIMEOUT, || routed.counted() > 0);
                 to.set_nonblocking(true).expect("a socket");
                 let came = to.read(&mut [0]).map_err(|error| error.kind());
                 assert_eq!(came, Err(ErrorKind::WouldBlock), "{direction:?}");
                 to.set_nonblocking(false).expect("a socket");
-                // Sent again, it comes.
+                // The retransmission arrives.
                 routed.flush();
                 to.read_exact(&mut vec![0; 1400 - header + 1])
                     .expect("all of it");

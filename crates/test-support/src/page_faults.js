@@ -1,10 +1,10 @@
-// What is wrong with a page as it is laid out and coloured now, as a list of sentences; the body of a function
-// that gives a promise of it, once the page has been laid out.
+// Finds faults in the layout and the colours of a page. This is the body of a function; it returns a promise of a
+// list of sentences, which resolves once the page has been laid out.
 const faults = [];
 const isShown = element => element.checkVisibility() && !element.closest('[aria-hidden="true"] defs');
 const name = element => `<${element.tagName.toLowerCase()}#${element.id}> ${element.textContent.trim().slice(0, 40)}`;
 
-// What is around an element and scrolls; whatever is in there can be reached, and may be wider.
+// The scrollable element around an element, if any: what is in it can be reached, and may be wider than the page.
 const scroller = element => {
   while (element && !['auto', 'scroll'].includes(getComputedStyle(element).overflowX)) element = element.parentElement;
   return element;
@@ -33,7 +33,7 @@ function needs(ratio, element, color, background) {
   if (is < ratio) faults.push(`${name(element)}: ${color} on ${background} is ${is.toFixed(2)}, not ${ratio}`);
 }
 
-function look() {
+function findFaults() {
   const range = document.createRange();
   if (document.documentElement.scrollWidth > innerWidth) faults.push('the page scrolls sideways');
   for (const element of document.body.querySelectorAll('*')) {
@@ -80,4 +80,4 @@ function look() {
   }
   return faults;
 }
-return new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(() => resolve(look()))));
+return new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(() => resolve(findFaults()))));

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, kill_process};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 pub use rustix::process::Signal;
 
@@ -70,7 +70,7 @@ impl Stream {
 
     /// Waits for a complete line for which `find` returns something.
     fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut state = self.state.lock().expect("no reader panics");
         loop {
             let whole = state.text.rfind('\n').map_or("", |end| &state.text[..end]);
@@ -96,7 +96,7 @@ impl Stream {
         let state = self.state.lock().expect("no reader panics");
         let (state, _) = self
             .grew
-            .wait_timeout_while(state, PATIENCE, |state| !state.ended)
+            .wait_timeout_while(state, TIMEOUT, |state| !state.ended)
             .expect("no reader panics");
         state.text.clone()
     }
@@ -199,9 +199,9 @@ impl Process {
             .is_some()
     }
 
-    /// Waits until the process ends, for at most [`PATIENCE`].
+    /// Waits until the process ends, for at most [`TIMEOUT`].
     pub fn finish(mut self) -> Output {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             match self.child.try_wait().expect("it can be waited for") {
                 Some(status) => break status,

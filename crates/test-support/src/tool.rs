@@ -13,7 +13,7 @@ pub type Tool = PathBuf;
 pub fn tool(name: &str) -> Option<Tool> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
-        // Daemons are there on Debian, which is not on the PATH of every user.
+        // Debian installs daemons there, and these folders are not on the PATH of every user.
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| Path::new(&dir).join(name))
         .find(|file| file.is_file());

@@ -13,8 +13,8 @@ use tokio::runtime::Runtime;
 
 use crate::process::Process;
 
-/// A duration that is long enough for any of these measurements.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout for any of these measurements.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A cluster DNS, and a backend at every address of 127.0.0.0/8, for callers to call.
 pub(crate) struct Bed {
@@ -60,7 +60,7 @@ impl Bed {
             _runtime: runtime,
         };
         for port in ports {
-            wait_until("a backend", PATIENCE, || {
+            wait_until("a backend", TIMEOUT, || {
                 std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
             });
         }
@@ -99,9 +99,9 @@ impl Bed {
         let slow = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[1]));
         let mut curl = Command::new("curl");
         let curl = Process::start(curl.arg("-s").arg(format!("http://{slow}/")), "0-1");
-        // While it waits it has taken all its memory, and two readings are the same.
+        // Once curl waits for its response, its memory no longer grows, and two readings are the same.
         let mut peak = 0;
-        wait_until("a curl that waits", PATIENCE, || {
+        wait_until("a curl that waits", TIMEOUT, || {
             let before = std::mem::replace(&mut peak, curl.peak_memory());
             before == peak && curl.name() == "curl"
         });
@@ -135,7 +135,7 @@ fn run(script: &str) -> (Duration, u64) {
     shell.arg("-c").arg(format!("{script}; exec sleep 1h"));
     let process = Process::start(&shell, "0-1");
     let mut peak = 0;
-    wait_until(script, PATIENCE, || {
+    wait_until(script, TIMEOUT, || {
         let done = process.name() == "sleep";
         if !done {
             peak = peak.max(process.peak_memory());

@@ -1,6 +1,6 @@
-//! `cargo bench`: compares the cost of `echo-server` and `caller` with that of similar programs. Prints a Markdown table
-//! on stdout, and its progress on stderr. It takes a quarter of an hour, after a build of the binaries as the images have
-//! them. `cargo bench -p bench -- mesh` (or `servers`, or `callers`) measures that part alone.
+//! `cargo bench`: compares the cost of `echo-server` and `caller` with that of similar programs. Prints a Markdown
+//! table on stdout, and its progress on stderr. It builds the binaries as the images have them, and then takes a
+//! quarter of an hour. `cargo bench -p bench -- mesh` (or `servers`, or `callers`) measures that part alone.
 //!
 //! Absolute times on a shared machine mean little. So everything is measured in turn in the same run, and the results
 //! are the ratios of medians, of processor time for each request rather than of requests a second. A server runs on the

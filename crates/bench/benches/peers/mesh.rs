@@ -1,5 +1,5 @@
-//! A mesh of many nodes in one process, beside one of a single pair: what a call costs, what a node takes, and how long
-//! the matrix of all rows is in coming.
+//! A mesh of many nodes in one process, compared with a mesh of two: the processor time of a call, the memory of a
+//! node, and how long it takes to collect the matrix of all rows.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,39 +13,39 @@ use test_support::wait_until;
 
 use crate::process::Process;
 
-/// How many of the others each node calls in every round, by default.
+/// Number of peers that each node calls in every round, as in the manifest of the mesh.
 const SAMPLE: u16 = 10;
 
-/// Long enough for a million calls.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Timeout for a mesh to start and for a million calls.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// What a mesh costs.
+/// The costs of a mesh.
 pub(crate) struct Costs {
-    /// Processor time of both ends for each call, with the lookups.
+    /// Processor time of a call, for both ends and the lookup.
     pub(crate) call: Duration,
-    /// Calls of all nodes in a round.
+    /// Number of calls that all nodes together make in a round.
     pub(crate) calls: u64,
     /// Resident memory for each node, in bytes.
     pub(crate) memory: u64,
-    /// The answer of cluster DNS with all addresses, in bytes.
+    /// Size of the DNS response with the addresses of all nodes, in bytes.
     pub(crate) dns: u64,
-    /// The matrix of all rows.
+    /// The costs of the matrix of all rows.
     pub(crate) matrix: Matrix,
 }
 
-/// What it takes to get the matrix of all rows.
+/// The costs of the matrix of all rows.
 pub(crate) struct Matrix {
-    /// How long it took.
+    /// Time that it took to collect the rows.
     pub(crate) took: Duration,
-    /// How many pairs are known.
+    /// Number of pairs with a known result.
     pub(crate) pairs: usize,
-    /// The length of a row, in bytes.
+    /// Size of a row, in bytes.
     pub(crate) row: usize,
-    /// The length of what the page is drawn from, in bytes.
+    /// Size of the JSON that the page is drawn from, in bytes.
     pub(crate) page: usize,
 }
 
-/// A `local-cluster --nodes` that runs.
+/// A running `local-cluster --nodes`.
 struct Running {
     process: Process,
     program: String,
@@ -55,10 +55,10 @@ struct Running {
     target: String,
 }
 
-/// Measures a mesh of so many nodes over some rounds, with `interval` from one to the next.
+/// Measures a mesh of this many nodes over this many rounds, each `interval` after the one before.
 pub(crate) fn costs(binaries: &Path, nodes: u16, interval: Duration, rounds: u32) -> Costs {
     let mesh = Running::start(binaries, nodes, SAMPLE, interval);
-    // The first rounds have more to do.
+    // The first rounds cost more than the later ones.
     std::thread::sleep(interval * 2);
     let (calls, cpu) = (mesh.calls(), mesh.process.cpu());
     std::thread::sleep(interval * rounds);
@@ -68,16 +68,16 @@ pub(crate) fn costs(binaries: &Path, nodes: u16, interval: Duration, rounds: u32
         call: cpu.div_f64(all),
         calls: (all / f64::from(rounds)).round() as u64,
         memory: mesh.process.memory() / u64::from(nodes),
-        dns: dns_answer(mesh.dns),
+        dns: dns_response_size(mesh.dns),
         matrix: mesh.matrix(),
     }
 }
 
-/// The matrix of a mesh in which every node has called every other.
+/// Measures the matrix of a mesh in which every node has called every other one.
 pub(crate) fn full_matrix(binaries: &Path, nodes: u16, interval: Duration) -> Matrix {
     let mesh = Running::start(binaries, nodes, nodes.min(1000), interval);
     for node in [1, nodes] {
-        wait_until("a row of all peers", PATIENCE, || {
+        wait_until("a row of all peers", TIMEOUT, || {
             let row = get(mesh.page_of(node), "/mesh.json");
             row.body.matches(",\"ok\",").count() >= usize::from(nodes) - 1
         });
@@ -89,19 +89,19 @@ impl Running {
     fn start(binaries: &Path, nodes: u16, sample: u16, interval: Duration) -> Self {
         let program = binaries.join("release/local-cluster");
         let files = tempfile::tempdir().expect("a directory");
-        let said = files.path().join("said");
+        let printed = files.path().join("printed");
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!(
             "exec {} --nodes {nodes} --sample {sample} --interval {}ms > {}",
             program.display(),
             interval.as_millis(),
-            said.display(),
+            printed.display(),
         ));
         let process = Process::start(&command, "0-1");
         let mut hint = None;
-        wait_until("a mesh", PATIENCE, || {
-            let said = std::fs::read_to_string(&said).unwrap_or_default();
-            let line = said.split_once("try ").map(|(_, rest)| rest.to_owned());
+        wait_until("a mesh", TIMEOUT, || {
+            let printed = std::fs::read_to_string(&printed).unwrap_or_default();
+            let line = printed.split_once("try ").map(|(_, rest)| rest.to_owned());
             hint = line.and_then(|rest| Some(rest.split_once('\n')?.0.to_owned()));
             hint.is_some()
         });
@@ -129,13 +129,13 @@ impl Running {
         SocketAddr::new(address(node).into(), self.rows_port)
     }
 
-    /// Calls of the first node so far.
+    /// Number of successful calls of the first node so far.
     fn calls(&self) -> f64 {
         let calls = metric(self.page_of(1), "caller_calls_total{result=\"ok\"}");
         calls.expect("a caller counts")
     }
 
-    /// The matrix, in a process of its own; the median of three times.
+    /// Collects the matrix three times, each in a process of its own, and returns the median time.
     fn matrix(&self) -> Matrix {
         let resolv_conf = self.files.path().join("resolv.conf");
         std::fs::write(&resolv_conf, local_cluster::cluster::SEARCH).expect("it can be written");
@@ -165,17 +165,17 @@ impl Running {
     }
 }
 
-/// The length of the answer to a question for the addresses of the mesh, over TCP (RFC 1035, section 4).
-fn dns_answer(server: SocketAddr) -> u64 {
-    let mut question = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+/// Size in bytes of the response to a query for the addresses of the mesh, over TCP (RFC 1035, section 4).
+fn dns_response_size(server: SocketAddr) -> u64 {
+    let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in NAME.split('.') {
-        question.push(label.len() as u8);
-        question.extend_from_slice(label.as_bytes());
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
     }
-    question.extend_from_slice(&[0, 0, 1, 0, 1]);
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
     let mut stream = TcpStream::connect(server).expect("it listens");
-    let length = (question.len() as u16).to_be_bytes();
-    let sent = stream.write_all(&[&length[..], &question].concat());
+    let length = (query.len() as u16).to_be_bytes();
+    let sent = stream.write_all(&[&length[..], &query].concat());
     sent.expect("it reads");
     let mut length = [0; 2];
     stream.read_exact(&mut length).expect("it answers");

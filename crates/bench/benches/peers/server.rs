@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 
 use crate::process::Process;
 
@@ -49,7 +49,7 @@ impl Server {
     /// Starts the server on these processors, and waits until it responds.
     pub(crate) fn start(&self, processors: &str) -> Running {
         let running = self.spawn(processors);
-        wait_until(self.name(), PATIENCE, || {
+        wait_until(self.name(), TIMEOUT, || {
             TcpStream::connect(running.address).is_ok()
         });
         running

@@ -362,8 +362,9 @@ impl Given {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrustArgs {
-    /// CA certificates to trust for https://, in PEM [default: the file in SSL_CERT_FILE, or the system's
-    /// store, and the cluster's CA if a ServiceAccount is mounted]
+    /// CA certificates to trust for https://, in PEM; read again when the file changes, as --cert and --key
+    /// are [default: the file in SSL_CERT_FILE, or the system's store, and the cluster's CA if a
+    /// ServiceAccount is mounted]
     #[arg(long, env = "CALLER_CACERT", value_name = "FILE")]
     pub(super) cacert: Option<PathBuf>,
 
@@ -524,7 +525,7 @@ impl CallArgs {
             key,
             insecure,
         };
-        let trust = Trust::load(&files, needs_tls).map_err(|error| error.to_string())?;
+        let trust = Trust::load(files, needs_tls).map_err(|error| error.to_string())?;
         let resolver = Resolver::from(resolver);
         let http = HttpConfig {
             method,

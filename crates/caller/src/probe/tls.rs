@@ -35,7 +35,7 @@ use crate::dns::Host;
 use crate::failure::{Cause, FailureKind, Received, TlsError};
 use crate::report::{Certificate, Tls};
 use crate::target::Target;
-use crate::trust::Trust;
+use crate::trust::{TlsSettings, Trust};
 
 /// TLS client settings of a target.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ impl Client {
     pub(super) fn new(trust: Trust, http2: bool) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
         let callbacks = Arc::new(HandshakeCallbacks::new(
-            trust.clone(),
+            trust.current(),
             Arc::clone(&provider),
         ));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -114,8 +114,10 @@ impl Client {
         deadline: Instant,
     ) -> Handshake {
         let start = Instant::now();
+        let settings = self.trust.current();
+        let is_verified = !settings.insecure;
         let callbacks = Arc::new(HandshakeCallbacks::new(
-            self.trust.clone(),
+            settings,
             Arc::clone(&self.provider),
         ));
         let mut config = self.config.clone();
@@ -134,7 +136,7 @@ impl Client {
                 let version = connection.protocol_version();
                 tls.version = version.and_then(version_name);
                 tls.protocol = connection.alpn_protocol().map(text);
-                tls.is_verified = !self.trust.insecure;
+                tls.is_verified = is_verified;
                 Handshake {
                     took,
                     tls: Arc::new(tls),
@@ -248,16 +250,16 @@ fn text(bytes: &[u8]) -> String {
 /// The callbacks of one handshake: they verify and record the server's certificate, and provide the client's.
 #[derive(Debug)]
 struct HandshakeCallbacks {
-    trust: Trust,
+    settings: Arc<TlsSettings>,
     provider: Arc<CryptoProvider>,
     certificate: Mutex<Option<Certificate>>,
     wants_certificate: AtomicBool,
 }
 
 impl HandshakeCallbacks {
-    fn new(trust: Trust, provider: Arc<CryptoProvider>) -> Self {
+    fn new(settings: Arc<TlsSettings>, provider: Arc<CryptoProvider>) -> Self {
         Self {
-            trust,
+            settings,
             provider,
             certificate: Mutex::default(),
             wants_certificate: AtomicBool::new(false),
@@ -280,7 +282,7 @@ impl HandshakeCallbacks {
 impl ResolvesClientCert for HandshakeCallbacks {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.wants_certificate.store(true, Ordering::Relaxed);
-        self.trust.identity.clone()
+        self.settings.identity.clone()
     }
 
     fn has_certs(&self) -> bool {
@@ -300,19 +302,24 @@ impl ServerCertVerifier for HandshakeCallbacks {
         let certificate = certificate::read(end_entity);
         let seen = self.certificate.lock();
         unpoisoned(seen).clone_from(&certificate);
-        if self.trust.insecure {
+        if self.settings.insecure {
             return Ok(ServerCertVerified::assertion());
         }
         // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki does not accept a CA
         // certificate as that of a server, and most self-signed certificates are CA certificates.
-        if self.trust.anchors.iter().any(|anchor| anchor == end_entity) {
+        if self
+            .settings
+            .anchors
+            .iter()
+            .any(|anchor| anchor == end_entity)
+        {
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return match certificate {
                 Some(certificate) => valid_at(&certificate, now),
                 None => Err(CertificateError::BadEncoding.into()),
             };
         }
-        match &self.trust.verifier {
+        match &self.settings.verifier {
             Some(verifier) => WebPkiServerVerifier::verify_server_cert(
                 verifier,
                 end_entity,
@@ -332,7 +339,7 @@ impl ServerCertVerifier for HandshakeCallbacks {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         // `--insecure` also accepts certificates that webpki cannot parse.
-        if self.trust.insecure {
+        if self.settings.insecure {
             return Ok(HandshakeSignatureValid::assertion());
         }
         let algorithms = &self.provider.signature_verification_algorithms;
@@ -346,7 +353,7 @@ impl ServerCertVerifier for HandshakeCallbacks {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         // `--insecure` also accepts certificates that webpki cannot parse.
-        if self.trust.insecure {
+        if self.settings.insecure {
             return Ok(HandshakeSignatureValid::assertion());
         }
         let algorithms = &self.provider.signature_verification_algorithms;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use super::{Names, Rollout};
+use super::Rollout;
+use super::names::{Bounded, Names, OTHER};
 use crate::expectation::Expectation;
 use crate::failure::FailureKind;
 use crate::report::{Phase, Report};
@@ -87,7 +88,15 @@ impl Summary {
         if let Some(rollout) = &mut self.rollout {
             rollout.record(report);
         }
-        let name = self.names.bounded(report.backend()?);
+        let bounded = self.names.bounded(report.backend()?);
+        let Bounded { name, forgotten } = bounded;
+        if let Some(Backend { answered, failed }) =
+            forgotten.and_then(|name| self.backends.remove(&name))
+        {
+            let other = self.backends.entry(OTHER.to_owned()).or_default();
+            other.answered += answered;
+            other.failed += failed;
+        }
         let backend = self.backends.entry(name.clone()).or_default();
         backend.answered += 1;
         backend.failed += u64::from(!report.is_ok());
@@ -167,5 +176,37 @@ impl Summary {
                 let reached = !histogram.is_empty();
                 (phase, reached.then(|| micros.map(Duration::from_micros)))
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::report::{Outcome, Response};
+
+    #[tokio::test(start_paused = true)]
+    async fn responses_of_a_pod_that_is_long_gone_are_counted_as_other() {
+        let target = Arc::new("backend".parse().expect("a target"));
+        let mut summary = Summary::new(target, Expectation::Ok, Names::for_one_of(1));
+        let mut answer = |pod: String| {
+            let mut response = Response::of_status(StatusCode::OK);
+            response.pod = Some(pod);
+            summary.record(&Report::of_outcome(Outcome::Answered(response)));
+        };
+        for number in 0..100 {
+            answer(format!("old-{number:02}"));
+        }
+        advance(Duration::from_secs(3600)).await;
+        for pod in ["new-1", "new-1", "new-2"] {
+            answer(pod.to_owned());
+        }
+        let backends: BTreeMap<_, _> = summary.backends().collect();
+        let answered = |name| backends.get(name).map(|backend| backend.answered);
+        assert_eq!((answered("new-1"), answered("new-2")), (Some(2), Some(1)));
+        assert_eq!((answered("other"), answered("old-00")), (Some(2), None));
+        assert_eq!(answered("old-99"), Some(1));
     }
 }

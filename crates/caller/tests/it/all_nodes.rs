@@ -1,7 +1,8 @@
-//! Meshes of twenty nodes, each in a network namespace of its own with a caller and an echo-server, in which packets are
-//! dropped: what `caller mesh` says of each fault, asked in one of the namespaces as `kubectl exec` asks in a pod.
+//! Meshes of twenty nodes in which packets are dropped, and what `caller mesh` reports of each fault. Each node is a
+//! network namespace with a caller and an echo-server. `caller mesh` runs in one of the namespaces, as `kubectl exec`
+//! runs it in a pod.
 //!
-//! Tests start in the order of their names, and the one here takes longest: its name is the first.
+//! Tests start in the order of their names. The one here takes longest, so this module's name sorts first.
 
 use std::fs;
 use std::future::pending;
@@ -17,23 +18,24 @@ use tempfile::TempDir;
 use test_support::http::get;
 use test_support::netns::{Bridged, Netns};
 use test_support::process::{Process, Signal, run};
-use test_support::{PATIENCE, Tool, tool, wait_until};
+use test_support::{TIMEOUT, Tool, tool, wait_until};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::CALLER;
 
-/// How many nodes a mesh has.
+/// Number of nodes of a mesh.
 const NODES: u8 = 20;
 
-/// Timeout for a conclusion. A failure counts once it is a minute old, and a pair is met within as many rounds as there
-/// are nodes.
+/// Timeout for a conclusion. A failure counts once it is a minute old, and every pair is called within as many rounds
+/// as there are nodes.
 const CONCLUDED_WITHIN: Duration = Duration::from_secs(240);
 
-/// Pause between two looks at a mesh.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Pause between two runs of `caller mesh`.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A mesh in namespaces. What runs in them is dropped before they are.
+/// A mesh in namespaces. The fields are in the order in which they have to be dropped: first what runs in the
+/// namespaces.
 struct Mesh {
     callers: Vec<Process>,
     servers: Vec<JoinHandle<()>>,
@@ -43,8 +45,8 @@ struct Mesh {
     files: TempDir,
 }
 
-/// What `caller mesh` has said, as JSON.
-struct Told(Value);
+/// The report of `caller mesh`, as JSON.
+struct Report(Value);
 
 impl Mesh {
     /// Makes a mesh whose callers have not started. `None` if tools or privileges are missing: the test is to be
@@ -72,7 +74,7 @@ impl Mesh {
         Some(mesh)
     }
 
-    /// Starts cluster DNS where the bridge is.
+    /// Starts cluster DNS in the namespace of the bridge.
     fn start_dns(&mut self, dnsmasq: Tool) {
         self.set_records(1..=NODES);
         let resolv_conf = format!("nameserver {}\n{SEARCH}", Bridged::BRIDGE);
@@ -88,7 +90,8 @@ impl Mesh {
         self.dnsmasq = Some(dnsmasq);
     }
 
-    /// Writes which nodes DNS has behind the name of the mesh, and beside it a name behind which nobody listens.
+    /// Gives the name of the mesh the addresses of these nodes. The name `quiet` has an address at which nothing
+    /// listens.
     fn set_records(&self, nodes: impl Iterator<Item = u8>) {
         let nodes = nodes.map(|node| format!("{} {NAME}\n", Bridged::address(node)));
         let quiet = format!("{} quiet.{NAMESPACE}.svc.cluster.local\n", Bridged::BRIDGE);
@@ -116,8 +119,8 @@ impl Mesh {
         for caller in &self.callers {
             caller.wait_for_admin();
         }
-        self.wait_for("names", self.at(1), |told| {
-            let node = |number: u8| &told.0["nodes"][usize::from(number) - 1]["node"];
+        self.wait_for("names of all nodes", self.at(1), |report| {
+            let node = |number: u8| &report.0["nodes"][usize::from(number) - 1]["node"];
             (1..=NODES).all(|number| *node(number) == format!("node-{number}"))
         });
     }
@@ -134,59 +137,62 @@ impl Mesh {
         command
     }
 
-    /// Asks in a namespace for the mesh, as it is by default, or for another name.
-    fn ask(&self, at: &Netns, args: &[&str]) -> Told {
+    /// Runs `caller mesh` in a namespace, and checks that its exit code fits its report.
+    fn report(&self, at: &Netns, args: &[&str]) -> Report {
         let mut command = self.caller(at);
         let output = run(command.args(["mesh", "--format=json"]).args(args));
         let json = serde_json::from_str(&output.stdout);
-        let told = Told(json.unwrap_or_else(|error| panic!("{error}: {output:?}")));
-        let code = match told.0["state"].as_str() {
+        let report = Report(json.unwrap_or_else(|error| panic!("{error}: {output:?}")));
+        let code = match report.0["state"].as_str() {
             Some("ok") => 0,
             Some("not_ok") => 1,
             Some("no_rows") => 3,
             state => panic!("{state:?}"),
         };
         assert_eq!(output.code, Some(code));
-        told
+        report
     }
 
-    /// Asks again and again until what is said is as expected.
-    fn wait_for(&self, what: &str, at: &Netns, is_so: impl Fn(&Told) -> bool) -> Told {
+    /// Runs `caller mesh` until its report is as expected.
+    fn wait_for(&self, what: &str, at: &Netns, is_so: impl Fn(&Report) -> bool) -> Report {
         let deadline = Instant::now() + CONCLUDED_WITHIN;
         loop {
-            let told = self.ask(at, &[]);
-            if is_so(&told) {
-                return told;
+            let report = self.report(at, &[]);
+            if is_so(&report) {
+                return report;
             }
             if Instant::now() > deadline {
                 let text = run(self.caller(at).arg("mesh")).stdout;
-                panic!("{what} did not come; this did:\n{text}");
+                panic!("no {what}, but this:\n{text}");
             }
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(RETRY_PAUSE);
         }
     }
 
-    /// Waits until exactly these faults are told, in this order, in JSON and in text, and the matrix is as expected. In
-    /// a fault `*` stands for what differs.
-    fn wait_for_faults(&self, at: &Netns, faults: &[&str], is_so: impl Fn(&Told) -> bool) {
-        self.wait_for("these faults", at, |told| {
-            if told.0["state"] != "not_ok" || !is_like(&told.sentences(), faults) || !is_so(told) {
+    /// Waits until exactly these faults are reported, in this order, in JSON and in text, and the matrix is as
+    /// expected. A `*` in a fault stands for any text.
+    fn wait_for_faults(&self, at: &Netns, faults: &[&str], is_so: impl Fn(&Report) -> bool) {
+        self.wait_for("such faults", at, |report| {
+            if report.0["state"] != "not_ok"
+                || !is_like(&report.sentences(), faults)
+                || !is_so(report)
+            {
                 return false;
             }
             let output = run(self.caller(at).arg("mesh"));
             let lines = || output.stdout.lines();
             let first = lines().filter_map(|line| line.strip_prefix("NOT OK  "));
             let also = lines().filter_map(|line| line.strip_prefix("also    "));
-            // What comes after them is no more than slowness.
-            let said = first.chain(also).take(faults.len()).map(str::to_owned);
-            let next = told.0["next"].as_str().expect("what to do next");
+            // Any further faults are about slow nodes.
+            let sentences = first.chain(also).take(faults.len()).map(str::to_owned);
+            let next = report.0["next"].as_str().expect("what to do next");
             let last = lines().last() == Some(&format!("next    {next}"));
-            output.code == Some(1) && last && is_like(&said.collect::<Vec<_>>(), faults)
+            output.code == Some(1) && last && is_like(&sentences.collect::<Vec<_>>(), faults)
         });
     }
 }
 
-/// Sentences but for those of nodes that are slow, as they are on a machine that has other things to do.
+/// Leaves out sentences about slow nodes: on a busy machine there may be some.
 fn without_slow(sentences: impl Iterator<Item = String>) -> Vec<String> {
     let rest = sentences.filter(|sentence| !sentence.starts_with("everything from "));
     let rest = rest.filter(|sentence| !sentence.starts_with("everything to "));
@@ -194,16 +200,16 @@ fn without_slow(sentences: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// Whether sentences are as expected, where `*` stands for any text.
-fn is_like(said: &[String], expected: &[&str]) -> bool {
-    let is_one_like = |(said, expected): (&String, &&str)| match expected.split_once('*') {
-        Some((begin, end)) => said.starts_with(begin) && said.ends_with(end),
-        None => said == expected,
+fn is_like(sentences: &[String], expected: &[&str]) -> bool {
+    let is_one_like = |(sentence, expected): (&String, &&str)| match expected.split_once('*') {
+        Some((begin, end)) => sentence.starts_with(begin) && sentence.ends_with(end),
+        None => sentence == expected,
     };
-    said.len() == expected.len() && said.iter().zip(expected).all(is_one_like)
+    sentences.len() == expected.len() && sentences.iter().zip(expected).all(is_one_like)
 }
 
-impl Told {
-    /// All faults, the gravest first, but for slowness; or the one sentence where there is none.
+impl Report {
+    /// The sentences of all faults except slowness, the gravest first; without a fault, the sentence that says so.
     fn sentences(&self) -> Vec<String> {
         let also = self.0["also"].as_array().expect("a list");
         let all = [&self.0["sentence"]].into_iter().chain(also);
@@ -211,8 +217,8 @@ impl Told {
         without_slow(all)
     }
 
-    /// What is known of a pair, by the numbers of the nodes: a character as in the JSON, but for the kinds of failure,
-    /// which are given by their names.
+    /// The result of a pair, by the numbers of the nodes: the name of its kind of failure, or else the character that
+    /// the JSON has for it.
     fn pair(&self, from: u8, to: u8) -> String {
         let row = self.0["cells"][usize::from(from) - 1].as_str();
         let cell = row.and_then(|row| row.chars().nth(usize::from(to) - 1));
@@ -227,20 +233,20 @@ impl Told {
         }
     }
 
-    /// Whether a pair works.
+    /// Whether calls of a pair succeed.
     fn is_reached(&self, from: u8, to: u8) -> bool {
         self.pair(from, to)
             .chars()
             .all(|cell| cell.is_ascii_digit())
     }
 
-    /// Whether there is a row of a node, or why not.
+    /// `ok` if the row of a node is there, or else why it is missing.
     fn row(&self, node: u8) -> &str {
         let row = &self.0["nodes"][usize::from(node) - 1]["row"];
         row.as_str().expect("a word")
     }
 
-    /// What is said of a failing pair beside its kind.
+    /// The detail of a failing pair; empty if there is none.
     fn detail(&self, from: u8, to: u8) -> &str {
         let pairs = self.0["pairs"].as_array().expect("a list");
         let is_it = |pair: &&Value| pair["from"] == from - 1 && pair["to"] == to - 1;
@@ -258,28 +264,28 @@ fn pairs() -> impl Iterator<Item = (u8, u8)> {
     pairs.filter(|(from, to)| from != to)
 }
 
-/// At first it is well, and every pair is met. Then half of it is cut off from the other half.
-fn well_and_then_split(mut mesh: Mesh) {
+/// A healthy mesh, in which every pair is called. Then one half is cut off from the other half.
+fn a_healthy_mesh_and_then_a_split_one(mut mesh: Mesh) {
     mesh.start();
     for node in 1..=NODES {
         let rounds = || {
             let admin = SocketAddr::new(Bridged::address(node), 8082);
             let metrics = mesh.at(node).enter(|| get(admin, "/metrics")).body;
-            // Of a peer that is called in every round.
+            // The largest count is that of a peer that is called in every round.
             let calls = metrics
                 .lines()
                 .filter(|line| line.starts_with("caller_mesh_calls_total{"))
                 .filter_map(|line| line.rsplit(' ').next()?.parse().ok());
             calls.max().unwrap_or(0)
         };
-        wait_until("as many rounds as nodes", 4 * PATIENCE, || {
+        wait_until("as many rounds as nodes", 4 * TIMEOUT, || {
             rounds() >= NODES.into()
         });
     }
-    let said = ["20 nodes reach each other: 380 of 380 pairs called lately, median * ms"];
-    let well = mesh.wait_for("a mesh that is well", mesh.at(1), |told| {
-        let is_reached = pairs().all(|(from, to)| told.is_reached(from, to));
-        told.0["state"] == "ok" && is_like(&told.sentences(), &said) && is_reached
+    let expected = ["20 nodes reach each other: 380 of 380 pairs called lately, median * ms"];
+    let well = mesh.wait_for("healthy mesh", mesh.at(1), |report| {
+        let is_reached = pairs().all(|(from, to)| report.is_reached(from, to));
+        report.0["state"] == "ok" && is_like(&report.sentences(), &expected) && is_reached
     });
     assert_eq!(well.0["next"], Value::Null);
     let text = run(mesh.caller(mesh.at(1)).arg("mesh")).stdout;
@@ -289,14 +295,14 @@ fn well_and_then_split(mut mesh: Mesh) {
     );
     assert!(text.contains("\nmilliseconds"), "{text}");
 
-    let quiet = mesh.ask(mesh.at(1), &["http://quiet:8080/"]);
-    let said = "none of 1 address has a row (connect_refused): no caller with --sample runs there, or ingress to the \
+    let quiet = mesh.report(mesh.at(1), &["http://quiet:8080/"]);
+    let expected = "none of 1 address has a row (connect_refused): no caller with --sample runs there, or ingress to the \
                 port of its page";
-    assert_eq!(quiet.sentences(), [said]);
+    assert_eq!(quiet.sentences(), [expected]);
     assert_eq!(quiet.0["state"], "no_rows");
-    let nobody = mesh.ask(mesh.at(1), &["http://nobody:8080/"]);
-    let said = ["the name nobody cannot be looked up here (dns_nxdomain): *"];
-    assert!(is_like(&nobody.sentences(), &said), "{}", nobody.0);
+    let nobody = mesh.report(mesh.at(1), &["http://nobody:8080/"]);
+    let expected = ["the name nobody cannot be looked up here (dns_nxdomain): *"];
+    assert!(is_like(&nobody.sentences(), &expected), "{}", nobody.0);
     assert_eq!(nobody.0["state"], "no_rows");
 
     let (some, others) = ("10.8.0.1-10.8.0.10", "10.8.0.11-10.8.0.20");
@@ -309,10 +315,10 @@ fn well_and_then_split(mut mesh: Mesh) {
         mesh.at(1),
         &["10 of 20 nodes (node-11, node-12, node-13 and 7 more) are not reached from any of the others \
            (connect_timeout), and their rows are missing: those nodes, or the network between them and the others"],
-        |told| {
+        |report| {
             let mut within = pairs().filter(|&(from, to)| half(from) && half(to));
-            within.all(|(from, to)| told.is_reached(from, to))
-                && (1..=NODES).all(|node| (told.row(node) == "ok") == half(node))
+            within.all(|(from, to)| report.is_reached(from, to))
+                && (1..=NODES).all(|node| (report.row(node) == "ok") == half(node))
         },
     );
     mesh.wait_for_faults(
@@ -321,20 +327,20 @@ fn well_and_then_split(mut mesh: Mesh) {
            (connect_timeout), and their rows are missing: those nodes, or the network between them and the others"],
         |_| true,
     );
-    // Who reaches both halves.
+    // The namespace of the bridge reaches both halves.
     mesh.wait_for_faults(
         mesh.network.bridge(),
         &["nobody in the group of 10 of 20 nodes (node-11, node-12, node-13 and 7 more) reaches anybody outside it, nor \
            is reached from there (connect_timeout): the network between the two groups"],
-        |told| {
-            pairs().all(|(from, to)| told.is_reached(from, to) == (half(from) == half(to)))
-                && (1..=NODES).all(|node| told.row(node) == "ok")
+        |report| {
+            pairs().all(|(from, to)| report.is_reached(from, to) == (half(from) == half(to)))
+                && (1..=NODES).all(|node| report.row(node) == "ok")
         },
     );
 }
 
-/// A node that is gone stays in DNS, and another one leaves in time. Two pairs do not reach each other, one of them in
-/// one direction.
+/// One node is down and stays in DNS, another one is removed in time. Two pairs are cut, one of them in one direction
+/// only.
 fn nodes_that_are_gone_and_pairs_that_are_cut(mut mesh: Mesh) {
     mesh.start();
     mesh.servers[19].abort();
@@ -344,12 +350,12 @@ fn nodes_that_are_gone_and_pairs_that_are_cut(mut mesh: Mesh) {
     mesh.network.lose("ip saddr 10.8.0.8 ip daddr 10.8.0.7");
     mesh.network
         .lose("ip saddr 10.8.0.12 ip daddr 10.8.0.13 tcp dport 8080");
-    mesh.wait_for("a failure of the node that leaves", mesh.at(1), |told| {
-        (1..NODES).any(|from| told.pair(from, NODES) == "connect_refused")
+    mesh.wait_for("failure of the node that leaves", mesh.at(1), |report| {
+        (1..NODES).any(|from| report.pair(from, NODES) == "connect_refused")
     });
     mesh.set_records(1..NODES);
-    let left = |told: &Told| told.0["nodes"].as_array().map(Vec::len) == Some(19);
-    mesh.wait_for("a mesh of one node less", mesh.at(1), left);
+    let left = |report: &Report| report.0["nodes"].as_array().map(Vec::len) == Some(19);
+    mesh.wait_for("mesh of one node less", mesh.at(1), left);
     let faults = [
         "node-3 (10.8.0.3) is not reached from 18 of 18 nodes (connect_timeout), and its row is missing: the node, or \
          ingress to it",
@@ -357,14 +363,14 @@ fn nodes_that_are_gone_and_pairs_that_are_cut(mut mesh: Mesh) {
          alone",
         "node-12 (10.8.0.12) does not reach node-13 (10.8.0.13) (connect_timeout): the path between these two alone",
     ];
-    mesh.wait_for_faults(mesh.at(1), &faults, |told| {
+    mesh.wait_for_faults(mesh.at(1), &faults, |report| {
         let mut known = pairs().filter(|(from, to)| *from != 3 && from.max(to) < &NODES);
         known.all(|(from, to)| {
             let fails = to == 3 || matches!((from, to), (7, 8) | (8, 7) | (12, 13));
-            (told.pair(from, to) == "connect_timeout") == fails
-        }) && told.pair(3, 1) == "row missing"
+            (report.pair(from, to) == "connect_timeout") == fails
+        }) && report.pair(3, 1) == "row missing"
     });
-    // From one end of the pair the other one's row cannot be fetched either.
+    // At one end of a pair that is cut, the row of the other end cannot be fetched either.
     let [gone, pair, direction] = faults;
     let pair = pair
         .replace(" and ", " does not reach ")
@@ -378,7 +384,8 @@ fn nodes_that_are_gone_and_pairs_that_are_cut(mut mesh: Mesh) {
     );
 }
 
-/// Nobody reaches a node, which reaches others. Large packets of another node are lost, and between a pair.
+/// One node is not reached but reaches others. Large packets from another node are lost, and so are those between a
+/// pair.
 fn ingress_that_is_blocked_and_paths_that_are_narrow(mut mesh: Mesh) {
     mesh.network.lose("ip saddr 10.8.0.15 meta length > 1400");
     mesh.network
@@ -398,15 +405,15 @@ fn ingress_that_is_blocked_and_paths_that_are_narrow(mut mesh: Mesh) {
             narrow,
             pair,
         ],
-        |told| {
+        |report| {
             let measured = [(1, 15), (6, 16), (16, 6)];
             measured.iter().all(|&(from, to)| {
-                told.pair(from, to) == "path_mtu"
-                    && told.detail(from, to) == "packets over 1400 bytes are lost"
-            }) && (told.row(15), told.row(18)) == ("ok", "connect_timeout")
+                report.pair(from, to) == "path_mtu"
+                    && report.detail(from, to) == "packets over 1400 bytes are lost"
+            }) && (report.row(15), report.row(18)) == ("ok", "connect_timeout")
         },
     );
-    // Its own row is what it alone can fetch.
+    // Only node 18 itself can fetch its row.
     mesh.wait_for_faults(
         mesh.at(18),
         &[
@@ -415,14 +422,14 @@ fn ingress_that_is_blocked_and_paths_that_are_narrow(mut mesh: Mesh) {
             narrow,
             pair,
         ],
-        |told| {
+        |report| {
             let mut others = (1..NODES).filter(|to| ![15, 18].contains(to));
-            others.all(|to| told.is_reached(18, to))
+            others.all(|to| report.is_reached(18, to))
         },
     );
 }
 
-/// A node reaches nobody, and is reached. Another one does not reach DNS either. The rows of a third are not there.
+/// One node is reached but reaches nobody, another one does not reach DNS either, and the row of a third is missing.
 fn egress_that_is_blocked_and_a_row_that_is_missing(mut mesh: Mesh) {
     mesh.start();
     let egress = "oifname eth0 tcp dport { 8080, 8082 } drop";
@@ -442,13 +449,13 @@ fn egress_that_is_blocked_and_a_row_that_is_missing(mut mesh: Mesh) {
             "the row of node-13 (10.8.0.13) is missing (connect_timeout), so that what it reaches is not known: its \
              caller, or ingress to the port of its page",
         ],
-        |told| {
+        |report| {
             let mut others = (1..=NODES).filter(|node| ![6, 13, 17].contains(node));
-            let rows = (told.row(6), told.row(13), told.row(17));
+            let rows = (report.row(6), report.row(13), report.row(17));
             rows == ("ok", "connect_timeout", "ok")
                 && others.all(|other| {
-                    told.pair(6, other) == "connect_timeout"
-                        && [6, 13, 17].iter().all(|&to| told.is_reached(other, to))
+                    report.pair(6, other) == "connect_timeout"
+                        && [6, 13, 17].iter().all(|&to| report.is_reached(other, to))
                 })
         },
     );
@@ -462,36 +469,36 @@ fn egress_that_is_blocked_and_a_row_that_is_missing(mut mesh: Mesh) {
         ],
         |_| true,
     );
-    let nothing = mesh.ask(mesh.at(17), &[]);
-    let said = ["the name mesh cannot be looked up here (dns_timeout): *"];
-    assert!(is_like(&nothing.sentences(), &said), "{}", nothing.0);
+    let nothing = mesh.report(mesh.at(17), &[]);
+    let expected = ["the name mesh cannot be looked up here (dns_timeout): *"];
+    assert!(is_like(&nothing.sentences(), &expected), "{}", nothing.0);
     assert_eq!(nothing.0["state"], "no_rows");
 }
 
-/// Breaks a mesh, and checks what is said of it.
-type Tell = fn(Mesh);
+/// Breaks a mesh, and checks what is reported.
+type Scenario = fn(Mesh);
 
-/// All of them at once, because each takes a good minute, in which it has little to do.
+/// The scenarios run at the same time, because each takes over a minute, most of which it waits.
 #[test]
-fn each_fault_of_a_mesh_is_told_by_its_node_its_direction_and_its_kind() {
-    let meshes: [(&str, Tell); 4] = [
-        ("split", well_and_then_split),
+fn each_fault_of_a_mesh_is_reported_with_its_node_direction_and_kind() {
+    let meshes: [(&str, Scenario); 4] = [
+        ("split", a_healthy_mesh_and_then_a_split_one),
         ("gone", nodes_that_are_gone_and_pairs_that_are_cut),
         ("ingress", ingress_that_is_blocked_and_paths_that_are_narrow),
         ("egress", egress_that_is_blocked_and_a_row_that_is_missing),
     ];
     thread::scope(|scope| {
-        let meshes = meshes.map(|(name, tell)| {
+        let threads = meshes.map(|(name, scenario)| {
             let run = move || {
                 if let Some(mesh) = Mesh::new(name) {
-                    tell(mesh);
+                    scenario(mesh);
                 }
             };
             let thread = thread::Builder::new().name(name.to_owned());
             thread.spawn_scoped(scope, run).expect("a thread")
         });
-        for mesh in meshes {
-            if let Err(panic) = mesh.join() {
+        for thread in threads {
+            if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);
             }
         }

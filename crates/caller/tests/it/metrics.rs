@@ -6,7 +6,7 @@ use local_cluster::cluster::SERVICE;
 use test_support::bed::Bed;
 use test_support::http::{exchange, get, metric as value};
 use test_support::process::{Process, caller, run};
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 
 fn start(bed: &Bed, args: &[&str]) -> (Process, SocketAddr) {
     let mut command = bed.caller(crate::CALLER);
@@ -14,7 +14,7 @@ fn start(bed: &Bed, args: &[&str]) -> (Process, SocketAddr) {
 }
 
 fn wait_for(admin: SocketAddr, metric: &str, expected: f64) {
-    wait_until(&format!("{metric} {expected}"), PATIENCE, || {
+    wait_until(&format!("{metric} {expected}"), TIMEOUT, || {
         value(admin, metric) == Some(expected)
     });
 }
@@ -129,7 +129,7 @@ fn labels_are_escaped_and_their_number_is_limited() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let bed = Bed::start(&names);
     let (_caller, admin) = start(&bed, &["--interval=0s"]);
-    wait_until("a pod too many", PATIENCE, || {
+    wait_until("a pod too many", TIMEOUT, || {
         value(admin, "caller_responses_total{pod=\"other\",result=\"ok\"}").is_some()
     });
     let text = get(admin, "/metrics").body;
@@ -177,7 +177,7 @@ fn the_metrics_and_the_summary_have_the_same_counts() {
     let bed = Bed::start(&["backend-1", "backend-2"]);
     let (caller, admin) = start(&bed, &["--interval=5ms", "--format=json"]);
     let ok = "caller_calls_total{result=\"ok\"}";
-    wait_until("100 calls", PATIENCE, || value(admin, ok) >= Some(100.0));
+    wait_until("100 calls", TIMEOUT, || value(admin, ok) >= Some(100.0));
     let counted = value(admin, ok).expect("it is there");
     caller.signal(test_support::process::Signal::TERM);
     let output = caller.finish();

@@ -5,13 +5,13 @@ use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
-use local_cluster::cluster::{AT_ONCE, backend};
+use local_cluster::cluster::{NO_DRAIN_DELAY, backend};
 use serde_json::Value;
 use test_support::documents::assert_shown;
 use test_support::netns::{BACKEND, Direction, Place, Routed};
 use test_support::pki::Pki;
 use test_support::process::{Output, Process, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::{TIMEOUT, tool, wait_until};
 use tokio::runtime::Runtime;
 
 use crate::CALLER;
@@ -33,7 +33,7 @@ impl Path {
         routed.at(Place::Backend).enter(|| {
             let _inside = runtime.enter();
             let listen = SocketAddr::from(([0; 8], PORT)).into();
-            let server = backend("backend-1", listen, AT_ONCE).expect("a free port");
+            let server = backend("backend-1", listen, NO_DRAIN_DELAY).expect("a free port");
             runtime.spawn(server.run(pending()));
         });
         drop(_inside);
@@ -300,7 +300,7 @@ fn a_backend_that_does_not_respond_is_not_reported_as_path_mtu() {
 fn a_lost_syn_is_reported() {
     let Some(path) = Path::new("syn") else { return };
     let syn = "tcp dport 8080 tcp flags & (syn | ack) == syn counter drop";
-    for (subcommand, format, said) in [
+    for (subcommand, format, expected) in [
         ("once", "wide", " tcp=\"1 SYN lost\""),
         (
             "once",
@@ -313,11 +313,15 @@ fn a_lost_syn_is_reported() {
         let url = url(BACKEND[0]);
         let format = format!("--format={format}");
         let calling = Process::spawn(&mut path.caller(&[subcommand, &format, &url]));
-        wait_until("a SYN", PATIENCE, || path.routed.counted() > 0);
+        wait_until("a SYN", TIMEOUT, || path.routed.counted() > 0);
         path.routed.flush();
         let output = calling.finish();
         assert_eq!(output.code, Some(0), "{}", output.stdout);
-        assert!(output.stdout.contains(said), "{said}: {}", output.stdout);
+        assert!(
+            output.stdout.contains(expected),
+            "{expected}: {}",
+            output.stdout
+        );
         if subcommand == "diagnose" {
             assert_shown("a_lost_syn_is_reported", &output.stdout);
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use test_support::bed::Bed;
 use test_support::process::{Output, Process, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::{TIMEOUT, tool, wait_until};
 
 use crate::CALLER;
 use crate::mesh::Mesh;
@@ -46,9 +46,7 @@ impl Pod {
                 !cmdline.starts_with("unshare") && !cmdline.contains("/unshare")
             })
         };
-        wait_until("process 1", PATIENCE, || {
-            !child().is_empty() && is_started()
-        });
+        wait_until("process 1", TIMEOUT, || !child().is_empty() && is_started());
         Some(Self {
             id: child().trim().to_owned(),
             _unshare: unshare,
@@ -85,10 +83,10 @@ fn the_default_target_is_that_of_process_1_and_is_printed() {
     let Some(pod) = Pod::start(loops.args(["--interval=1h", "--expect-status=404", &url])) else {
         return;
     };
-    let said =
+    let expected =
         format!("caller: calling what process 1 of this pod calls, with its options: {url}\n");
     let diagnosis = pod.exec(&bed, &["diagnose"]);
-    assert_eq!(diagnosis.stderr, said);
+    assert_eq!(diagnosis.stderr, expected);
     let target = format!("      target       {url}\n");
     assert!(
         diagnosis.stdout.starts_with(&target),
@@ -129,10 +127,10 @@ fn a_process_1_that_is_not_a_caller_is_ignored() {
 }
 
 #[test]
-fn a_mesh_is_that_of_process_1_with_its_port_of_rows_and_its_resolver() {
+fn mesh_uses_the_target_the_rows_port_and_the_resolver_of_process_1() {
     let mesh = Mesh::of([1]);
     let mut node = mesh.caller(1);
-    // As arguments, which `kubectl exec` does not hand over.
+    // The options are arguments of process 1, because `kubectl exec` passes the environment on and not the arguments.
     for (option, variable) in [
         ("--sample", "CALLER_SAMPLE"),
         ("--rows-port", "CALLER_ROWS_PORT"),
@@ -153,30 +151,30 @@ fn a_mesh_is_that_of_process_1_with_its_port_of_rows_and_its_resolver() {
         return;
     };
     let admin = mesh.rows(1);
-    wait_until("the row", PATIENCE, || TcpStream::connect(admin).is_ok());
+    wait_until("the row", TIMEOUT, || TcpStream::connect(admin).is_ok());
     let output = run(&mut pod.caller(&["mesh"]));
-    let said =
+    let expected =
         format!("caller: calling what process 1 of this pod calls, with its options: {url}\n");
-    assert_eq!(output.stderr, said);
+    assert_eq!(output.stderr, expected);
     assert_eq!(
         (output.code, output.stdout.lines().next()),
         (Some(0), Some("OK      1 node, and no other to reach"))
     );
-    // What is given counts more.
+    // A target and options on the command line override those of process 1.
     let given = run(&mut pod.caller(&["mesh", "http://127.0.0.1/", "--rows-port=1"]));
     assert_eq!((given.code, given.stderr.as_str()), (Some(3), ""));
 }
 
 #[test]
-fn the_target_of_a_caller_without_sample_is_no_mesh() {
+fn mesh_ignores_the_target_of_a_process_1_without_sample() {
     let bed = Bed::start(&["backend-1"]);
     let mut loops = bed.caller(CALLER);
-    // A template that leaves it empty.
+    // An empty variable, as a template may leave it, counts as none.
     loops.env("CALLER_SAMPLE", "").arg("--interval=1h");
     let Some(pod) = Pod::start(&mut loops) else {
         return;
     };
-    // The environment of the container, which has a target, is that of what runs in it as well.
+    // `kubectl exec` passes on the container's environment, which has a target.
     let output = pod.exec(&bed, &["mesh", "--format=json"]);
     assert_eq!((output.code, output.stderr.as_str()), (Some(3), ""));
     let matrix: serde_json::Value = serde_json::from_str(&output.stdout).expect("an object");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use test_support::bed::Bed;
 use test_support::http::{get, metric};
 use test_support::process::{Process, Signal, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::{TIMEOUT, tool, wait_until};
 
 use crate::CALLER;
 
@@ -226,12 +226,12 @@ fn calls_probes_and_shutdown_work_while_stdout_is_not_read() {
     let caller = Process::spawn_unread(&mut command);
     let admin = caller.wait_for_admin();
     let dropped = "caller_output_dropped_total";
-    wait_until("lines to be lost", PATIENCE, || {
+    wait_until("lines to be lost", TIMEOUT, || {
         metric(admin, dropped) > Some(100.0)
     });
     let calls = || metric(admin, "caller_calls_total{result=\"ok\"}");
     let before = calls();
-    wait_until("calls to go on", PATIENCE, || calls() > before);
+    wait_until("calls to go on", TIMEOUT, || calls() > before);
     assert_eq!(get(admin, "/livez").status(), 200);
     caller.signal(Signal::TERM);
     assert_eq!(caller.finish().code, Some(0));

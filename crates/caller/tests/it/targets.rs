@@ -14,7 +14,7 @@ use test_support::bed::Bed;
 use test_support::http::{get, metric};
 use test_support::pki::free_addr;
 use test_support::process::{Output, Process, Signal, caller, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::{TIMEOUT, tool, wait_until};
 
 use crate::{CALLER, server};
 
@@ -472,9 +472,9 @@ fn metrics_have_a_label_for_the_target() {
     command.env("CALLER_ADMIN_LISTEN", "127.0.0.1:0");
     let (_caller, admin) = caller(command.args(["--interval=50ms"]));
     let closed = "caller_calls_total{target=\"closed<&>#1\",result=\"connect_refused\"}";
-    wait_until("calls", PATIENCE, || metric(admin, closed) >= Some(2.0));
+    wait_until("calls", TIMEOUT, || metric(admin, closed) >= Some(2.0));
     let there = "caller_expectation_met{target=\"there\"}";
-    wait_until("a verdict", PATIENCE, || metric(admin, there).is_some());
+    wait_until("a verdict", TIMEOUT, || metric(admin, there).is_some());
     for (name, expected) in [
         ("caller_expectation_met{target=\"closed<&>#1\"}", 1.0),
         (there, 0.0),
@@ -521,7 +521,7 @@ fn the_status_page_has_an_overview_and_each_target() {
         states.collect::<Vec<_>>()
     };
     let expected = ["working", "working", "working", "failing", "failing"];
-    wait_until("verdicts", PATIENCE, || states() == expected);
+    wait_until("verdicts", TIMEOUT, || states() == expected);
     let overview = status("/status.json");
     assert_eq!(
         overview["targets"][3]["message"],

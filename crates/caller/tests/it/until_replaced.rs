@@ -5,7 +5,7 @@ use std::process::Command;
 
 use test_support::bed::Bed;
 use test_support::process::{Process, Signal, run};
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 
 use crate::CALLER;
 
@@ -27,7 +27,7 @@ fn until_replaced(bed: &Bed, args: &[&str]) -> Command {
 fn wait_for_calls(caller: &Process, more: usize) {
     let calls = || caller.stdout().lines().count();
     let before = calls();
-    wait_until("more calls", PATIENCE, || calls() >= before + more);
+    wait_until("more calls", TIMEOUT, || calls() >= before + more);
 }
 
 /// Waits until the baseline is complete, which takes 3 s. Calls are at least 5 ms apart.

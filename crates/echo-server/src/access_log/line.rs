@@ -127,7 +127,7 @@ fn header(head: &Parts, name: http::HeaderName) -> &[u8] {
     head.headers.get(name).map_or(b"", HeaderValue::as_bytes)
 }
 
-/// The part of a field that is logged.
+/// The part of a field that is logged: its first [`MAX_FIELD`] bytes.
 fn cut(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(MAX_FIELD)]
 }

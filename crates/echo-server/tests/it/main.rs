@@ -1,8 +1,8 @@
 //! The `echo-server` binary, over real sockets.
 //!
-//! All of it is one test binary, because a binary is another link of everything that the tests stand on. The tests
-//! run at the same time, as threads of one process, so none of them may change what belongs to the process: the
-//! environment, the current directory, limits. A test that has to is a binary of its own beside this one.
+//! These tests are one binary, because every binary has to be linked with all crates. They run at the same time, as
+//! threads of one process, so none of them may change what belongs to the process: the environment, the current
+//! directory, limits. A test that has to is a binary of its own beside this one.
 
 mod access_log;
 mod command_line;

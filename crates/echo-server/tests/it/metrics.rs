@@ -7,7 +7,7 @@ use std::time::Duration;
 use test_support::http::{Connection, exchange, get, metric as value};
 use test_support::netns::Netns;
 use test_support::process::{Process, Signal, echo_server};
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 
 use crate::ECHO_SERVER;
 
@@ -39,7 +39,7 @@ fn requests_are_counted_by_status_and_open_connections_while_they_are_open() {
     }
     // A request that is refused is counted as well.
     assert_eq!(exchange(addr, "GET / HTTP/1.1\r\n\r\n").status(), 400);
-    wait_until("one connection left", PATIENCE, || {
+    wait_until("one connection left", TIMEOUT, || {
         value(admin, "echo_server_open_connections") == Some(1.0)
     });
     for (metric, expected) in [
@@ -53,7 +53,7 @@ fn requests_are_counted_by_status_and_open_connections_while_they_are_open() {
         assert_eq!(value(admin, metric), Some(expected), "{metric}");
     }
     drop(connection);
-    wait_until("no connection left", PATIENCE, || {
+    wait_until("no connection left", TIMEOUT, || {
         value(admin, "echo_server_open_connections") == Some(0.0)
     });
     let build = format!(
@@ -87,7 +87,7 @@ fn lost_lines_of_the_access_log_are_counted() {
     let mut connection = Connection::open(addr);
     let long = "x".repeat(8000);
     let mut sent = 0_u32;
-    wait_until("a dropped line", PATIENCE, || {
+    wait_until("a dropped line", TIMEOUT, || {
         for _ in 0..50 {
             connection.send(format!("GET /{long} HTTP/1.1\r\nHost: backend\r\n\r\n"));
             assert_eq!(connection.reply().status(), 200);
@@ -98,7 +98,7 @@ fn lost_lines_of_the_access_log_are_counted() {
     // Each line has either been written or counted as lost.
     process.read_stdout();
     let lines = || process.stdout().matches('\n').count() as f64;
-    wait_until("the rest", PATIENCE, || {
+    wait_until("the rest", TIMEOUT, || {
         Some(lines()) == dropped().map(|dropped| f64::from(sent) - dropped)
     });
 }

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use test_support::http::{Connection, get, metric};
 use test_support::pki::free_addr;
 use test_support::process::echo_server;
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 
 use crate::ECHO_SERVER;
 
@@ -31,7 +31,7 @@ fn start(args: &[&str], stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> S
         .stderr(stderr)
         .spawn()
         .expect("it starts");
-    wait_until("the admin port", PATIENCE, || {
+    wait_until("the admin port", TIMEOUT, || {
         TcpStream::connect(admin).is_ok()
     });
     Server { child, addr, admin }
@@ -133,7 +133,7 @@ fn lines_are_counted_as_lost_where_stdout_is_full_or_closed() {
     for stdout in [Stdio::from(full()), closed().into()] {
         let server = start(&[], stdout, Stdio::null());
         server.assert_serves();
-        wait_until("the lost line", PATIENCE, || server.lines_lost() == 1.0);
+        wait_until("the lost line", TIMEOUT, || server.lines_lost() == 1.0);
         server.assert_ends_cleanly();
     }
 }
@@ -150,7 +150,7 @@ fn lines_are_written_again_when_stdout_has_a_reader_again() {
     drop(reader);
     let server = start(&[], stdout, Stdio::null());
     server.assert_serves();
-    wait_until("the lost line", PATIENCE, || server.lines_lost() == 1.0);
+    wait_until("the lost line", TIMEOUT, || server.lines_lost() == 1.0);
     let reader = File::open(&path).expect("a writer");
     let mut lines = BufReader::new(reader).lines();
     server.assert_serves();

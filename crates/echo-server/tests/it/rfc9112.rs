@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::thread;
 
-use test_support::PATIENCE;
+use test_support::TIMEOUT;
 use test_support::http::{Connection, exchange};
 use test_support::process::{Process, Signal, echo_server};
 
@@ -148,7 +148,7 @@ fn later_minor_versions_of_http_1_are_served_as_http_1_1() {
 fn send_all_then_read(addr: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(addr).expect("it listens");
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(TIMEOUT))
         .expect("it is not zero");
     // The server may close the connection meanwhile; what it has sent before can still be read.
     let _ = stream.write_all(request);
@@ -208,7 +208,7 @@ fn a_slow_body_gets_408_although_more_of_it_arrives() {
     let (_server, addr) = start(&["--header-timeout=300ms"]);
     let mut stream = TcpStream::connect(addr).expect("it listens");
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(TIMEOUT))
         .expect("it is not zero");
     stream
         .write_all(b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 100000\r\n\r\nx")

@@ -100,7 +100,7 @@ fn metrics_are_new_after_a_short_time() {
     for n in 1..=5 {
         get(addr, "/");
         // The metrics are cached, but not for long.
-        test_support::wait_until("new metrics", test_support::PATIENCE, || requests(n));
+        test_support::wait_until("new metrics", test_support::TIMEOUT, || requests(n));
     }
     let page = || {
         let request =

@@ -29,7 +29,7 @@ pub(super) struct Activity {
     responses_due: AtomicU32,
     /// The response is streamed and may never end, so each byte of it that the client reads is activity.
     streaming: AtomicBool,
-    /// The socket takes no more bytes, because the client does not read those before.
+    /// The socket takes no more bytes, because the client has not read the earlier ones.
     blocked: AtomicBool,
     /// The client sends no other request, and the response to its last one is complete.
     last: AtomicBool,
@@ -88,7 +88,7 @@ impl Activity {
         }
     }
 
-    /// The socket takes no more bytes of a response, because the client has not read those before.
+    /// The socket takes no more bytes of a response, because the client has not read the earlier ones.
     pub(super) fn on_write_pending(&self) {
         if !self.blocked.swap(true, Relaxed) {
             self.restart_wait(Instant::now());
@@ -154,7 +154,7 @@ impl Activity {
         self.bodies.load(Relaxed) > 0 || self.responses_due.load(Relaxed) > 0
     }
 
-    /// Whether no request has begun that has not had its response.
+    /// Whether every request that has begun has had its response.
     pub(super) fn is_idle(&self) -> bool {
         !self.in_flight() && !self.head_begun.load(Relaxed)
     }

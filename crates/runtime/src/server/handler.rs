@@ -10,7 +10,7 @@ use http::request::Parts;
 
 use crate::body::Body;
 
-/// Responds to requests. Request bodies have been read and discarded before.
+/// Responds to requests. By then the server has read and discarded the request's body.
 pub trait Handler: Send + Sync + 'static {
     /// Responds to one request.
     ///
@@ -23,7 +23,7 @@ pub trait Handler: Send + Sync + 'static {
 /// From where and when a request arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// The address of the client, an IPv4 one as IPv4 also on a socket for both families.
+    /// The address of the client. An IPv4 client has an IPv4 address here, even if the socket is for both families.
     pub peer: SocketAddr,
     /// When the head of the request was complete.
     pub at: Instant,

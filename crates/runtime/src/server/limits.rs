@@ -60,10 +60,10 @@ pub(super) const MAX_KEPT: usize = 32 * 1024;
 #[cfg(feature = "http2")]
 pub(super) const HTTP2_WEIGHT: usize = 10;
 
-/// One in so many connections of a port can be in the middle of a request.
+/// One in this many connections of a port can be in the middle of a request.
 const PENDING_SHARE: usize = 4;
 
-/// So many connections can be in the middle of a request however low the limit on connections is.
+/// At least this many connections can be in the middle of a request, however low the limit on connections is.
 const MIN_PENDING: usize = 16;
 
 /// Limits on each client of a [`Server`](super::Server), and on all of them together.

@@ -118,8 +118,8 @@ fn is_port(port: &[u8]) -> bool {
 }
 
 /// Copies the parts of a head that are kept while its body is received or its response is not ready;
-/// [`Handler::answer`](super::Handler::answer) says which. A copy, because the parts of a head share one buffer,
-/// which the smallest of them keeps alive.
+/// [`Handler::answer`](super::Handler::answer) says which. It is a copy because the parts of a head share one
+/// buffer, and any of them keeps all of it in memory.
 pub fn keep_head(head: &Parts) -> Parts {
     let (mut kept, ()) = Request::new(()).into_parts();
     kept.method = head.method.clone();

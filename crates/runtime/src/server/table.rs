@@ -13,7 +13,7 @@ use super::activity::Activity;
 use super::limits::Limits;
 use crate::unpoisoned::unpoisoned;
 
-/// A scan of the table finds one connection in so many to evict; the next evictions need no scan of their own.
+/// A scan of the table finds one connection in this many to evict; the next evictions need no scan of their own.
 const SCAN_SHARE: usize = 64;
 
 /// A connection that the server has waited for no longer than this is not evicted for a new one: its request is

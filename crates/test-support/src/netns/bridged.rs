@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Netns;
 use crate::tool;
 
-/// The number of the bridge, where nodes have theirs.
+/// The last byte of the bridge's address, where a node has its number.
 const BRIDGE: u8 = 254;
 
 /// Nodes in namespaces of their own, and a bridge between them in another. They reach each other and the bridge over
@@ -25,7 +25,7 @@ impl Bridged {
     /// The address of the bridge.
     pub const BRIDGE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 8, 0, BRIDGE));
 
-    /// Makes the bridge and so many nodes, at most 250. Where tools or privileges are missing, prints a line that the
+    /// Makes the bridge and this many nodes, at most 250. Where tools or privileges are missing, prints a line that the
     /// test is skipped, and returns `None`.
     ///
     /// # Panics
@@ -57,7 +57,7 @@ impl Bridged {
         let devices = nodes.iter().map(|node| (node, "eth0"));
         for (own, (namespace, device)) in numbers.clone().zip(devices.chain([(&bridge, "bridge")]))
         {
-            // The kernel keeps no more than 1024 neighbours for all namespaces together, but for permanent ones.
+            // The kernel keeps at most 1024 neighbours for all namespaces together, not counting permanent ones.
             let others = numbers.clone().filter(|other| *other != own).map(|other| {
                 format!(
                     "neighbour add {} lladdr {} nud permanent dev {device}\n",
@@ -117,7 +117,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
-    use crate::PATIENCE;
+    use crate::TIMEOUT;
 
     #[test]
     fn nodes_reach_each_other_until_packets_are_dropped_or_one_is_unplugged() {
@@ -127,7 +127,7 @@ mod tests {
         let socket = |node| {
             let bind = || UdpSocket::bind((Bridged::address(node), 8080));
             let socket = network.node(node).enter(bind).expect("its own address");
-            socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+            socket.set_read_timeout(Some(TIMEOUT)).expect("not zero");
             socket
         };
         let [first, second, third] = [1, 2, 3].map(socket);
@@ -143,7 +143,7 @@ mod tests {
         sent(&first, "1");
         assert_eq!(came(), (1, Bridged::address(1)));
 
-        // What comes after it has come says that it has not.
+        // Of these two packets, the larger one is dropped: the first to arrive is the smaller one.
         network.lose("ip saddr 10.8.0.1 meta length > 1400");
         sent(&first, &"x".repeat(1400 - 28 + 1));
         sent(&first, &"x".repeat(1400 - 28));

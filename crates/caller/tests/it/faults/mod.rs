@@ -56,11 +56,11 @@ impl Expected {
             "{seen}"
         );
         assert!(lines[1].contains(evidence), "no {evidence:?} in {seen}");
-        let (what, said) = lines[2].split_once("; likely ").expect("a likely cause");
+        let (what, cause) = lines[2].split_once("; likely ").expect("a likely cause");
         assert!(what.starts_with("Call failed: "), "{seen}");
         match likely {
-            Some(likely) => assert!(said.contains(likely), "no {likely:?} in {seen}"),
-            None => assert_eq!(said, verdict::usual_cause(kind), "{seen}"),
+            Some(likely) => assert!(cause.contains(likely), "no {likely:?} in {seen}"),
+            None => assert_eq!(cause, verdict::usual_cause(kind), "{seen}"),
         }
         assert_eq!(output.code, Some(kind.exit_code().into()), "{seen}");
     }
@@ -201,7 +201,7 @@ fn a_dead_name_server_costs_one_timeout_and_not_one_for_each_query() {
 }
 
 #[test]
-fn dns_closed_port() {
+fn a_closed_dns_port_is_reported() {
     let bed = Bed::start(&["backend-1"]);
     let closed = free_addr();
     let command = || caller(&bed, closed.to_string());
@@ -217,7 +217,7 @@ fn dns_closed_port() {
 }
 
 #[test]
-fn missing_empty_and_invalid_resolv_conf() {
+fn a_missing_empty_or_invalid_resolv_conf_is_reported() {
     let bed = Bed::start(&["backend-1"]);
     let dns = dns::Server::start_on_port_53();
     let Some(dns) = dns else { return };
@@ -281,7 +281,7 @@ fn a_backend_that_closes_at_once_is_never_reported_as_another_protocol() {
 }
 
 #[test]
-fn no_file_descriptors() {
+fn a_lack_of_file_descriptors_is_reported() {
     // How many descriptors the program needs is not known here; one of these limits is one too low.
     let out_of_descriptors = (4..24).any(|limit| {
         let call = format!("ulimit -n {limit}; exec {CALLER} once http://127.0.0.1:1/");
@@ -313,7 +313,7 @@ fn a_query_without_a_file_descriptor_is_reported_once() {
 }
 
 #[test]
-fn closed_port() {
+fn a_closed_port_is_reported() {
     let addr = free_addr();
     let command = || {
         let mut command = Command::new(CALLER);

@@ -1,5 +1,5 @@
-//! Dropped and rejected packets, and missing routes, in a network namespace with nftables, so that no packet leaves this
-//! machine.
+//! Dropped and rejected packets, and missing routes, in a network namespace with nftables, so that no packet leaves
+//! this machine.
 
 use std::process::Command;
 
@@ -230,7 +230,7 @@ fn after_a_reset_while_connecting_the_next_address_is_tried() {
 }
 
 #[test]
-fn no_ipv6_address_to_call_from() {
+fn a_missing_ipv6_address_is_reported() {
     let Some(namespace) = namespace("no-ipv6") else {
         return;
     };
@@ -242,7 +242,7 @@ fn no_ipv6_address_to_call_from() {
 }
 
 #[test]
-fn no_free_local_port() {
+fn a_lack_of_local_ports_is_reported() {
     let Some(namespace) = namespace("ports") else {
         return;
     };
@@ -259,7 +259,7 @@ fn no_free_local_port() {
 }
 
 #[test]
-fn no_route_to_the_address() {
+fn a_missing_route_is_reported() {
     let Some(namespace) = namespace("route") else {
         return;
     };
@@ -281,7 +281,7 @@ fn no_route_to_the_address() {
 }
 
 #[test]
-fn dns_dropped_or_forbidden_by_a_policy() {
+fn a_policy_that_drops_or_forbids_dns_is_reported() {
     let Some(namespace) = namespace("dns") else {
         return;
     };

@@ -1,6 +1,7 @@
 //! Faults of TLS, with OpenSSL's own server and certificates: each fault is named, a running caller succeeds again when
 //! it is repaired, and `diagnose` shows the certificate although it is not accepted.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -10,8 +11,8 @@ use std::thread;
 use caller::failure::FailureKind;
 use socket2::SockRef;
 use test_support::pki::{Pki, free_addr};
-use test_support::process::{Process, run};
-use test_support::{PATIENCE, tool, wait_until};
+use test_support::process::{Process, Signal, run};
+use test_support::{TIMEOUT, tool, wait_until};
 
 use super::{Expected, assert_reported};
 use crate::CALLER;
@@ -72,7 +73,7 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], expected: &Exp
         .iter()
         .map(|arg| arg.replace("CLIENT", &client.to_string_lossy()));
     let args: Vec<String> = args.collect();
-    // By variables, because the same command is run with and without a subcommand.
+    // The flags are set by variables, because the same command is run with and without a subcommand.
     let command = || {
         let mut command = caller(&pki, addr);
         for arg in &args {
@@ -92,7 +93,7 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], expected: &Exp
     assert_reported(command, expected, || {
         drop(faulty);
         let port = move || TcpListener::bind(addr).is_ok();
-        wait_until("the port to be free", PATIENCE, port);
+        wait_until("the port to be free", TIMEOUT, port);
         let server: &[&str] = match flags.is_empty() {
             true => &[],
             false => &["-Verify", "1", "-CAfile", "ca.pem"],
@@ -321,7 +322,7 @@ fn nginx_serves_http_1_and_2_over_tls_with_keep_alive() {
             .arg("-c")
             .arg(pki.file("nginx.conf")),
     );
-    wait_until("nginx", PATIENCE, || TcpStream::connect(addr).is_ok());
+    wait_until("nginx", TIMEOUT, || TcpStream::connect(addr).is_ok());
     let bodies = |args: &[&str]| {
         let mut command = caller(&pki, addr);
         let args = [&["--count=3", "--interval=0s"], args].concat();
@@ -443,4 +444,55 @@ fn unusable_files_exit_2_and_are_named() {
         assert!(output.stderr.contains(named), "{args:?}: {}", output.stderr);
     }
     assert!(called.accept().is_err(), "it was called");
+}
+
+#[test]
+fn files_that_are_renewed_are_read_again_while_the_caller_runs() {
+    let Some(pki) = Pki::new() else { return };
+    let addr = free_addr();
+    let verify = ["-Verify", "1", "-verify_return_error", "-CAfile", "ca.pem"];
+    let _server = pki.serve(addr, "good", &verify);
+    let mounted = tempfile::tempdir().expect("a directory");
+    let at = |file: &str| mounted.path().join(file);
+    // As the kubelet does it, the name leads to another file all at once.
+    let renew = |file: &str, content: Vec<u8>| {
+        fs::write(at("new"), content).expect("it can be written");
+        fs::rename(at("new"), at(file)).expect("it can be renamed");
+    };
+    let content = |file: &str| fs::read(pki.file(file)).expect("it is there");
+    renew("ca.crt", content("stranger.pem"));
+    // Certificate and key in one file, so that both change at once.
+    renew(
+        "tls.pem",
+        [content("stranger.pem"), content("stranger.key")].concat(),
+    );
+    let caller = Process::spawn(
+        caller(&pki, addr)
+            .env("CALLER_CACERT", at("ca.crt"))
+            .env("CALLER_CERT", at("tls.pem"))
+            .arg("--interval=100ms"),
+    );
+    caller.wait_for_stdout("Call failed: the certificate is not trusted;");
+    renew("ca.crt", content("ca.pem"));
+    caller.wait_for_stdout("TLS alert unknown_ca");
+    renew(
+        "tls.pem",
+        [content("client.pem"), content("client.key")].concat(),
+    );
+    caller.wait_for_stdout("Response received successfully!");
+
+    renew("ca.crt", b"half a certif".to_vec());
+    let warning = caller.wait_for_stderr("changed TLS files cannot be used");
+    assert!(
+        warning.contains("ca.crt: holds no certificate"),
+        "{warning}"
+    );
+    let before = caller.stdout().len();
+    wait_until("three more calls", TIMEOUT, || {
+        caller.stdout()[before..].matches("=== ").count() > 3
+    });
+    assert!(!caller.stdout()[before..].contains("Call failed"));
+    caller.signal(Signal::TERM);
+    let warnings = caller.finish().stderr;
+    assert_eq!(warnings.matches("cannot be used").count(), 1, "{warnings}");
 }

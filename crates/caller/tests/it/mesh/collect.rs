@@ -1,4 +1,4 @@
-//! `caller mesh`: one sentence, the matrix, the next command, and the exit code.
+//! `caller mesh`: the sentence, the matrix, the next command and the exit code.
 
 use std::net::UdpSocket;
 
@@ -9,7 +9,7 @@ fn lines(output: &Output) -> Vec<&str> {
     output.stdout.lines().collect()
 }
 
-/// Callers whose only round was made while all servers were there, so that nothing changes any more.
+/// Starts callers that make one round and then wait for an hour, so that their rows do not change any more.
 fn start_for_one_round<const N: usize>(mesh: &Mesh, nodes: [u8; N]) -> [Node; N] {
     let callers = nodes.map(|node| Node::start(mesh.caller(node).env("CALLER_INTERVAL", "1h")));
     for caller in &callers {
@@ -19,7 +19,7 @@ fn start_for_one_round<const N: usize>(mesh: &Mesh, nodes: [u8; N]) -> [Node; N]
 }
 
 #[test]
-fn a_mesh_that_is_well_exits_0_and_is_drawn() {
+fn a_healthy_mesh_exits_0_and_the_matrix_is_printed() {
     let mesh = Mesh::of([1, 2]);
     let _callers = start_for_one_round(&mesh, [1, 2]);
     let output = mesh.collect(&[]);
@@ -42,32 +42,41 @@ fn a_mesh_that_is_well_exits_0_and_is_drawn() {
 }
 
 #[test]
-fn json_is_what_the_page_is_drawn_from() {
+fn json_has_the_same_data_as_the_page() {
     let mesh = Mesh::of(1..=3);
     let callers = start_for_one_round(&mesh, [1, 2, 3]);
-    let (mut said, code) = mesh.matrix();
+    let (mut printed, code) = mesh.matrix();
     let shown = get(callers[0].admin, "/mesh/matrix.json").body;
     let mut shown: Value = serde_json::from_str(&shown).expect("an object");
-    // The pod that has collected it, and when.
+    // They differ in the pod that has collected the rows, and in the time.
     assert_eq!(
-        (&shown["name"], &said["name"]),
+        (&shown["name"], &printed["name"]),
         (&"mesh-1".into(), &Value::Null)
     );
-    for matrix in [&mut said, &mut shown] {
+    for matrix in [&mut printed, &mut shown] {
         assert!(matrix["time"].is_string());
         let fields = matrix.as_object_mut().expect("an object");
         fields.retain(|name, _| name != "time" && name != "name");
     }
-    assert_eq!(said, shown);
-    assert_eq!((code, &said["state"]), (Some(0), &"ok".into()), "{said:#}");
+    assert_eq!(printed, shown);
     assert_eq!(
-        (&said["targets"], &said["next"]),
+        (code, &printed["state"]),
+        (Some(0), &"ok".into()),
+        "{printed:#}"
+    );
+    assert_eq!(
+        (&printed["targets"], &printed["next"]),
         (&json!([mesh.url()]), &Value::Null)
     );
     let expected = [1, 2, 3]
         .map(|node| json!({"address": mesh.ip(node), "node": format!("node-{node}"), "row": "ok"}));
-    assert_eq!(said["nodes"], json!(expected));
-    for (number, cells) in said["cells"].as_array().expect("a list").iter().enumerate() {
+    assert_eq!(printed["nodes"], json!(expected));
+    for (number, cells) in printed["cells"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .enumerate()
+    {
         let cells = cells.as_str().expect("text");
         let is_as_expected = |(at, cell): (usize, char)| match at == number {
             true => cell == '-',
@@ -75,18 +84,18 @@ fn json_is_what_the_page_is_drawn_from() {
         };
         assert!(cells.chars().enumerate().all(is_as_expected), "{cells}");
         assert_eq!(cells.len(), 3);
-        let ms = said["ms"][number].as_array().expect("a list");
+        let ms = printed["ms"][number].as_array().expect("a list");
         let are_known = ms.iter().map(|ms| ms.as_f64() > Some(0.0));
         assert!(are_known.eq((0..3).map(|at| at != number)), "{ms:?}");
     }
     assert_eq!(
-        (&said["pairs"], &said["failures"]),
+        (&printed["pairs"], &printed["failures"]),
         (&json!([]), &json!([]))
     );
 }
 
 #[test]
-fn a_row_that_is_missing_is_a_fault() {
+fn a_missing_row_is_a_fault() {
     let mesh = Mesh::of(1..=3);
     let _callers = mesh.start_all([1, 3]);
     let output = mesh.collect(&[]);
@@ -116,7 +125,7 @@ fn a_row_that_is_missing_is_a_fault() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_exits_3_and_says_what_to_look_at() {
+fn a_name_that_does_not_exist_exits_3_with_the_next_command() {
     let mesh = Mesh::of([]);
     mesh.bed.records.remove(NAME);
     let output = mesh.collect(&[]);
@@ -191,7 +200,7 @@ fn several_targets_are_one_mesh() {
         sentence.starts_with("4 nodes reach each other: 12 of 12 pairs"),
         "{sentence}"
     );
-    // One of two names is a fault of its own, and the nodes behind the other are shown.
+    // One name of two that does not exist is a fault; the nodes behind the other one are shown.
     let nosuch = mesh.url().replace("mesh", "nosuch");
     let (matrix, code) = collect(&[&zones[1], &nosuch]);
     assert_eq!((code, count(&matrix["nodes"])), (Some(1), 2), "{matrix:#}");
@@ -207,7 +216,7 @@ fn names_are_looked_up_at_the_same_time() {
     let mesh = Mesh::of([]);
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let nameserver = silent.local_addr().expect("it is bound").to_string();
-    // One after another they would take longer than a test waits.
+    // One after another, the lookups would take longer than the timeout of a test.
     let urls: Vec<String> = (1..=100)
         .map(|zone| format!("http://zone-{zone}/"))
         .collect();
@@ -221,7 +230,7 @@ fn names_are_looked_up_at_the_same_time() {
 }
 
 #[test]
-fn bad_input_exits_2_and_names_what_is_bad() {
+fn bad_input_exits_2_and_is_named() {
     let exits_2 = |args: &[&str], env: &[(&str, &str)], named: &[&str]| {
         let mut command = Command::new(CALLER);
         let output = run(command.args(args).envs(env.iter().copied()));
@@ -269,7 +278,7 @@ fn bad_input_exits_2_and_names_what_is_bad() {
 }
 
 #[test]
-fn a_pod_ip_that_the_downward_api_hands_over_may_end_with_a_newline_or_be_empty() {
+fn pod_ip_may_end_with_a_newline_or_be_empty() {
     let mesh = Mesh::of([1, 2]);
     let own = mesh.ip(1).to_string();
     let node = Node::start(mesh.caller(1).env("POD_IP", own.clone() + "\n"));

@@ -1,4 +1,4 @@
-//! Rows of whoever listens behind the name: a neighbour that is broken, or means harm.
+//! Rows from a peer that is broken or hostile.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::*;
 
-/// Serves a row that a test has made up, in place of the caller of a node.
+/// Serves this row in place of the caller of a node.
 fn serve_row(mesh: &Mesh, node: u8, row: &Value) {
     serve(
         mesh.rows(node),
@@ -14,7 +14,7 @@ fn serve_row(mesh: &Mesh, node: u8, row: &Value) {
     );
 }
 
-/// A response that has a head and no end.
+/// Sends a response that has a head and never ends.
 fn endless(stream: &mut TcpStream, piece: &[u8], pause: Duration) {
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
     while stream.write_all(piece).is_ok() {
@@ -22,7 +22,7 @@ fn endless(stream: &mut TcpStream, piece: &[u8], pause: Duration) {
     }
 }
 
-/// A listener that drops packets, because its queue is full: of one connection, which is not accepted.
+/// A listener that drops packets because its accept queue is full: one connection is in it, and is never accepted.
 fn full(addr: SocketAddr) -> (Socket, TcpStream) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     listener.bind(&addr.into()).expect("a free port");
@@ -32,10 +32,10 @@ fn full(addr: SocketAddr) -> (Socket, TcpStream) {
 }
 
 #[test]
-fn what_is_no_row_is_missing_and_it_is_said_why() {
+fn a_response_that_is_not_a_row_counts_as_missing_with_the_reason() {
     let mesh = Mesh::of([1]);
     let ok = |headers: &str, body: &str| response("200 OK", headers, body);
-    let row = |node| mesh.made_up(node, &[(1, "ok")]).to_string();
+    let row = |node| mesh.fabricated_row(node, &[(1, "ok")]).to_string();
     let elsewhere = TcpListener::bind((mesh.ip(200), mesh.rows_port)).expect("a free port");
     let location = format!("Location: http://{}/mesh.json\r\n", mesh.rows(200));
     let padding = "X-Padding: ".to_owned() + &"x".repeat(10_000) + "\r\n";
@@ -92,10 +92,10 @@ fn what_is_no_row_is_missing_and_it_is_said_why() {
 }
 
 #[test]
-fn the_collection_ends_however_many_are_silent() {
+fn a_collection_ends_although_two_hundred_callers_do_not_respond() {
     let mesh = Mesh::of([]);
     let nodes = 1..=200;
-    // They take connections, and say nothing.
+    // They accept connections, and do not respond.
     let bind = |node| TcpListener::bind(mesh.rows(node)).expect("a free port");
     let _silent: Vec<TcpListener> = nodes.clone().map(bind).collect();
     mesh.resolves_to(nodes);
@@ -105,15 +105,16 @@ fn the_collection_ends_however_many_are_silent() {
     assert!(output.stdout.starts_with(sentence), "{}", output.stdout);
 }
 
-/// Names that would do harm in a terminal, as another line of the output, or in a shell.
+/// Names that would do harm if they were printed or run as they are: in a terminal, as a line of the output, in a
+/// shell.
 const NAME_OF_2: &str = "\u{1b}[2J\u{202e}\nOK      all is well";
 const NAME_OF_3: &str = "$(reboot); `reboot` '";
 
 #[test]
-fn names_and_numbers_in_a_row_do_no_harm() {
+fn hostile_names_and_numbers_in_a_row_do_no_harm() {
     let mesh = Mesh::of([]);
     mesh.resolves_to(2..=4);
-    let mut row = mesh.made_up(2, &[(3, "connect_refused"), (4, "ok")]);
+    let mut row = mesh.fabricated_row(2, &[(3, "connect_refused"), (4, "ok")]);
     row["node"] = NAME_OF_2.into();
     row["peers"][0][1] = NAME_OF_3.into();
     row["peers"][0][4] = u32::MAX.into();
@@ -123,7 +124,7 @@ fn names_and_numbers_in_a_row_do_no_harm() {
     row["lookup"] = json!(["no such kind", u64::MAX]);
     row["mtus"] = json!([[mesh.ip(3), u32::MAX], [mesh.ip(3), 0]]);
     serve_row(&mesh, 2, &row);
-    let mut row = mesh.made_up(4, &[(3, "connect_refused"), (2, "no such result")]);
+    let mut row = mesh.fabricated_row(4, &[(3, "connect_refused"), (2, "no such result")]);
     row["node"] = "x".repeat(10_000).into();
     row["peers"][0][1] = NAME_OF_3.into();
     serve_row(&mesh, 4, &row);
@@ -159,11 +160,11 @@ fn names_and_numbers_in_a_row_do_no_harm() {
 }
 
 #[test]
-fn a_row_speaks_for_its_own_address_alone() {
+fn a_row_counts_for_the_address_that_sent_it_and_for_no_other() {
     let mesh = Mesh::of([1, 2]);
     let [_caller] = mesh.start_all([1]);
-    // It says that it is node 1, which reaches nobody, and what node 1 is called.
-    let mut row = mesh.made_up(1, &[(2, "connect_timeout"), (1, "connect_timeout")]);
+    // Node 2 claims to be node 1 and to reach nobody, and gives node 1 another name.
+    let mut row = mesh.fabricated_row(1, &[(2, "connect_timeout"), (1, "connect_timeout")]);
     row["peers"][1][1] = "evil".into();
     serve_row(&mesh, 2, &row);
     let (matrix, _) = mesh.matrix();
@@ -180,11 +181,11 @@ fn a_row_speaks_for_its_own_address_alone() {
 }
 
 #[test]
-fn a_name_of_no_letters_is_none() {
+fn an_empty_node_name_counts_as_unknown() {
     let mesh = Mesh::of([]);
     mesh.resolves_to([1, 2]);
     for node in [1, 2] {
-        let mut row = mesh.made_up(node, &[(3 - node, "ok")]);
+        let mut row = mesh.fabricated_row(node, &[(3 - node, "ok")]);
         row["node"] = "".into();
         row["peers"][0][1] = "".into();
         serve_row(&mesh, node, &row);

@@ -19,7 +19,7 @@ use test_support::bed::Bed;
 use test_support::http::get;
 use test_support::pki::free_addr;
 use test_support::process::{Output, Process, caller, run};
-use test_support::{PATIENCE, wait_until};
+use test_support::{TIMEOUT, wait_until};
 
 use crate::CALLER;
 
@@ -34,7 +34,7 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// A mesh of these nodes, each with an echo-server. Their callers are yet to be started.
+    /// Starts the echo-servers of these nodes. Their callers are started later.
     pub(crate) fn of(nodes: impl IntoIterator<Item = u8> + Clone) -> Self {
         static NET: AtomicU8 = AtomicU8::new(7);
         let mesh = Self {
@@ -54,7 +54,7 @@ impl Mesh {
         self.bed.mesh_pod(node.into(), self.server(node));
     }
 
-    /// From now on the name has the addresses of these nodes.
+    /// Gives the name the addresses of these nodes from now on.
     fn resolves_to(&self, nodes: impl IntoIterator<Item = u8>) {
         let addresses = nodes.into_iter().map(|node| self.ip(node));
         self.bed.records.set(NAME, addresses.collect::<Vec<_>>());
@@ -78,7 +78,7 @@ impl Mesh {
         format!("http://mesh:{}/", self.port)
     }
 
-    /// The caller of a node, with short rounds. It calls two peers in each, and one in turn.
+    /// The command of the caller of a node, with short rounds. In each it calls the same two peers, and one in turn.
     pub(crate) fn caller(&self, node: u8) -> Command {
         let mut command = self.bed.caller(CALLER);
         command
@@ -97,7 +97,7 @@ impl Mesh {
         Node::start(&mut self.caller(node))
     }
 
-    /// Starts callers on nodes, and waits until each knows of all the others.
+    /// Starts callers on nodes, and waits until each has called all of its peers.
     fn start_all<const N: usize>(&self, nodes: [u8; N]) -> [Node; N] {
         let callers = nodes.map(|node| self.start(node));
         for caller in &callers {
@@ -109,7 +109,7 @@ impl Mesh {
         callers
     }
 
-    /// Runs `caller mesh`, in a pod that is not of the mesh.
+    /// Runs `caller mesh` in a pod that is not part of the mesh.
     fn collect(&self, args: &[&str]) -> Output {
         let rows_port = format!("--rows-port={}", self.rows_port);
         let mut command = self.bed.caller(CALLER);
@@ -117,20 +117,20 @@ impl Mesh {
         run(command.arg(rows_port).arg(self.url()).args(args))
     }
 
-    /// What `caller mesh` says as JSON, and its exit code.
+    /// The JSON output of `caller mesh`, and its exit code.
     fn matrix(&self) -> (Value, Option<i32>) {
         let output = self.collect(&["--format=json"]);
         let matrix = serde_json::from_str(&output.stdout);
         (matrix.expect("an object"), output.code)
     }
 
-    /// Why the row of a node is missing, or `ok`.
+    /// `ok` if the row of a node is there, or else why it is missing.
     fn row_of<'a>(&self, node: u8, matrix: &'a Value) -> &'a str {
         let node = &matrix["nodes"][self.place(node, matrix)];
         node["row"].as_str().expect("text")
     }
 
-    /// Where a node stands in a matrix.
+    /// The index of a node in a matrix.
     fn place(&self, node: u8, matrix: &Value) -> usize {
         let ip = self.ip(node).to_string();
         let mut nodes = matrix["nodes"].as_array().expect("a list").iter();
@@ -138,8 +138,8 @@ impl Mesh {
         place.unwrap_or_else(|| panic!("no {ip} in {matrix:#}"))
     }
 
-    /// A row that a test makes up: of a node that has called these peers, with these results.
-    fn made_up(&self, node: u8, peers: &[(u8, &str)]) -> Value {
+    /// A fabricated row of a node that has called these peers, with these results.
+    fn fabricated_row(&self, node: u8, peers: &[(u8, &str)]) -> Value {
         let peers = peers.iter().map(|(peer, result)| {
             let ms = (*result == "ok").then_some(0.4);
             json!([self.ip(*peer), format!("node-{peer}"), result, ms, 3600, 4])
@@ -152,7 +152,7 @@ impl Mesh {
     }
 }
 
-/// A running caller of a node.
+/// The running caller of a node.
 struct Node {
     _process: Process,
     admin: SocketAddr,
@@ -174,7 +174,7 @@ impl Node {
 
     fn wait_for_row(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut row = self.row();
-        wait_until(what, PATIENCE, || {
+        wait_until(what, TIMEOUT, || {
             row = self.row();
             is_so(&row)
         });
@@ -182,30 +182,31 @@ impl Node {
     }
 }
 
-/// What a row says of a peer.
+/// The result that a row has for a peer.
 fn result(row: &Value, ip: IpAddr) -> Option<&str> {
     let mut peers = row["peers"].as_array().expect("a list").iter();
     let peer = peers.find(|peer| peer[0] == ip.to_string())?;
     peer[2].as_str()
 }
 
-/// How many elements a list has.
+/// The number of elements of a list.
 fn count(list: &Value) -> u64 {
     list.as_array().expect("a list").len() as u64
 }
 
-/// Starts a server that does this with each connection, after it has read the request, and counts them.
+/// Starts a server that reads the request of each connection and then calls `respond`. Returns the number of its
+/// connections.
 fn serve(
     addr: SocketAddr,
-    answer: impl Fn(&mut TcpStream) + Send + Sync + 'static,
+    respond: impl Fn(&mut TcpStream) + Send + Sync + 'static,
 ) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(addr).expect("a free port");
-    let (answer, connections) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+    let (respond, connections) = (Arc::new(respond), Arc::new(AtomicUsize::new(0)));
     let counter = Arc::clone(&connections);
     thread::spawn(move || {
         for stream in listener.incoming() {
             counter.fetch_add(1, Ordering::SeqCst);
-            let (mut stream, answer) = (stream.expect("a connection"), Arc::clone(&answer));
+            let (mut stream, respond) = (stream.expect("a connection"), Arc::clone(&respond));
             thread::spawn(move || {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
@@ -215,7 +216,7 @@ fn serve(
                         _ => return,
                     }
                 }
-                answer(&mut stream);
+                respond(&mut stream);
             });
         }
     });
@@ -228,7 +229,7 @@ fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
-/// A server that sends this to each client, which may have hung up.
+/// A function that sends these bytes. Errors are ignored, because the client may have closed the connection.
 fn sends(bytes: Vec<u8>) -> impl Fn(&mut TcpStream) + Send + Sync + 'static {
     move |stream| drop(stream.write_all(&bytes))
 }

@@ -14,11 +14,11 @@ const PAGES: [(&str, &str); 3] = [
     ("/mesh/matrix.json", "application/json"),
 ];
 
-/// How long a matrix is shared.
+/// How long requests get the same matrix.
 const SHARED_FOR: Duration = Duration::from_secs(5);
 
 #[test]
-fn the_pages_are_those_of_a_caller_with_sample_alone() {
+fn only_a_caller_with_sample_has_the_pages() {
     let mesh = Mesh::of([1, 2]);
     let with = mesh.start(1);
     let without = Node::start(mesh.caller(2).env_remove("CALLER_SAMPLE"));
@@ -42,12 +42,12 @@ fn the_pages_are_those_of_a_caller_with_sample_alone() {
         assert_eq!(head.reply_to_head().status(), 200, "{page}");
         assert!(head.is_closed(), "a body of {page}");
     }
-    // The live page is there beside them.
+    // The live page is served as well.
     assert_eq!(get(with.admin, "/").status(), 200);
 }
 
 #[test]
-fn the_page_may_run_its_own_script_alone_by_a_nonce_that_is_new_each_time() {
+fn the_page_allows_only_its_own_script_by_a_nonce_that_is_new_for_each_request() {
     let mesh = Mesh::of([1]);
     let node = mesh.start(1);
     let nonce = || {
@@ -67,7 +67,7 @@ fn the_page_may_run_its_own_script_alone_by_a_nonce_that_is_new_each_time() {
             policy.contains(&format!("style-src 'nonce-{nonce}'")),
             "{policy}"
         );
-        // Each script and each style has it, and nothing is left to fill in.
+        // Each script and each style has the nonce, and no placeholder is left.
         for tag in ["<script", "<style"] {
             let with_nonce = format!("{tag} nonce=\"{nonce}\">");
             assert_eq!(body.matches(tag).count(), 1);
@@ -81,11 +81,11 @@ fn the_page_may_run_its_own_script_alone_by_a_nonce_that_is_new_each_time() {
     assert_ne!(first, nonce());
 }
 
-/// A mesh of two nodes. The first one has a caller, and the second a server in its place, which sends a row; and the
-/// number of connections to that.
+/// A mesh of two nodes. The first one has a caller. The second one has a server in its place, which sends a fabricated
+/// row and counts its connections.
 fn with_a_counting_server() -> (Mesh, Node, Arc<AtomicUsize>) {
     let mesh = Mesh::of([1, 2]);
-    let row = mesh.made_up(2, &[(1, "ok")]).to_string();
+    let row = mesh.fabricated_row(2, &[(1, "ok")]).to_string();
     let asked = serve(mesh.rows(2), sends(response("200 OK", "", &row)));
     let node = mesh.start(1);
     node.wait_for_row("a call", |row| result(row, mesh.ip(2)) == Some("ok"));
@@ -98,7 +98,7 @@ fn matrix(admin: SocketAddr) -> Value {
 }
 
 #[test]
-fn rows_are_collected_only_when_asked_for_and_once_for_all_who_ask() {
+fn rows_are_collected_only_on_request_and_once_for_concurrent_requests() {
     let (mesh, node, asked) = with_a_counting_server();
     let pages = ["/mesh", "/mesh.json", "/metrics", "/status.json"];
     let _ = pages.map(|page| get(node.admin, page));
@@ -116,24 +116,24 @@ fn rows_are_collected_only_when_asked_for_and_once_for_all_who_ask() {
     assert!(matrices.iter().all(|matrix| *matrix == matrices[0]));
     assert_eq!(mesh.row_of(2, &matrices[0]), "ok");
 
-    // It is shared for so long, and then made anew, once.
-    let mut anew = Value::Null;
-    wait_until("another matrix", PATIENCE, || {
-        anew = matrix(admin);
-        anew["time"] != matrices[0]["time"]
+    // Later requests get the same matrix, until it is five seconds old; then the rows are collected once more.
+    let mut later = Value::Null;
+    wait_until("another matrix", TIMEOUT, || {
+        later = matrix(admin);
+        later["time"] != matrices[0]["time"]
     });
     assert!(start.elapsed() >= SHARED_FOR);
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[test]
-fn clients_that_hang_up_do_not_make_a_collection_begin_anew() {
+fn clients_that_disconnect_do_not_restart_a_collection() {
     let mesh = Mesh::of([1, 2]);
     let node = mesh.start(1);
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);
     let asked = serve(mesh.rows(2), move |stream| {
-        // Until the test has gone on, or has ended.
+        // Waits until the test sends a message, or has ended.
         let _ = released.lock().expect("nobody panics").recv();
         let _ = stream.write_all(&response("404 Not Found", "", ""));
     });
@@ -143,7 +143,7 @@ fn clients_that_hang_up_do_not_make_a_collection_begin_anew() {
         client
     };
     let first = ask();
-    wait_until("the collection", PATIENCE, || {
+    wait_until("the collection", TIMEOUT, || {
         asked.load(Ordering::SeqCst) == 1
     });
     drop(first);
@@ -160,11 +160,11 @@ fn clients_that_hang_up_do_not_make_a_collection_begin_anew() {
 #[test]
 fn a_probe_is_answered_while_many_wait_for_the_matrix() {
     let mesh = Mesh::of([1]);
-    // Until the lookup is given up there is no matrix.
+    // No name server responds, so there is no matrix before the lookup has timed out.
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let nameserver = silent.local_addr().expect("it is bound").to_string();
     let node = Node::start(mesh.caller(1).env("CALLER_NAMESERVER", nameserver));
-    // More than the port has connections.
+    // More than the limit on connections of the admin port.
     let clients = [(); 100].map(|()| {
         let mut client = TcpStream::connect(node.admin).expect("it listens");
         let request = "GET /mesh/matrix.json HTTP/1.1\r\nHost: mesh\r\n\r\n";
@@ -178,11 +178,11 @@ fn a_probe_is_answered_while_many_wait_for_the_matrix() {
     first.set_nonblocking(true).expect("it is a socket");
     let error = first.read(&mut [0]).expect_err("the probe came first");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    // Those who were too many are told so, and others wait.
+    // The clients over the limit on waiting clients get 503; the others wait.
     first.set_nonblocking(false).expect("it is a socket");
     let status = |mut client: &TcpStream| {
         let mut line = [0; "HTTP/1.1 200".len()];
-        // One without a response has made room for others.
+        // A client without a response has been disconnected to make room for another.
         client.read_exact(&mut line).ok()?;
         Some(String::from_utf8_lossy(&line[9..]).into_owned())
     };

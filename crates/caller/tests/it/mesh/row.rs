@@ -1,4 +1,4 @@
-//! `/mesh.json` and the metrics: whom a caller with `--sample` calls, and what it knows of them.
+//! `/mesh.json` and the metrics: which peers a caller with `--sample` calls, and what it knows of them.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use test_support::http::metric;
 
 use super::*;
 
-/// Nobody has connected to this listener.
+/// Asserts that nobody has connected to this listener.
 fn assert_untouched(listener: &TcpListener) {
     listener.set_nonblocking(true).expect("it is a socket");
     let error = listener.accept().expect_err("nobody calls itself");
@@ -15,7 +15,7 @@ fn assert_untouched(listener: &TcpListener) {
 }
 
 #[test]
-fn a_round_calls_the_same_k_peers_and_another_one_and_all_are_met_within_n_rounds() {
+fn a_round_calls_k_steady_peers_and_one_in_turn_and_n_rounds_call_all() {
     let mesh = Mesh::of(1..=8);
     mesh.resolves_to(1..=9);
     let own = TcpListener::bind(mesh.server(9)).expect("a free port");
@@ -50,7 +50,7 @@ fn a_round_calls_the_same_k_peers_and_another_one_and_all_are_met_within_n_round
 }
 
 #[test]
-fn the_row_has_each_peer_and_says_whose_row_it_is() {
+fn the_row_has_the_node_itself_and_each_peer() {
     let mesh = Mesh::of(1..=4);
     let [node] = mesh.start_all([1]);
     let row = node.row();
@@ -93,7 +93,7 @@ fn without_pod_ip_the_own_address_is_that_of_an_interface() {
 }
 
 #[test]
-fn calls_are_counted_by_node_for_the_k_alone_and_peers_as_they_are() {
+fn only_calls_to_the_steady_peers_are_counted_by_node_and_all_peers_are_counted() {
     let mesh = Mesh::of(1..=6);
     let [node] = mesh.start_all([1]);
     let calls = || {
@@ -103,10 +103,10 @@ fn calls_are_counted_by_node_for_the_k_alone_and_peers_as_they_are() {
             .filter(|line| line.starts_with("caller_mesh_calls_total{"))
             .collect::<Vec<_>>()
     };
-    wait_until("calls of the K", PATIENCE, || calls().len() >= 2);
-    // By now all have been called, and some of them often.
+    wait_until("calls of the K", TIMEOUT, || calls().len() >= 2);
+    // After 40 calls, every peer has been called.
     let ok = "caller_calls_total{result=\"ok\"}";
-    wait_until("more calls", PATIENCE, || {
+    wait_until("more calls", TIMEOUT, || {
         metric(node.admin, ok) >= Some(40.0)
     });
     let calls = calls();
@@ -120,12 +120,12 @@ fn calls_are_counted_by_node_for_the_k_alone_and_peers_as_they_are() {
 }
 
 #[test]
-fn a_peer_that_fails_is_counted_by_its_kind_and_shown_at_once() {
+fn a_failing_peer_is_counted_by_kind_and_is_first_in_the_row_at_once() {
     let mesh = Mesh::of([1, 2]);
     mesh.resolves_to(1..=3);
     let node = mesh.start(1);
     let row = node.wait_for_row("both", |row| count(&row["peers"]) == 2);
-    // What fails stands first; it has never told its node.
+    // A failing peer comes first. Its node is not known, because it has never responded.
     let (failing, well) = (&row["peers"][0], &row["peers"][1]);
     assert_eq!(
         failing.as_array().expect("a list")[..4],
@@ -141,27 +141,27 @@ fn a_peer_that_fails_is_counted_by_its_kind_and_shown_at_once() {
         "caller_mesh_calls_total{{to_node=\"{}\",result=\"connect_refused\"}}",
         mesh.ip(3)
     );
-    wait_until(&refused, PATIENCE, || {
+    wait_until(&refused, TIMEOUT, || {
         metric(node.admin, &refused) >= Some(2.0)
     });
-    // Well again.
+    // The peer recovers.
     mesh.start_server(3);
     let row = node.wait_for_row("a success", |row| result(row, mesh.ip(3)) == Some("ok"));
     assert_eq!(count(&row["peers"]), 2);
 }
 
 #[test]
-fn a_caller_without_sample_has_no_metrics_of_a_mesh() {
+fn a_caller_without_sample_has_no_mesh_metrics() {
     let mesh = Mesh::of([1, 2]);
     let node = Node::start(mesh.caller(1).env_remove("CALLER_SAMPLE"));
     let ok = "caller_calls_total{result=\"ok\"}";
-    wait_until(ok, PATIENCE, || metric(node.admin, ok) >= Some(3.0));
+    wait_until(ok, TIMEOUT, || metric(node.admin, ok) >= Some(3.0));
     let metrics = get(node.admin, "/metrics").body;
     assert!(!metrics.contains("mesh_"), "{metrics}");
 }
 
 #[test]
-fn a_peer_that_leaves_the_name_is_not_called_any_more_and_a_new_one_is() {
+fn a_peer_that_leaves_dns_is_no_longer_called_and_a_new_one_is() {
     let mesh = Mesh::of(1..=4);
     let [node] = mesh.start_all([1]);
     let calls_of = |number| {
@@ -174,10 +174,10 @@ fn a_peer_that_leaves_the_name_is_not_called_any_more_and_a_new_one_is() {
     });
     assert_eq!(row["known"], 2);
     let peers = |number| metric(node.admin, "caller_mesh_peers") == Some(number);
-    wait_until("the round without it", PATIENCE, || peers(2.0));
+    wait_until("the round without it", TIMEOUT, || peers(2.0));
     let (gone, here) = (calls_of(3), calls_of(2));
     assert!(gone > 0.0);
-    wait_until("ten more rounds", PATIENCE, || calls_of(2) >= here + 10.0);
+    wait_until("ten more rounds", TIMEOUT, || calls_of(2) >= here + 10.0);
     assert_eq!(calls_of(3), gone);
     let unexpected = metric(node.admin, "caller_unexpected_results_total");
     assert_eq!(unexpected, Some(0.0));
@@ -186,18 +186,18 @@ fn a_peer_that_leaves_the_name_is_not_called_any_more_and_a_new_one_is() {
     let row = node.wait_for_row("a new peer", |row| result(row, mesh.ip(5)) == Some("ok"));
     assert_eq!(row["known"], 3);
     assert_eq!(result(&row, mesh.ip(3)), Some("left"));
-    wait_until("the round with it", PATIENCE, || peers(3.0));
+    wait_until("the round with it", TIMEOUT, || peers(3.0));
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_in_the_row_until_it_does() {
+fn a_failed_lookup_is_in_the_row_until_one_succeeds() {
     let mesh = Mesh::of(1..=3);
     let [node] = mesh.start_all([1]);
     mesh.bed.records.remove(NAME);
     let row = node.wait_for_row("a failure", |row| row["lookup"].is_array());
     assert_eq!(row["lookup"][0], "dns_nxdomain");
     assert!(row["lookup"][1].is_u64());
-    // What was known of the peers is known.
+    // What was known of the peers stays in the row.
     assert_eq!(
         (&row["known"], result(&row, mesh.ip(2))),
         (&2.into(), Some("ok"))
