@@ -366,19 +366,11 @@ impl Report {
         }
     }
 
-    /// Whether the connection attempt failed, and not because this pod has no source address for the destination.
+    /// Whether the connection attempt failed, and not because this pod has no route to the destination.
     fn is_blocked(&self) -> bool {
-        let Some(failure) = self.failure() else {
-            return false;
-        };
-        let lacks_source_address = match &failure.detail.cause {
-            Cause::Os(error) => matches!(
-                error.errno,
-                Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-            ),
-            _ => false,
-        };
-        failure.stage == Stage::Connect && !lacks_source_address
+        let is_blocked =
+            |failure: &Failure| failure.stage == Stage::Connect && !failure.detail.lacks_route;
+        self.failure().is_some_and(is_blocked)
     }
 
     /// `ok`, or the label of the kind of failure: the value of `result` in metrics and JSON.

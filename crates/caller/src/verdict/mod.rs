@@ -20,19 +20,16 @@ use crate::millis::Millis;
 use crate::report::{Report, Retransmissions};
 use crate::stats::NotSeen;
 
+/// Most attempts at other addresses that the evidence lists.
+const MAX_OTHER_ATTEMPTS: usize = 3;
+
 /// The evidence of a failure: names, addresses, errors, sizes and times, on one line.
 pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
     if let Some((lookup, failure)) = failed_lookup(report) {
         return dns::evidence(lookup, failure);
     }
     let what = match failure.stage {
-        Stage::Dns | Stage::Connect => match &failure.detail.cause {
-            Cause::Os(error) => match failure.detail.icmp {
-                Some(icmp) => format!("connecting: {error}, {}", path::icmp(icmp)),
-                None => format!("connecting: {error}"),
-            },
-            _ => "connecting: no answer".to_owned(),
-        },
+        Stage::Dns | Stage::Connect => format!("connecting: {}", unconnected(failure)),
         Stage::Tls => tls::evidence(report, failure),
         Stage::Http => http::evidence(report, failure),
     };
@@ -45,6 +42,13 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
         Some(address) => format!("{address}: {what} after {after}"),
         None => format!("{what} after {after}"),
     };
+    let others = &failure.detail.other_attempts;
+    for (address, failure) in others.iter().take(MAX_OTHER_ATTEMPTS) {
+        text += &format!("; also {address}: {}", unconnected(failure));
+    }
+    if let more @ 1.. = others.len().saturating_sub(MAX_OTHER_ATTEMPTS) {
+        text += &format!(" and {more} more");
+    }
     // Without a connection, a call can only have retransmitted SYNs: other segments that were counted in the
     // meantime belong to other connections of this pod.
     let retransmissions = report.retransmissions.map(|seen| match failure.stage {
@@ -65,6 +69,15 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
         };
     }
     text
+}
+
+/// How connecting to an address failed.
+fn unconnected(failure: &Failure) -> String {
+    match (&failure.detail.cause, failure.detail.icmp) {
+        (Cause::Os(error), Some(icmp)) => format!("{error}, {}", path::icmp(icmp)),
+        (Cause::Os(error), None) => error.to_string(),
+        _ => "no answer".to_owned(),
+    }
 }
 
 /// What happened, in a few words: refined by the evidence, or else the words of the failure's kind.
@@ -155,6 +168,9 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
         false => "IPv4",
     };
     match (failure.kind, errno) {
+        (FailureKind::ConnectUnreachable, libc::ENETUNREACH) if failure.detail.lacks_route => {
+            Some(format!("this pod has no route to it, and sent nothing: no {family} here, or the CNI plugin").into())
+        }
         (FailureKind::ConnectUnreachable, libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => {
             Some(format!("this pod has no {family} address to call from").into())
         }
