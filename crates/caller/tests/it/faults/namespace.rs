@@ -330,6 +330,36 @@ fn of_several_addresses_the_telling_failure_is_reported_and_the_others_are_named
 }
 
 #[test]
+fn diagnose_notes_addresses_of_a_family_without_a_route_and_judges_the_others() {
+    let Some(namespace) = namespace("families") else {
+        return;
+    };
+    let _backend = backend(&namespace, "127.0.0.1");
+    let diagnose = |addresses: &[&str]| {
+        let hosts = shop_at(addresses);
+        let mut command = caller(&namespace, "http://shop:8080/");
+        command.args(["diagnose", "--hosts"]);
+        run(command.arg(hosts.path()))
+    };
+    // The namespace has no route to this address (RFC 3849).
+    let no_route = "2001:db8::1";
+    let note = "      note         [2001:db8::1]:8080: connecting: Network is unreachable";
+    let works = diagnose(&[no_route, "127.0.0.1"]);
+    assert_eq!(works.code, Some(0), "{}", works.stdout);
+    assert!(works.stdout.contains(note), "{}", works.stdout);
+    assert!(!works.stdout.contains("FAIL"), "{}", works.stdout);
+
+    let refused = diagnose(&[no_route, "127.0.0.2"]);
+    assert_eq!(refused.code, Some(7), "{}", refused.stdout);
+    assert!(refused.stdout.contains(note), "{}", refused.stdout);
+    let what = "what         the connection was refused\n";
+    assert!(refused.stdout.contains(what), "{}", refused.stdout);
+
+    let alone = diagnose(&[no_route]);
+    assert_eq!(alone.code, Some(7), "{}", alone.stdout);
+}
+
+#[test]
 fn a_policy_that_drops_or_forbids_dns_is_reported() {
     let Some(namespace) = namespace("dns") else {
         return;
