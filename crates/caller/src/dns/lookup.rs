@@ -138,16 +138,14 @@ impl Lookup {
     }
 
     /// The name that has the addresses, if another one was to be expected: for a Service, a name in the cluster's
-    /// zone; for any other name in a cluster, the name without a search domain.
+    /// zone; for any other name in a cluster, the name without a search domain. `SERVICE.NAMESPACE` may be either.
     pub fn unexpected_name(&self) -> Option<&Name> {
         let (answered, conf) = (self.answered.as_ref()?, self.conf.as_ref()?);
+        let labels = self.name.trim_end_matches('.').split('.').count();
+        let is_as_given = usize::from(answered.num_labels()) == labels;
         let is_expected = match self.service_zone() {
-            Some(zone) => zone.zone_of(answered),
-            None if cluster_zone(conf).is_some() => {
-                let labels = self.name.trim_end_matches('.').split('.').count();
-                usize::from(answered.num_labels()) == labels
-            }
-            None => true,
+            Some(zone) => zone.zone_of(answered) || (is_as_given && labels == 2),
+            None => is_as_given || cluster_zone(conf).is_none(),
         };
         (!is_expected).then_some(answered)
     }

@@ -15,7 +15,7 @@ use ::http::StatusCode;
 use runtime::escape::Escaped;
 
 pub(crate) use self::next::{after_lookup, how_to_read, next_command};
-use crate::dns::{Host, Lookup, LookupFailure};
+use crate::dns::{Host, Lookup, LookupFailure, Source};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
 use crate::report::{Report, Retransmissions};
@@ -99,8 +99,10 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
         Stage::Dns => {
             failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
         }
-        Stage::Connect => connect_cause(report, failure),
-        Stage::Tls => tls::likely(report, failure),
+        Stage::Connect => doubtful_address(report)
+            .or_else(|| connect_cause(report, failure))
+            .or_else(|| outdated_hosts(report, failure)),
+        Stage::Tls => doubtful_address(report).or_else(|| tls::likely(report, failure)),
         Stage::Http => http::likely(report, failure),
     };
     refined.unwrap_or_else(|| usual_cause(failure.kind).into())
@@ -169,6 +171,33 @@ pub(crate) fn unused_family(report: &Report, failure: &Failure) -> String {
 fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
     let lookup = report.lookup.as_deref()?;
     Some((lookup, lookup.outcome.as_ref().err()?))
+}
+
+/// Why the address is probably not that of the target, if connecting to it or the TLS handshake failed.
+fn doubtful_address(report: &Report) -> Option<Cow<'static, str>> {
+    let failure = report.failure()?;
+    let is_of_address = matches!(failure.stage, Stage::Connect | Stage::Tls)
+        && !matches!(failure.kind, FailureKind::Local | FailureKind::Unproven);
+    let (address, lookup) = (report.address?.ip(), report.lookup.as_deref()?);
+    // If there are several addresses, the note may be about another one.
+    let is_noted = lookup.unexpected_name().is_some() || address.is_unspecified();
+    let note = (is_of_address && is_noted).then(|| dns::note(lookup));
+    note.flatten().map(Cow::from)
+}
+
+/// The likely cause if an address from the hosts file cannot be connected to.
+fn outdated_hosts(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
+    let Source::Hosts(path) = &report.lookup.as_deref()?.source else {
+        return None;
+    };
+    let usual = usual_cause(failure.kind);
+    let likely = format!(
+        "an outdated address in {} (hostAliases), as DNS was not asked; or {usual}",
+        path.display()
+    );
+    let is_of_address =
+        failure.kind != FailureKind::Local && !next::is_this_pod(&report.target.host);
+    is_of_address.then_some(likely.into())
 }
 
 /// The likely cause of a failed connection, if the evidence shows a more specific one than that of its kind.
