@@ -132,6 +132,15 @@ impl Lookup {
         service_zone(&self.name, self.conf.as_ref()?)
     }
 
+    /// Whether the name looks like that of a Service, but is not looked up as one, because of its final dot. An alias
+    /// (CNAME) is a name in its own right.
+    pub(crate) fn lacks_search_domain(&self) -> bool {
+        let without_dot = self.name.strip_suffix('.').zip(self.conf.as_ref());
+        let zone = without_dot.and_then(|(name, conf)| service_zone(name, conf));
+        let is_alias = self.queries.iter().any(|query| !query.cnames.is_empty());
+        zone.is_some() && self.service_zone().is_none() && !is_alias
+    }
+
     /// Whether the search list is that of a pod (it has a domain with `.svc.`).
     pub fn is_in_a_cluster(&self) -> bool {
         self.conf.as_ref().and_then(cluster_zone).is_some()

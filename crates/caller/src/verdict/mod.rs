@@ -6,15 +6,15 @@ mod http;
 pub mod mesh;
 mod next;
 pub(crate) mod path;
+mod some;
 pub mod tls;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
-use ::http::StatusCode;
 use runtime::escape::Escaped;
 
 pub(crate) use self::next::{after_lookup, how_to_read, next_command};
+pub(crate) use self::some::likely_of_some;
 use crate::dns::{Host, Lookup, LookupFailure, Source};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
@@ -96,6 +96,9 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     let refined = match failure.stage {
         // The failure of the control matters, not how the blocked connection failed.
         _ if failure.kind == FailureKind::Unproven => None,
+        Stage::Connect | Stage::Tls | Stage::Http if failure.kind == FailureKind::Local => {
+            shortage(failure).map(Cow::from)
+        }
         Stage::Dns => {
             failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
         }
@@ -106,53 +109,6 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
         Stage::Http => http::likely(report, failure),
     };
     refined.unwrap_or_else(|| usual_cause(failure.kind).into())
-}
-
-/// The likely cause if some calls of the same target failed, as this one did, and others succeeded; `None` if the others
-/// do not change it.
-pub(crate) fn likely_of_some<'a>(
-    report: &Report,
-    failure: &Failure,
-    reports: impl Iterator<Item = &'a Report> + Clone,
-) -> Option<&'static str> {
-    use FailureKind::*;
-    let is_limit = report
-        .response()
-        .is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS);
-    let fails = |report: &&Report| !report.is_ok();
-    let failing: BTreeSet<_> = reports
-        .clone()
-        .filter(fails)
-        .filter_map(Report::backend)
-        .collect();
-    let succeeding = reports.clone().filter(|report| report.is_ok());
-    let mut healthy = succeeding.clone().filter_map(Report::backend);
-    // Without a response, it is not known which of the pods behind an address failed.
-    let is_of_unknown_pod = reports.clone().filter(fails).any(|failed| {
-        let mut succeeding = succeeding.clone();
-        failed.response().is_none() && succeeding.any(|well| well.address == failed.address)
-    });
-    Some(match (failure.stage, failure.kind) {
-        (_, ResolvConf | Local | PathMtu | ProxyError | Unproven) => return None,
-        (_, HttpStatus) if is_limit => return None,
-        (_, ConnectUnreachable)
-            if failure.stage > Stage::Connect || connect_cause(report, failure).is_some() =>
-        {
-            return None;
-        }
-        (_, DnsNxdomain | DnsNodata) => {
-            "the servers of DNS disagree about the name, or it comes and goes"
-        }
-        (_, TlsUntrusted | TlsExpired | TlsName) => "the pods do not all have the same certificate",
-        (Stage::Dns, _) => "cluster DNS answers only at times",
-        (Stage::Connect, _) => "some of the endpoints are dead or not ready, and others are well",
-        _ if is_of_unknown_pod => "the backend fails at times: one of its pods, or all of them",
-        // A pod whose calls succeed only at times is not healthy.
-        _ if healthy.any(|pod| !failing.contains(&pod)) => {
-            "some of the pods are sick, and others are well"
-        }
-        _ => "the backend fails at times, whichever pod answers",
-    })
 }
 
 /// Why a failed call does not count: see [`Report::is_of_unused_family`].
@@ -171,6 +127,21 @@ pub(crate) fn unused_family(report: &Report, failure: &Failure) -> String {
 fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
     let lookup = report.lookup.as_deref()?;
     Some((lookup, lookup.outcome.as_ref().err()?))
+}
+
+/// What this pod is short of, by the error of the operating system.
+fn shortage(failure: &Failure) -> Option<&'static str> {
+    let Cause::Os(OsError { errno, .. }) = failure.detail.cause else {
+        return None;
+    };
+    match errno? {
+        libc::EMFILE | libc::ENFILE => Some("this pod is short of file descriptors"),
+        libc::EADDRNOTAVAIL | libc::EAGAIN => {
+            Some("this pod is short of local ports for that address")
+        }
+        libc::ENOBUFS | libc::ENOMEM => Some("this pod is short of memory for sockets"),
+        _ => None,
+    }
 }
 
 /// Why the address is probably not that of the target, if connecting to it or the TLS handshake failed.
@@ -195,9 +166,7 @@ fn outdated_hosts(report: &Report, failure: &Failure) -> Option<Cow<'static, str
         "an outdated address in {} (hostAliases), as DNS was not asked; or {usual}",
         path.display()
     );
-    let is_of_address =
-        failure.kind != FailureKind::Local && !next::is_this_pod(&report.target.host);
-    is_of_address.then_some(likely.into())
+    (!next::is_this_pod(&report.target.host)).then_some(likely.into())
 }
 
 /// The likely cause of a failed connection, if the evidence shows a more specific one than that of its kind.
@@ -243,15 +212,6 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
         }
         (FailureKind::ConnectUnreachable, libc::EPERM | libc::EACCES) => {
             Some("a policy or a firewall on this side forbids it".into())
-        }
-        (FailureKind::Local, libc::EMFILE | libc::ENFILE) => {
-            Some("this pod is short of file descriptors".into())
-        }
-        (FailureKind::Local, libc::EADDRNOTAVAIL | libc::EAGAIN) => {
-            Some("this pod is short of local ports for that address".into())
-        }
-        (FailureKind::Local, libc::ENOBUFS | libc::ENOMEM) => {
-            Some("this pod is short of memory for sockets".into())
         }
         (FailureKind::Reset, _) => Some(
             "what listens there hangs up as soon as it is connected: a proxy without a backend, or a backend that refuses this client".into(),
@@ -401,79 +361,5 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
             "blocked, but the control did not answer either",
             "a dead node, or a backend that does not run: this proves no policy",
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use ::http::StatusCode;
-
-    use super::likely_of_some;
-    use crate::failure::{Cause, Failure, FailureKind, Stage};
-    use crate::report::{Outcome, Report, Response};
-
-    fn failed(stage: Stage, kind: FailureKind, status: Option<u16>) -> Report {
-        let failure = Failure::new(stage, kind, Cause::Timeout, Duration::ZERO);
-        let status = status.map(|status| StatusCode::from_u16(status).expect("a status"));
-        Report::of_outcome(Outcome::Failed(failure, status.map(Response::of_status)))
-    }
-
-    #[test]
-    fn the_cause_for_some_calls_depends_on_the_kind_of_failure() {
-        use FailureKind::*;
-        for (stage, kind, status, expected) in [
-            (
-                Stage::Dns,
-                DnsNxdomain,
-                None,
-                Some("servers of DNS disagree"),
-            ),
-            (
-                Stage::Dns,
-                DnsTimeout,
-                None,
-                Some("cluster DNS answers only at times"),
-            ),
-            (Stage::Dns, Local, None, None),
-            (
-                Stage::Connect,
-                ConnectRefused,
-                None,
-                Some("some of the endpoints are dead"),
-            ),
-            (Stage::Connect, Local, None, None),
-            (
-                Stage::Tls,
-                TlsName,
-                None,
-                Some("do not all have the same certificate"),
-            ),
-            (
-                Stage::Http,
-                Reset,
-                None,
-                Some("one of its pods, or all of them"),
-            ),
-            (
-                Stage::Http,
-                HttpStatus,
-                Some(500),
-                Some("whichever pod answers"),
-            ),
-            (Stage::Http, HttpStatus, Some(429), None),
-        ] {
-            let well = Response::of_status(StatusCode::OK);
-            let well = Report::of_outcome(Outcome::Answered(well));
-            let reports = [failed(stage, kind, status), well];
-            let failure = reports[0].failure().expect("it failed");
-            let likely = likely_of_some(&reports[0], failure, reports.iter());
-            let is_expected = match (likely, expected) {
-                (Some(likely), Some(expected)) => likely.contains(expected),
-                (likely, expected) => likely == expected,
-            };
-            assert!(is_expected, "{kind}: {likely:?}");
-        }
     }
 }

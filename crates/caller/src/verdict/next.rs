@@ -52,6 +52,11 @@ pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
 
 /// The most useful command to run after a lookup failed.
 pub(crate) fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
+    let name = lookup.name.trim_end_matches('.');
+    let is_unknown = failure.kind() == FailureKind::DnsNxdomain && lookup.lacks_search_domain();
+    if is_unknown && name.split('.').all(is_label) {
+        return format!("caller resolve {name}");
+    }
     let usual = || {
         let host = Host::Name(lookup.name.clone());
         let own_namespace = own_namespace(lookup);

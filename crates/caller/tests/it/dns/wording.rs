@@ -142,6 +142,27 @@ fn a_wildcard_in_a_search_domain_is_noted() {
     );
 }
 
+#[test]
+fn a_final_dot_that_disables_the_search_list_is_named_if_the_name_may_be_that_of_a_service() {
+    for name in ["backend.", "backend.demo.", "backend.demo.svc."] {
+        let output = resolve(name, |asked, _| code(asked, NXDOMAIN));
+        let next = format!("next       caller resolve {}\n", name.trim_end_matches('.'));
+        assert_says(
+            &output,
+            6,
+            &["its final dot switches the search list off", &next],
+        );
+    }
+    let output = resolve("www.example.org.", |asked, _| code(asked, NXDOMAIN));
+    assert!(!output.stdout.contains("final dot"), "{}", output.stdout);
+    let output = resolve("backend.", |asked, _| dangling(asked, NXDOMAIN));
+    assert_says(
+        &output,
+        6,
+        &["likely backend. is an alias for db.outside.example."],
+    );
+}
+
 /// A response for any name in the search domain that is not the cluster's.
 fn wildcard(asked: &Asked, _: bool) -> Answers {
     match asked.name.ends_with(".corp.example.com.") {
