@@ -138,8 +138,7 @@ impl Output {
 
     /// Flushes, and accepts no more lines: from now on, each of them is counted as dropped.
     pub fn finish(self) {
-        self.close();
-        if !self.0.wait_while(self.0.lock(), |state| !state.ended) {
+        if !self.close_and_wait() {
             warn!(
                 output = self.0.name,
                 "output is stuck: the last lines are lost"
@@ -147,8 +146,20 @@ impl Output {
         }
     }
 
+    /// Closes the queue and waits until the thread has ended. Returns `false` if the output is stuck.
+    fn close_and_wait(&self) -> bool {
+        self.close();
+        self.0.wait_while(self.0.lock(), |state| !state.ended)
+    }
+
     fn close(&self) {
-        self.0.lock().closed = true;
+        let mut state = self.0.lock();
+        state.closed = true;
+        if !state.writing && state.waiting.is_empty() {
+            // The pause before this says nothing about the output.
+            state.progress = Instant::now();
+        }
+        drop(state);
         self.0.appended.notify_one();
     }
 }
@@ -416,6 +427,16 @@ mod tests {
         fill(&output.lines());
         output.finish();
         drop(reader);
+    }
+
+    #[test]
+    fn an_output_that_had_nothing_to_write_is_not_stuck_at_its_end() {
+        let outputs: Vec<_> = (0..50).map(|_| to_a_pipe()).collect();
+        // Each of them has accepted nothing for so long.
+        thread::sleep(STUCK_AFTER + RETRY_PAUSE);
+        for (output, _reader) in outputs {
+            assert!(output.close_and_wait());
+        }
     }
 
     #[test]

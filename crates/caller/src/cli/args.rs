@@ -109,8 +109,8 @@ pub(super) struct RunArgs {
     )]
     pub(super) admin_host: Vec<String>,
 
-    /// Least severe diagnostics to write to stderr: error, warn, info, debug, trace or off.
-    /// kubectl logs shows stderr among the calls
+    /// Log level on stderr, which kubectl logs shows among the calls: error, warn, info, debug, trace or
+    /// off
     #[arg(
         long,
         env = "CALLER_LOG_LEVEL",
