@@ -19,6 +19,7 @@ use runtime::output::Output;
 use crate::cli::{Cli, Command};
 use crate::commands::{diagnose, mesh, once, resolve, run};
 use crate::curl;
+use crate::dns::Host;
 use crate::stats::{Rollout, Summary};
 use crate::target::Target;
 
@@ -48,11 +49,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if follows {
-        let targets: Vec<&str> = command.targets().map(Target::as_str).collect();
+        let (doing, what) = match &command {
+            Command::Resolve(config) => match &config.host {
+                Host::Name(name) => ("looking up", name.clone()),
+                Host::Address { ip, .. } => ("looking up", ip.to_string()),
+            },
+            _ => {
+                let targets: Vec<&str> = command.targets().map(Target::as_str).collect();
+                ("calling", targets.join(" "))
+            }
+        };
         // Not a log event, which the log level could hide: a user who gave no target needs to know which is used.
         runtime::log::fatal(format_args!(
-            "caller: calling what process 1 of this pod calls, with its options: {}",
-            targets.join(" ")
+            "caller: {doing} what process 1 of this pod calls, with its options: {what}"
         ));
     }
     let code = execute(command).unwrap_or_else(|error| {
