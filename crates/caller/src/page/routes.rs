@@ -165,7 +165,7 @@ impl Handler for Routes {
             (&Method::GET | &Method::HEAD, "/status.json" | "/events", None) => {
                 not_found("no such target\n")
             }
-            (_, "/mesh" | "/mesh.json" | "/mesh/matrix.json", _) => {
+            (&Method::GET | &Method::HEAD, "/mesh" | "/mesh.json" | "/mesh/matrix.json", _) => {
                 not_found("not found: this caller is not part of a mesh, which takes --sample\n")
             }
             _ => self.admin.respond(head),
