@@ -95,12 +95,13 @@ pub(super) fn author(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Op
 }
 
 fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'static str> {
-    if headers.contains_key(ENVOY_UPSTREAM_TIME) {
-        return None;
-    }
+    // This response was sent to the Envoy that names itself as `Server`. A second one, in the backend's pod, may have
+    // generated it: only the body tells.
+    let is_of_upstream = headers.contains_key(ENVOY_UPSTREAM_TIME);
     let server = headers.get(SERVER).map_or(&b""[..], HeaderValue::as_bytes);
     let server = String::from_utf8_lossy(server).to_ascii_lowercase();
     let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
+    let by_server = by_server.filter(|_| !is_of_upstream);
     let body = String::from_utf8_lossy(body);
     let by_body = BODIES.iter().find(|(words, _)| body.contains(words));
     let (by_server, by_body) = (
@@ -110,7 +111,9 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
     match status.as_u16() {
         // Only a gateway sends 502 and 504 (RFC 9110, sections 15.6.3 and 15.6.5), and 520 to 527 are
         // Cloudflare's own.
-        502 | 504 | 520..=527 => by_server.or(by_body).or(Some("a gateway")),
+        502 | 504 | 520..=527 => by_server
+            .or(by_body)
+            .or((!is_of_upstream).then_some("a gateway")),
         503 => by_server.or(by_body),
         // nginx, Apache and Caddy may be the web server itself, which denies access to its own files.
         403 if matches!(by_server, Some("nginx" | "Apache" | "Caddy")) => by_body,
@@ -150,6 +153,12 @@ mod tests {
     use http::header::{HeaderMap, HeaderName, HeaderValue};
 
     use super::author;
+
+    /// The fields that Envoy adds to a response of its upstream.
+    const BEHIND_ENVOY: &[(&str, &str)] = &[
+        ("server", "istio-envoy"),
+        ("x-envoy-upstream-service-time", "57"),
+    ];
 
     fn named(
         status: u16,
@@ -218,6 +227,9 @@ mod tests {
             ),
             (502, &[], "Bad Gateway", "a gateway"),
             (404, &[("server", "istio-envoy")], "", "Istio's Envoy"),
+            (503, BEHIND_ENVOY, connect, "Envoy"),
+            (403, BEHIND_ENVOY, "RBAC: access denied", "Envoy"),
+            (504, BEHIND_ENVOY, "upstream request timeout", "Envoy"),
             (429, &[("server", "envoy")], "local_rate_limited", "Envoy"),
         ] {
             assert_eq!(
@@ -231,15 +243,10 @@ mod tests {
     #[test]
     fn a_response_of_the_backend_through_a_proxy_is_not_a_proxy_error() {
         for (status, fields, body) in [
-            (
-                503,
-                &[
-                    ("server", "istio-envoy"),
-                    ("x-envoy-upstream-service-time", "3"),
-                ][..],
-                "busy",
-            ),
-            (502, &[("x-app-name", "echo-server")], "injected fault"),
+            (503, BEHIND_ENVOY, "busy"),
+            (502, BEHIND_ENVOY, "busy"),
+            (403, BEHIND_ENVOY, "Forbidden"),
+            (502, &[("x-app-name", "echo-server")][..], "injected fault"),
             (503, &[], "busy"),
             (500, &[("server", "nginx")], "oops"),
             (403, &[("server", "nginx")], "Forbidden"),

@@ -300,6 +300,8 @@ faults! { false;
         ProxyError, "by nginx (server: nginx/1.27.0)", "waited for the backend in vain";
     a_load_balancer_without_a_backend: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nServer: awselb/2.0\r\nConnection: close\r\n\r\n"),
         ProxyError, "by an AWS load balancer", "could not reach it";
+    the_sidecar_of_the_backend_without_a_connection: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 57\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure"),
+        ProxyError, "by Envoy (server: istio-envoy, x-envoy-upstream-service-time: 57)", "could not reach it: no ready endpoint";
     an_error_of_the_backends_through_envoy: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 3\r\nConnection: close\r\n\r\nbusy"),
         HttpStatus, "HTTP 503 Service Unavailable after";
 }
