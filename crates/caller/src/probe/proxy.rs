@@ -43,7 +43,7 @@ const SERVERS: [(&str, &str); 16] = [
 ];
 
 /// Phrases in the bodies of responses that proxies generate, and the proxy's name.
-const BODIES: [(&str, &str); 14] = [
+const BODIES: [(&str, &str); 18] = [
     (
         "upstream connect error or disconnect/reset before headers",
         "Envoy",
@@ -67,7 +67,14 @@ const BODIES: [(&str, &str); 14] = [
     ("default backend - 404", "an ingress controller"),
     ("local_rate_limited", "Envoy"),
     ("Application is not available", "OpenShift's router"),
+    ("envoy overloaded", "Envoy"),
+    ("no Route matched with those values", "Kong"),
+    ("response 404 (backend NotFound)", "a Google load balancer"),
+    ("<h1>Error: Server Error</h1>", "a Google load balancer"),
 ];
+
+/// The end of nginx's own error pages. Behind an ingress, it is often the only sign of nginx.
+const NGINX_PAGE: &str = "<hr><center>nginx";
 
 /// Envoy sets this field on responses of its upstream, and not on those that it generates.
 const ENVOY_UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -114,7 +121,12 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
         502 | 504 | 520..=527 => by_server
             .or(by_body)
             .or((!is_of_upstream).then_some("a gateway")),
-        503 => by_server.or(by_body),
+        503 => by_server.or(by_body).or_else(|| {
+            let is_nginx = !headers.contains_key(SERVER) && body.contains(NGINX_PAGE);
+            is_nginx.then_some("nginx")
+        }),
+        // Only a proxy sends 407 (RFC 9110, section 15.5.8) and 511 (RFC 6585, section 6).
+        407 | 511 => by_server.or(by_body).or(Some("a proxy")),
         // nginx, Apache and Caddy may be the web server itself, which denies access to its own files.
         403 if matches!(by_server, Some("nginx" | "Apache" | "Caddy")) => by_body,
         403 => by_server.or(by_body),
@@ -231,6 +243,29 @@ mod tests {
             (403, BEHIND_ENVOY, "RBAC: access denied", "Envoy"),
             (504, BEHIND_ENVOY, "upstream request timeout", "Envoy"),
             (429, &[("server", "envoy")], "local_rate_limited", "Envoy"),
+            (503, BEHIND_ENVOY, "envoy overloaded", "Envoy"),
+            (503, &[], "<hr><center>nginx</center>\r\n</body>", "nginx"),
+            (
+                404,
+                &[("server", "kong/3.4.0")],
+                r#"{"message":"no Route matched with those values"}"#,
+                "Kong",
+            ),
+            (
+                404,
+                &[("via", "1.1 google")],
+                "response 404 (backend NotFound), service rules for the path non-existent \n",
+                "a Google load balancer",
+            ),
+            (
+                503,
+                &[("via", "1.1 google")],
+                "<h1>Error: Server Error</h1>\n<h2>The service you requested is not available at this time.",
+                "a Google load balancer",
+            ),
+            (407, &[], "", "a proxy"),
+            (407, &[("server", "squid/5.7")], "", "Squid"),
+            (511, &[], "login", "a proxy"),
         ] {
             assert_eq!(
                 named(status, fields, body),
@@ -246,6 +281,10 @@ mod tests {
             (503, BEHIND_ENVOY, "busy"),
             (502, BEHIND_ENVOY, "busy"),
             (403, BEHIND_ENVOY, "Forbidden"),
+            // nginx is the backend here: the Envoy before it says whose response it is.
+            (503, BEHIND_ENVOY, "<hr><center>nginx</center>"),
+            // Google's load balancer adds Via to every response.
+            (503, &[("via", "1.1 google")], "busy"),
             (502, &[("x-app-name", "echo-server")][..], "injected fault"),
             (503, &[], "busy"),
             (500, &[("server", "nginx")], "oops"),

@@ -3,17 +3,17 @@
 use std::borrow::Cow;
 
 use h2::Reason;
-use http::StatusCode;
 use runtime::escape::Escaped;
 
 use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received};
 use crate::report::{Proxy, Report, Response};
 
-/// Parts of the bodies with which Go, nginx and Apache answer a plain HTTP request at a port for TLS.
-const WANTS_TLS: [&str; 3] = [
+/// Parts of the bodies with which Go, nginx, Apache and Tomcat answer a plain HTTP request at a port for TLS.
+const WANTS_TLS: [&str; 4] = [
     "HTTP request to an HTTPS server",
     "plain HTTP request was sent to HTTPS port",
     "speaking plain HTTP to an SSL-enabled server port",
+    "This combination of host and port requires TLS",
 ];
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
@@ -196,28 +196,48 @@ fn protocol(received: &Received) -> Option<&'static str> {
 }
 
 fn proxy_error(response: &Response) -> Option<String> {
-    let name = response.proxy.as_ref()?.name;
-    Some(match response.status {
-        StatusCode::FORBIDDEN => {
-            format!(
-                "{name}, between here and the backend, does not let this call through: a policy of the mesh or of the proxy"
-            )
+    let Proxy { name, headers } = response.proxy.as_ref()?;
+    let body = String::from_utf8_lossy(&response.body);
+    let is_overloaded = headers.iter().any(|field| field.contains("overloaded:"));
+    let why = match response.status.as_u16() {
+        407 => {
+            return Some(format!(
+                "{name} wants a user and a password: it is a forward proxy, called directly or set up to intercept calls"
+            ));
         }
-        StatusCode::NOT_FOUND => {
-            format!("{name}, between here and the backend, has no route for this host and path")
+        511 => {
+            return Some(format!(
+                "{name} intercepts calls until somebody has logged in to the network"
+            ));
         }
-        StatusCode::TOO_MANY_REQUESTS => {
-            format!("{name}, between here and the backend, limits the rate of calls")
+        403 => "does not let this call through: a policy of the mesh or of the proxy",
+        404 => "has no route for this host and path",
+        429 => "limits the rate of calls",
+        _ if is_overloaded || says(&body, &["reset reason: overflow", "envoy overloaded"]) => {
+            "turns calls away: it is overloaded, or the limit of a circuit breaker is reached"
         }
-        StatusCode::GATEWAY_TIMEOUT => {
-            format!("{name}, between here and the backend, waited for the backend in vain")
+        _ if body.contains("CERTIFICATE_VERIFY_FAILED") => {
+            "does not accept the backend's certificate"
         }
-        _ => {
-            format!(
-                "{name}, between here and the backend, could not reach it: no ready endpoint, the wrong port, or mutual TLS"
-            )
+        _ if says(&body, &["TLS_error", "TLS error"]) => {
+            "reached it, but the TLS handshake failed: one side is without TLS, or refuses the other's certificate"
         }
-    })
+        _ if body.contains("reset reason: protocol error") => {
+            "got an answer in another protocol than it speaks with it, such as HTTP/1 in place of HTTP/2"
+        }
+        504 => "waited for the backend in vain",
+        // nginx itself sends 503 if it limits calls, and ingress-nginx if it has no endpoint.
+        503 if *name == "nginx" => {
+            "has no ready endpoint for it, limits the calls, or passes on an error of the backend's"
+        }
+        _ => "could not reach it: no ready endpoint, the wrong port, or mutual TLS",
+    };
+    Some(format!("{name}, between here and the backend, {why}"))
+}
+
+/// Whether the text contains one of these phrases.
+fn says(text: &str, phrases: &[&str]) -> bool {
+    phrases.iter().any(|phrase| text.contains(phrase))
 }
 
 fn error_status(response: &Response) -> Option<&'static str> {
@@ -229,8 +249,13 @@ fn error_status(response: &Response) -> Option<&'static str> {
         }
         429 => Some("the backend limits the rate of calls; the network is fine"),
         300..400 => Some("a redirect, which is not followed; the network is fine"),
-        400 if WANTS_TLS.iter().any(|words| body.contains(words)) => {
-            Some("the port wants TLS: https://")
+        400 if says(&body, &WANTS_TLS) => Some("the port wants TLS: https://"),
+        // In nginx's words.
+        400 if body.contains("No required SSL certificate was sent") => {
+            Some("the server wants a client certificate: --cert and --key")
+        }
+        400 if body.contains("The SSL certificate error") => {
+            Some("the server does not accept this client's certificate: --cert and --key")
         }
         400..500 => Some(
             "the request is not one that the backend serves: its path, method, host or credentials; the network is fine",

@@ -286,18 +286,42 @@ faults! { false;
     redirect: Mode::Redirect, HttpStatus, "HTTP 302 Found, Location: /elsewhere", "a redirect, which is not followed";
     http_to_an_https_port_of_go: Mode::Says("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"),
         HttpStatus, "Client sent an HTTP request", "the port wants TLS: https";
+    http_to_an_https_port_of_tomcat: Mode::Says("HTTP/1.1 400 \r\nConnection: close\r\n\r\nBad Request\r\nThis combination of host and port requires TLS.\r\n"),
+        HttpStatus, "requires TLS", "the port wants TLS: https";
+    nginx_without_a_client_certificate: Mode::Says("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n<center>No required SSL certificate was sent</center>"),
+        HttpStatus, "HTTP 400 Bad Request", "the server wants a client certificate: --cert and --key";
+    nginx_with_another_client_certificate: Mode::Says("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n<center>The SSL certificate error</center>"),
+        HttpStatus, "HTTP 400 Bad Request", "does not accept this client's certificate";
     an_answer_before_the_request: Mode::SaysOnAccept("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nfull\n"),
         HttpStatus, "HTTP 503 Service Unavailable";
     envoy_without_a_connection: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure"),
         ProxyError, "by Envoy (server: envoy)", "could not reach it: no ready endpoint";
     envoy_without_endpoints: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nConnection: close\r\n\r\nno healthy upstream"),
         ProxyError, "no healthy upstream", "Istio's Envoy, between here and the backend, could not reach it";
+    envoy_with_a_circuit_breaker: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: overflow"),
+        ProxyError, "reset reason: overflow", "Envoy, between here and the backend, turns calls away: it is overloaded, or the limit";
+    envoy_that_is_overloaded: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nx-envoy-local-overloaded: true\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Envoy (x-envoy-local-overloaded: true)", "turns calls away";
+    envoy_that_does_not_trust_the_backend: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end"),
+        ProxyError, "CERTIFICATE_VERIFY_FAILED", "does not accept the backend's certificate";
+    envoy_with_tls_to_a_backend_without: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure, transport failure reason: TLS error: 268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER"),
+        ProxyError, "WRONG_VERSION_NUMBER", "one side is without TLS";
+    envoy_with_http2_to_a_backend_without: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: protocol error"),
+        ProxyError, "reset reason: protocol error", "in another protocol";
     istio_that_forbids: Mode::Says("HTTP/1.1 403 Forbidden\r\nserver: istio-envoy\r\nConnection: close\r\n\r\nRBAC: access denied"),
         ProxyError, "RBAC: access denied", "does not let this call through";
     linkerd_without_a_connection: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nl5d-proxy-error: logical service: connect timed out\r\nConnection: close\r\n\r\n"),
         ProxyError, "l5d-proxy-error: logical service: connect timed out", "Linkerd, between here and the backend";
     nginx_without_an_answer: Mode::Says("HTTP/1.1 504 Gateway Time-out\r\nServer: nginx/1.27.0\r\nConnection: close\r\n\r\n<center>nginx</center>"),
         ProxyError, "by nginx (server: nginx/1.27.0)", "waited for the backend in vain";
+    an_ingress_of_nginx_without_endpoints: Mode::Says("HTTP/1.1 503 Service Temporarily Unavailable\r\nConnection: close\r\n\r\n<hr><center>nginx</center>"),
+        ProxyError, "by nginx", "nginx, between here and the backend, has no ready endpoint for it";
+    a_gateway_without_a_route: Mode::Says("HTTP/1.1 404 Not Found\r\nServer: kong/3.4.0\r\nConnection: close\r\n\r\n{\"message\":\"no Route matched with those values\"}"),
+        ProxyError, "by Kong", "has no route for this host and path";
+    a_forward_proxy: Mode::Says("HTTP/1.1 407 Proxy Authentication Required\r\nConnection: close\r\n\r\n"),
+        ProxyError, "HTTP 407 Proxy Authentication Required by a proxy", "a proxy wants a user and a password";
+    a_captive_portal: Mode::Says("HTTP/1.1 511 Network Authentication Required\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by a proxy", "until somebody has logged in";
     a_load_balancer_without_a_backend: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nServer: awselb/2.0\r\nConnection: close\r\n\r\n"),
         ProxyError, "by an AWS load balancer", "could not reach it";
     the_sidecar_of_the_backend_without_a_connection: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 57\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure"),
