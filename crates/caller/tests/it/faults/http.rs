@@ -11,7 +11,7 @@ use caller::failure::FailureKind;
 use socket2::SockRef;
 use test_support::process::run;
 
-use super::{Expected, assert_reported};
+use super::{Expected, TIMEOUTS, assert_reported};
 use crate::CALLER;
 
 /// Pause between two bytes of a slow response.
@@ -39,6 +39,7 @@ pub(crate) enum Mode {
     Silent,
     AByteAtATimeOfTheHead,
     AByteAtATimeOfTheBody,
+    StallsInTheBody,
     EndlessBody,
     ServiceUnavailable,
     NotFound,
@@ -166,6 +167,11 @@ fn serve(mut stream: TcpStream, mode: Mode) {
             send("HTTP/1.1 200 OK\r\n\r\n");
             trickle(&mut stream);
         }
+        Mode::StallsInTheBody => {
+            send(&format!("{head}Hello"));
+            // Until the client closes the connection.
+            let _ = stream.read(&mut [0; 1]);
+        }
         Mode::EndlessBody => {
             send("HTTP/1.1 200 OK\r\n\r\n");
             while send(&"x".repeat(4096)) {}
@@ -191,6 +197,15 @@ const GOAWAY_ENHANCE_YOUR_CALM: &[u8] = b"\0\0\x0d\x07\0\0\0\0\0\0\0\0\0\0\0\0\x
 const RST_REFUSED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
 const RST_INTERNAL_ERROR: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02";
 const RST_HTTP_1_1_REQUIRED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x0d";
+
+/// HEADERS of stream 1 with a header block that is not valid (RFC 7541).
+const BAD_HEADERS: &[u8] = b"\0\0\x05\x01\x05\0\0\0\x01\xff\xff\xff\xff\xff";
+
+/// An error response with a body that is over the size limit.
+fn large_error() -> &'static str {
+    let page = "x".repeat(1024 * 1024 + 1);
+    format!("HTTP/1.1 500 Internal Server Error\r\n\r\n{page}").leak()
+}
 
 /// Reads the preface of a client, and its frames up to the first HEADERS.
 fn wait_for_a_request(stream: &mut TcpStream) {
@@ -253,7 +268,7 @@ fn assert_fault(mode: Mode, http2: bool, expected: &Expected) {
     };
     // The repaired backend speaks HTTP/1, and this caller does not.
     if http2 {
-        let output = run(command().arg("once"));
+        let output = run(command().arg("once").args(TIMEOUTS));
         expected.assert_once(&output);
     } else {
         assert_reported(command, expected, || server.set(Mode::Healthy));
@@ -261,8 +276,8 @@ fn assert_fault(mode: Mode, http2: bool, expected: &Expected) {
 }
 
 faults! { false;
-    closed_without_reading: Mode::ClosesWithoutReading, Reset, "Connection reset by peer";
-    reset_before_the_head: Mode::ResetsBeforeTheHead, Reset, "before the first byte of an answer";
+    closed_without_reading: Mode::ClosesWithoutReading, Reset, "Connection reset by peer", "speaks another protocol or refuses this client";
+    reset_before_the_head: Mode::ResetsBeforeTheHead, Reset, "before the first byte of an answer", "speaks another protocol or refuses this client";
     reset_in_the_head: Mode::ResetsInTheHead, Reset, "Connection reset by peer";
     reset_in_the_body: Mode::ResetsInTheBody, Reset, "Connection reset by peer (os error 104) after 5 bytes of body";
     closed_before_the_head: Mode::ClosesBeforeTheHead, EmptyReply, "closed before the first byte of an answer";
@@ -279,8 +294,13 @@ faults! { false;
     http2_alone: Mode::Says("\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"), Protocol, "which begins", "speaks HTTP/2 alone: --http2";
     silent: Mode::Silent, ResponseTimeout, "connected, then no answer";
     a_byte_at_a_time_of_the_head: Mode::AByteAtATimeOfTheHead, ResponseTimeout, " bytes of a head, which begins";
-    a_byte_at_a_time_of_the_body: Mode::AByteAtATimeOfTheBody, ResponseTimeout, " bytes of body";
+    a_byte_at_a_time_of_the_body: Mode::AByteAtATimeOfTheBody, ResponseTimeout, " bytes of body (none in the last ", "a stream, which has no end";
+    stalled_in_the_body: Mode::StallsInTheBody, ResponseTimeout, "no more than 5 bytes of body (none in the last ", "stuck in the middle of its answer";
     endless_body: Mode::EndlessBody, BodyTooLarge, "over 1048576 bytes of body";
+    an_endless_error: Mode::Says(large_error()), BodyTooLarge, "HTTP 500 Internal Server Error, over 1048576 bytes of body", "a fault of the backend's own";
+    an_error_of_a_proxy_that_is_cut_short: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nContent-Length: 190\r\n\r\nno healthy upstream"),
+        Incomplete, "HTTP 503 Service Unavailable by Envoy (server: envoy), closed after 19 bytes of body", "Envoy, between here and the backend, could not reach it";
+    not_modified: Mode::Says("HTTP/1.1 304 Not Modified\r\n\r\n"), HttpStatus, "HTTP 304 Not Modified", "the answer to a conditional request";
     service_unavailable: Mode::ServiceUnavailable, HttpStatus, "HTTP 503 Service Unavailable after";
     not_found: Mode::NotFound, HttpStatus, "HTTP 404 Not Found", "the request is not one that the backend serves";
     redirect: Mode::Redirect, HttpStatus, "HTTP 302 Found, Location: /elsewhere", "a redirect, which is not followed";
@@ -336,6 +356,9 @@ faults! { true;
     http2_stream_refused: Mode::Http2(RST_REFUSED), Reset, "HTTP/2 RST_STREAM REFUSED_STREAM", "shutting down or overloaded";
     http2_stream_failed: Mode::Http2(RST_INTERNAL_ERROR), Reset, "HTTP/2 RST_STREAM INTERNAL_ERROR", "a fault of the backend's own";
     http2_wants_http1: Mode::Http2(RST_HTTP_1_1_REQUIRED), Protocol, "HTTP/2 RST_STREAM HTTP_1_1_REQUIRED", "leave out --http2";
+    http2_garbage: Mode::Http2(b"garbage garbage garbage"), Protocol, "garbage garbage", "breaks the rules of HTTP/2";
+    http2_without_a_valid_head: Mode::Http2(BAD_HEADERS), Protocol, "protocol error detected, which begins", "breaks the rules of HTTP/2";
+    http2_silent: Mode::Http2(b""), ResponseTimeout, "connected, then no more than 18 bytes of HTTP/2, and no head";
     http2_to_an_http1_server: Mode::Says("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), Protocol, r#"which begins "HTTP/1.1 400"#, "leave out --http2";
 }
 
