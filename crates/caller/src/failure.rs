@@ -289,6 +289,8 @@ pub struct Received {
     pub start: Vec<u8>,
     /// Bytes of the body, once the head was complete.
     pub body: Option<u64>,
+    /// Time from the last part of the body, or from the head if there was none, to the failure; zero without a head.
+    pub silence: Duration,
 }
 
 impl Received {
@@ -298,6 +300,11 @@ impl Received {
     /// Whether the data begins like a TLS record: an alert or a handshake, version 3.x (RFC 8446, section 5.1).
     pub fn starts_as_tls(&self) -> bool {
         matches!(self.start.as_slice(), [0x15 | 0x16, 3, ..])
+    }
+
+    /// Whether the data begins as that of an HTTP/2 server: with a SETTINGS frame on stream 0 (RFC 9113, section 3.4).
+    pub fn starts_as_http2(&self) -> bool {
+        matches!(self.start.as_slice(), [0, _, _, 4, _, 0, 0, 0, 0, ..])
     }
 }
 
