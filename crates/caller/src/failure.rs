@@ -155,7 +155,7 @@ impl Failure {
             detail: Box::new(Detail {
                 cause,
                 received: Received::default(),
-                wants_tls: false,
+                wants_tls: None,
                 icmp: None,
                 hole: None,
                 idle: None,
@@ -172,8 +172,8 @@ pub struct Detail {
     pub cause: Cause,
     /// How much of a response had been received before the failure.
     pub received: Received,
-    /// Whether the port speaks TLS, which was tested because a plain request got no response.
-    pub wants_tls: bool,
+    /// The TLS that the port speaks, if it does, which was tested because a plain request got no response.
+    pub wants_tls: Option<TlsPort>,
     /// The ICMP message that rejected the connection, if the kernel passed it on (`IP_RECVERR`, ip(7)).
     pub icmp: Option<Icmp>,
     /// The limit above which packets are lost, if the path was tested and has one.
@@ -182,6 +182,15 @@ pub struct Detail {
     pub idle: Option<Duration>,
     /// Time from the start of the attempt at this address, or of the lookup, to the failure.
     pub after: Duration,
+}
+
+/// The kind of TLS that a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPort {
+    /// The server alone presents a certificate.
+    Server,
+    /// The server asks for a client certificate.
+    Mutual,
 }
 
 /// The direct cause of a failure.

@@ -32,7 +32,7 @@ use super::certificate;
 use super::tap::{End, Tap};
 use crate::clock;
 use crate::dns::Host;
-use crate::failure::{Cause, FailureKind, Received, TlsError};
+use crate::failure::{Cause, FailureKind, Received, TlsError, TlsPort};
 use crate::report::{Certificate, Tls};
 use crate::target::Target;
 use crate::trust::{TlsSettings, Trust};
@@ -92,18 +92,23 @@ impl Client {
         })
     }
 
-    /// Whether the server speaks TLS: it does even if the handshake fails, as long as it responds with a TLS record.
-    pub(super) async fn server_speaks_tls(
+    /// The TLS that the server speaks, if it does: even if the handshake fails, as long as it responds with a TLS
+    /// record.
+    pub(super) async fn spoken_by_server(
         &self,
         stream: TcpStream,
         target: &Target,
         deadline: Instant,
-    ) -> bool {
-        let Handshake { outcome, .. } = self.handshake(stream, target, deadline).await;
-        match outcome {
+    ) -> Option<TlsPort> {
+        let Handshake { outcome, tls, .. } = self.handshake(stream, target, deadline).await;
+        let is_tls = match outcome {
             Ok(_) => true,
             Err(HandshakeError { received, .. }) => received.starts_as_tls(),
-        }
+        };
+        is_tls.then_some(match tls.wants_certificate {
+            true => TlsPort::Mutual,
+            false => TlsPort::Server,
+        })
     }
 
     /// Performs the handshake, until `deadline`.

@@ -6,7 +6,7 @@ use h2::Reason;
 use http::StatusCode;
 use runtime::escape::Escaped;
 
-use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received};
+use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received, TlsPort};
 use crate::report::{Proxy, Report, Response};
 
 /// Parts of the bodies with which Go, nginx and Apache answer a plain HTTP request at a port for TLS.
@@ -143,8 +143,12 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         (FailureKind::Reset | FailureKind::EmptyReply, Cause::Closed | Cause::Os(_)) if was_idle => {
             "the connection was closed while it was idle: the backend, or something on the way, waits for a shorter time than lies between two calls".into()
         }
-        (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls => {
-            "the port wants TLS: https://".into()
+        (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls.is_some() => {
+            match detail.wants_tls? {
+                TlsPort::Server => "the port wants TLS: https://",
+                TlsPort::Mutual => "the port wants TLS, and asks for a client certificate: https:// with --cert and --key, or, in a mesh with mutual TLS, a sidecar here",
+            }
+            .into()
         }
         (FailureKind::Reset, Cause::Http2(Http2Error { reason, .. })) => match *reason {
             Reason::INTERNAL_ERROR => "a fault of the backend's own".into(),

@@ -156,7 +156,7 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     let received = &failure.detail.received;
     Some(match (failure.kind, &failure.detail.cause) {
         (FailureKind::TlsHandshake, Cause::Tls(TlsError::Alert(alert))) => {
-            likely_by_alert(alert, is_certificate_wanted(report))?.into()
+            likely_by_alert(alert, is_certificate_wanted(report)).into()
         }
         (FailureKind::TlsHandshake, _) if starts_as_http1(received) => {
             "the port speaks plain HTTP: http://".into()
@@ -197,9 +197,9 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     })
 }
 
-/// The likely cause of an alert (RFC 8446, section 6.2), unless its name already says it.
-fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static str> {
-    Some(match alert {
+/// The likely cause of an alert (RFC 8446, section 6.2).
+fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> &'static str {
+    match alert {
         "certificate_required" => "the server wants a client certificate: --cert and --key",
         "handshake_failure" | "bad_certificate" if is_certificate_wanted => {
             "the server wants a client certificate that it accepts: --cert and --key"
@@ -210,7 +210,11 @@ fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static 
         | "certificate_expired"
         | "certificate_revoked"
         | "unsupported_certificate"
-        | "access_denied" => "the server does not accept this client's certificate",
+        | "access_denied"
+            if is_certificate_wanted =>
+        {
+            "the server does not accept this client's certificate"
+        }
         "protocol_version" | "handshake_failure" | "insufficient_security" => {
             "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3"
         }
@@ -219,6 +223,6 @@ fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static 
         }
         "unrecognized_name" => "the server has no certificate for this host name",
         "internal_error" => "a fault of the server's own: it may have no certificate",
-        _ => return None,
-    })
+        _ => "the port speaks TLS, and the server ended the handshake: its log may say why",
+    }
 }

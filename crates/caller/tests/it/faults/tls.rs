@@ -103,7 +103,7 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], expected: &Exp
 }
 
 /// Starts a server that calls `act` for each connection.
-fn server(act: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+fn server(mut act: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     thread::spawn(move || {
@@ -146,6 +146,63 @@ fn plain_http_and_other_protocols_on_a_tls_port_are_named() {
         "which begins \"SSH-2.0-OpenSSH",
         "another protocol is spoken there",
     );
+}
+
+#[test]
+fn an_alert_shows_that_the_port_speaks_tls() {
+    let cause = "the port speaks TLS, and the server ended the handshake";
+    for (alert, name, likely) in [
+        (50, "decode_error", cause),
+        (47, "illegal_parameter", cause),
+        (51, "decrypt_error", cause),
+        // It has not asked for a client certificate.
+        (42, "bad_certificate", cause),
+        (48, "unknown_ca", cause),
+        (49, "access_denied", cause),
+        (
+            70,
+            "protocol_version",
+            "no TLS version or algorithm in common",
+        ),
+    ] {
+        let addr = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, alert]);
+        });
+        assert_once(addr, FailureKind::TlsHandshake, name, likely);
+    }
+}
+
+/// As the sidecar of a mesh with mutual TLS.
+#[test]
+fn a_plain_call_to_a_port_of_mutual_tls_is_named() {
+    let Some(pki) = Pki::new() else { return };
+    let addr = free_addr();
+    let _server = pki.serve(addr, "good", &["-Verify", "1", "-CAfile", "ca.pem"]);
+    let url = format!("http://localhost:{}/", addr.port());
+    let output = run(caller(&pki, addr).args(["once", &url]));
+    let likely =
+        "; likely the port wants TLS, and asks for a client certificate: https:// with --cert";
+    assert!(output.stdout.contains(likely), "{}", output.stdout);
+}
+
+#[test]
+fn a_port_that_no_longer_speaks_tls_is_not_said_to_want_it() {
+    let mut connections = 0;
+    let addr = server(move |mut stream| {
+        connections += 1;
+        let _ = stream.read(&mut [0; 1024]);
+        // The second connection is the first test for TLS.
+        if connections == 2 {
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 40]);
+        }
+    });
+    let mut command = Command::new(CALLER);
+    let command = command.env("CALLER_ADMIN_LISTEN", "off");
+    let output = run(command.args(["--count=2", "--interval=0s", &format!("http://{addr}/")]));
+    let said = output.stdout.matches("the port wants TLS").count();
+    let calls = output.stdout.matches("Call failed: ").count();
+    assert_eq!((calls, said), (2, 1), "{}", output.stdout);
 }
 
 #[test]
