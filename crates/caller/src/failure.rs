@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tokio_rustls::rustls::CertificateError;
+
 /// A step of a call, in the order in which a call takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -227,12 +229,14 @@ pub struct OsError {
 }
 
 /// Why a TLS connection could not be made, or was ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum TlsError {
     /// The peer sent an alert; its name in RFC 8446, section 6.
     Alert(String),
     /// The certificate was not accepted, for this reason. The report contains the certificate.
-    Certificate(String),
+    Certificate(CertificateError),
+    /// The certificate is fine, but its key did not verify the server's signature of the handshake.
+    Signature,
     /// This side did not accept the messages of the peer, for this reason.
     Handshake(String),
 }

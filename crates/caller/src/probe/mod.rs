@@ -1,7 +1,7 @@
 //! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each stage
 //! is a function that returns its result and how long it took.
 
-mod certificate;
+pub(crate) mod certificate;
 mod conclude;
 mod config;
 mod connect;
