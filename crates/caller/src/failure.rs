@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tokio_rustls::rustls::CertificateError;
+
 /// A step of a call, in the order in which a call takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -155,7 +157,7 @@ impl Failure {
             detail: Box::new(Detail {
                 cause,
                 received: Received::default(),
-                wants_tls: false,
+                wants_tls: None,
                 icmp: None,
                 hole: None,
                 idle: None,
@@ -172,8 +174,8 @@ pub struct Detail {
     pub cause: Cause,
     /// How much of a response had been received before the failure.
     pub received: Received,
-    /// Whether the port speaks TLS, which was tested because a plain request got no response.
-    pub wants_tls: bool,
+    /// The TLS that the port speaks, if it does, which was tested because a plain request got no response.
+    pub wants_tls: Option<TlsPort>,
     /// The ICMP message that rejected the connection, if the kernel passed it on (`IP_RECVERR`, ip(7)).
     pub icmp: Option<Icmp>,
     /// The limit above which packets are lost, if the path was tested and has one.
@@ -182,6 +184,15 @@ pub struct Detail {
     pub idle: Option<Duration>,
     /// Time from the start of the attempt at this address, or of the lookup, to the failure.
     pub after: Duration,
+}
+
+/// The kind of TLS that a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPort {
+    /// The server alone presents a certificate.
+    Server,
+    /// The server asks for a client certificate.
+    Mutual,
 }
 
 /// The direct cause of a failure.
@@ -218,12 +229,14 @@ pub struct OsError {
 }
 
 /// Why a TLS connection could not be made, or was ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum TlsError {
     /// The peer sent an alert; its name in RFC 8446, section 6.
     Alert(String),
     /// The certificate was not accepted, for this reason. The report contains the certificate.
-    Certificate(String),
+    Certificate(CertificateError),
+    /// The certificate is fine, but its key did not verify the server's signature of the handshake.
+    Signature,
     /// This side did not accept the messages of the peer, for this reason.
     Handshake(String),
 }

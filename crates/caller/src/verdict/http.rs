@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use h2::Reason;
 use runtime::escape::Escaped;
 
-use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received};
+use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received, TlsPort};
 use crate::millis::Millis;
 use crate::report::{Proxy, Report, Response};
 
@@ -165,8 +165,12 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         (FailureKind::Reset | FailureKind::EmptyReply, Cause::Closed | Cause::Os(_)) if was_idle => {
             "the connection was closed while it was idle: the backend, or something on the way, waits for a shorter time than lies between two calls".into()
         }
-        (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls => {
-            "the port wants TLS: https://".into()
+        (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls.is_some() => {
+            match detail.wants_tls? {
+                TlsPort::Server => "the port wants TLS: https://",
+                TlsPort::Mutual => "the port wants TLS, and asks for a client certificate: https:// with --cert and --key, or, in a mesh with mutual TLS, a sidecar here",
+            }
+            .into()
         }
         // Whether the request was read before the connection was closed is chance.
         (FailureKind::Reset, Cause::Closed | Cause::Os(_)) if detail.received.bytes == 0 => {
