@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -159,6 +159,8 @@ impl Failure {
                 received: Received::default(),
                 wants_tls: None,
                 icmp: None,
+                lacks_route: false,
+                other_attempts: Vec::new(),
                 hole: None,
                 idle: None,
                 after,
@@ -178,6 +180,10 @@ pub struct Detail {
     pub wants_tls: Option<TlsPort>,
     /// The ICMP message that rejected the connection, if the kernel passed it on (`IP_RECVERR`, ip(7)).
     pub icmp: Option<Icmp>,
+    /// Whether this pod has no source address or no route for the address, so that no packet was sent.
+    pub lacks_route: bool,
+    /// The attempts at other addresses of the name, which failed as well. They are made only if connecting fails.
+    pub other_attempts: Vec<(SocketAddr, Failure)>,
     /// The limit above which packets are lost, if the path was tested and has one.
     pub hole: Option<Hole>,
     /// How long the connection had been idle before the request, if it was a reused one.

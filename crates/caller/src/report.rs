@@ -392,19 +392,27 @@ impl Report {
         }
     }
 
-    /// Whether the connection attempt failed, and not because this pod has no source address for the destination.
+    /// Whether the connection attempt failed, and not because this pod has no route to the destination.
     fn is_blocked(&self) -> bool {
-        let Some(failure) = self.failure() else {
-            return false;
+        let is_blocked =
+            |failure: &Failure| failure.stage == Stage::Connect && !failure.detail.lacks_route;
+        self.failure().is_some_and(is_blocked)
+    }
+
+    /// Whether this pod has a route to no address of the same family, but to one of the other family: programs call that
+    /// one. `calls` are the calls of all addresses.
+    pub(crate) fn is_of_unused_family(&self, calls: &[Self]) -> bool {
+        let has_route = |call: &&Self| {
+            call.failure()
+                .is_none_or(|failure| !failure.detail.lacks_route)
         };
-        let lacks_source_address = match &failure.detail.cause {
-            Cause::Os(error) => matches!(
-                error.errno,
-                Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-            ),
-            _ => false,
-        };
-        failure.stage == Stage::Connect && !lacks_source_address
+        let mut routed = calls
+            .iter()
+            .filter(has_route)
+            .filter_map(|call| call.address)
+            .peekable();
+        let is_ipv6 = self.address.is_some_and(|address| address.is_ipv6());
+        routed.peek().is_some() && routed.all(|address| address.is_ipv6() != is_ipv6)
     }
 
     /// `ok`, or the label of the kind of failure: the value of `result` in metrics and JSON.

@@ -338,7 +338,7 @@ impl Probe {
     }
 
     /// Calls the first of the addresses that accepts a connection. A failure to connect says nothing about
-    /// the other addresses; if no address accepts one, the first failure is the result.
+    /// the other addresses; if no address accepts one, the result is [`most_telling`] of the failures.
     async fn call(
         &self,
         (first, others): &(SocketAddr, Vec<SocketAddr>),
@@ -356,29 +356,28 @@ impl Probe {
         // echo-server sends the whole id back, so the response is large as well.
         let large = is_large.then(|| format!("{request_id:0<LARGE$}"));
         let request_options = RequestOptions::new(large.as_deref().unwrap_or(request_id));
-        let outcome = self
-            .attempt(*first, usual, request_options, deadline, seen)
-            .await;
-        if is_connected(&outcome) {
-            return (*first, outcome);
-        }
-        for &address in others {
-            if Instant::now() >= deadline {
+        let mut failures = Vec::new();
+        for &address in [first].into_iter().chain(others) {
+            if !failures.is_empty() && Instant::now() >= deadline {
                 break;
             }
             let outcome = self
                 .attempt(address, usual, request_options, deadline, seen)
                 .await;
-            if is_connected(&outcome) {
-                return (address, outcome);
+            match outcome {
+                Outcome::Failed(failure, None) if failure.stage <= Stage::Connect => {
+                    failures.push((address, failure));
+                }
+                outcome => return (address, outcome),
             }
         }
-        (*first, outcome)
+        let (address, failure) = most_telling(failures);
+        (address, Outcome::Failed(failure, None))
     }
 
     /// Calls all addresses of a name that is expected to be blocked, at the same time: the name is blocked only if
-    /// each of its addresses is. Returns the call of the first address that is not blocked, or else that of
-    /// the first address.
+    /// each of its addresses is. Returns the call of the first address that is not blocked, or else
+    /// [`most_telling`] of the failures.
     async fn call_all(
         &self,
         first: SocketAddr,
@@ -410,10 +409,20 @@ impl Probe {
         let open = ended
             .iter()
             .position(|(_, _, outcome, _)| !is_blocked(outcome));
-        let (_, address, outcome, its_seen) = ended.swap_remove(open.unwrap_or_default());
-        *seen = its_seen;
-        seen.timings[Phase::Dns] = resolved;
-        (address, outcome)
+        if let Some(open) = open {
+            let (_, address, outcome, its_seen) = ended.swap_remove(open);
+            *seen = its_seen;
+            seen.timings[Phase::Dns] = resolved;
+            return (address, outcome);
+        }
+        let failures = ended
+            .into_iter()
+            .filter_map(|(_, address, outcome, _)| match outcome {
+                Outcome::Failed(failure, _) => Some((address, failure)),
+                _ => None,
+            });
+        let (address, failure) = most_telling(failures.collect());
+        (address, Outcome::Failed(failure, None))
     }
 
     /// Connects to an address, unless there is an idle connection to it, and sends one request, unless the
@@ -503,10 +512,12 @@ impl Probe {
                 kind,
                 cause,
                 icmp,
+                lacks_route,
                 took,
             } = error;
             let mut failure = Failure::new(Stage::Connect, kind, cause, took);
             failure.detail.icmp = icmp;
+            failure.detail.lacks_route = lacks_route;
             failure
         })?;
         seen.timings[Phase::Connect] = Some(took);
@@ -705,10 +716,15 @@ fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
     ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// Whether a connection was made, so that no other address needs to be tried.
-fn is_connected(outcome: &Outcome) -> bool {
-    let failure = outcome.failure();
-    failure.is_none_or(|failure| failure.stage > Stage::Connect)
+/// Of the failures to connect to each of the addresses, the first for which this pod has a route, or else the first.
+/// The others become part of it.
+fn most_telling(mut failures: Vec<(SocketAddr, Failure)>) -> (SocketAddr, Failure) {
+    let telling = failures
+        .iter()
+        .position(|(_, failure)| !failure.detail.lacks_route);
+    let (address, mut failure) = failures.remove(telling.unwrap_or_default());
+    failure.detail.other_attempts = failures;
+    (address, failure)
 }
 
 /// Adds the interface to an IPv6 address: a link-local one cannot be reached without it (RFC 4007).
