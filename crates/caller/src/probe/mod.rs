@@ -1,7 +1,7 @@
 //! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each stage
 //! is a function that returns its result and how long it took.
 
-mod certificate;
+pub(crate) mod certificate;
 mod conclude;
 mod config;
 mod connect;
@@ -24,7 +24,6 @@ use std::time::{Duration, SystemTime};
 use ::http::Method;
 use runtime::unpoisoned::unpoisoned;
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -39,7 +38,7 @@ use self::tls::{Handshake, HandshakeError};
 use crate::dns::{Host, Lookup, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
-use crate::failure::{Cause, Failure, FailureKind, Stage};
+use crate::failure::{Cause, Failure, FailureKind, Stage, TlsPort};
 use crate::mesh::node::{Node, SampleConfig};
 use crate::mesh::sample::Sampled;
 use crate::report::{Outcome, Phase, Report, Timings, Tls};
@@ -60,6 +59,9 @@ const LARGE: usize = 8000;
 
 /// Timeout of the test whether a port that closes plain connections speaks TLS.
 const TLS_TEST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Shortest time from a test that found no TLS to the next one.
+const TLS_TEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Settings of a probe.
 #[derive(Clone, Debug)]
@@ -122,8 +124,8 @@ struct Inner {
     node: Option<Arc<Node>>,
     /// Source address of the calls of a mesh: the address by which the other callers know this one.
     source: Option<IpAddr>,
-    /// Whether the port of an `http` target speaks TLS, once that has been tested.
-    wants_tls: OnceCell<bool>,
+    /// When a test last found that the port of an `http` target does not speak TLS.
+    last_without_tls: Mutex<Option<Instant>>,
     /// Idle connections to reuse, by address.
     idle_connections: Mutex<HashMap<SocketAddr, Connection>>,
 }
@@ -207,7 +209,7 @@ impl Probe {
             each_address,
             source: sample.as_ref().and_then(|sample| sample.own),
             node: sample.map(Node::new).map(Arc::new),
-            wants_tls: OnceCell::new(),
+            last_without_tls: Mutex::default(),
             idle_connections: Mutex::default(),
         }))
     }
@@ -481,8 +483,9 @@ impl Probe {
                 };
                 let is_silent = received.bytes == 0 && idle.is_none();
                 let mut failure = Failure::new(stage, kind, cause, start.elapsed());
-                failure.detail.wants_tls =
-                    is_silent && self.wants_tls(address, kind, deadline).await;
+                if is_silent {
+                    failure.detail.wants_tls = self.wants_tls(address, kind, deadline).await;
+                }
                 failure.detail.received = received;
                 failure.detail.idle = idle;
                 Outcome::Failed(failure, response)
@@ -564,29 +567,40 @@ impl Probe {
         })
     }
 
-    /// Whether a port that closed a plain connection without a response speaks TLS: OpenSSL's servers close
-    /// such connections. This is tested once, on a new connection.
-    async fn wants_tls(&self, address: SocketAddr, kind: FailureKind, deadline: Instant) -> bool {
+    /// The TLS spoken by a port that closed a plain connection without a response, if it speaks TLS: OpenSSL's
+    /// servers close such connections. This is tested on a new connection, and not again for a while if it does
+    /// not, which spares a backend that is in trouble.
+    async fn wants_tls(
+        &self,
+        address: SocketAddr,
+        kind: FailureKind,
+        deadline: Instant,
+    ) -> Option<TlsPort> {
         let is_closed = matches!(kind, FailureKind::EmptyReply | FailureKind::Reset);
         if !is_closed || self.0.target.scheme != Scheme::Http {
-            return false;
+            return None;
         }
-        let test = async {
-            let deadline = deadline.min(Instant::now() + TLS_TEST_TIMEOUT);
-            let left = deadline.saturating_duration_since(Instant::now());
-            match (
-                connect(address, Options::default(), left).await,
-                tls::Client::new(Trust::default(), false),
-            ) {
-                (Ok((stream, _)), Ok(client)) => {
-                    client
-                        .server_speaks_tls(stream, &self.0.target, deadline)
-                        .await
-                }
-                _ => false,
+        let last = *unpoisoned(self.0.last_without_tls.lock());
+        if last.is_some_and(|last| last.elapsed() < TLS_TEST_INTERVAL) {
+            return None;
+        }
+        let deadline = deadline.min(Instant::now() + TLS_TEST_TIMEOUT);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let spoken = match (
+            connect(address, Options::default(), left).await,
+            tls::Client::new(Trust::default(), false),
+        ) {
+            (Ok((stream, _)), Ok(client)) => {
+                client
+                    .spoken_by_server(stream, &self.0.target, deadline)
+                    .await
             }
+            _ => None,
         };
-        *self.0.wants_tls.get_or_init(|| test).await
+        if spoken.is_none() {
+            *unpoisoned(self.0.last_without_tls.lock()) = Some(Instant::now());
+        }
+        spoken
     }
 
     /// An idle connection to this address, if there is one and it is still open.

@@ -10,6 +10,7 @@ mod some;
 pub mod tls;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use runtime::escape::Escaped;
 
@@ -18,7 +19,7 @@ pub(crate) use self::some::likely_of_some;
 use crate::dns::{Host, Lookup, LookupFailure, Source};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
-use crate::report::{Report, Retransmissions};
+use crate::report::{Phase, Report, Retransmissions};
 use crate::stats::NotSeen;
 
 /// Most attempts at other addresses that the evidence lists.
@@ -108,7 +109,36 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
         Stage::Tls => doubtful_address(report).or_else(|| tls::likely(report, failure)),
         Stage::Http => http::likely(report, failure),
     };
-    refined.unwrap_or_else(|| usual_cause(failure.kind).into())
+    let likely = refined.unwrap_or_else(|| usual_cause(failure.kind).into());
+    match slow_phase(report, failure) {
+        Some((phase, took, total)) => {
+            let (took, total) = (Millis(Some(took)), Millis(Some(total)));
+            format!(
+                "{phase} took {took} of the call's {total}, and the rest was too short; or {likely}"
+            )
+            .into()
+        }
+        None => likely,
+    }
+}
+
+/// The phase that took most of the time of a call that timed out in a later phase, how long it took, and how long the
+/// call did.
+fn slow_phase(report: &Report, failure: &Failure) -> Option<(&'static str, Duration, Duration)> {
+    use FailureKind::{ConnectTimeout, ResponseTimeout};
+    if !matches!(failure.kind, ConnectTimeout | ResponseTimeout) {
+        return None;
+    }
+    let total = report.timings[Phase::Total]?;
+    let phases = [
+        (Phase::Dns, "DNS"),
+        (Phase::Connect, "the connection"),
+        (Phase::Tls, "the TLS handshake"),
+    ];
+    phases.into_iter().find_map(|(phase, name)| {
+        let took = report.timings[phase]?;
+        (took > total / 2).then_some((name, took, total))
+    })
 }
 
 /// Why a failed call does not count: see [`Report::is_of_unused_family`].
@@ -327,7 +357,7 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
         ),
         EmptyReply => (
             "the connection was closed before there was an answer",
-            "the backend died or was killed mid-answer",
+            "the backend died or was killed mid-answer, or what listens there speaks another protocol or refuses this client",
         ),
         Incomplete => (
             "the answer was cut short",
@@ -361,5 +391,44 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
             "blocked, but the control did not answer either",
             "a dead node, or a backend that does not run: this proves no policy",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Cause, Failure, FailureKind, Phase, Report, Stage, likely};
+    use crate::report::Outcome;
+
+    fn timed_out(phase: Phase, took: Duration) -> String {
+        let failure = Failure::new(
+            Stage::Http,
+            FailureKind::ResponseTimeout,
+            Cause::Timeout,
+            Duration::from_secs(5) - took,
+        );
+        let mut report = Report::of_outcome(Outcome::Failed(failure.clone(), None));
+        report.timings[phase] = Some(took);
+        report.timings[Phase::Total] = Some(Duration::from_secs(5));
+        likely(&report, &failure).into_owned()
+    }
+
+    #[test]
+    fn a_phase_that_took_most_of_a_call_that_timed_out_is_named() {
+        assert_eq!(
+            timed_out(Phase::Dns, Duration::from_millis(3800)),
+            "DNS took 3800.0ms of the call's 5000.0ms, and the rest was too short; or the backend is overloaded or stuck"
+        );
+        for (phase, words) in [
+            (Phase::Connect, "the connection took "),
+            (Phase::Tls, "the TLS handshake took "),
+        ] {
+            assert!(timed_out(phase, Duration::from_secs(3)).starts_with(words));
+        }
+        assert_eq!(
+            timed_out(Phase::Dns, Duration::from_millis(20)),
+            "the backend is overloaded or stuck"
+        );
     }
 }
