@@ -238,7 +238,7 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
             Some(format!("this pod has no {family} address to call from").into())
         }
         (FailureKind::ConnectUnreachable, libc::EINVAL) => {
-            Some("the address is of use only with a scope, or not at all".into())
+            Some("the address is of use only with a scope, or not at all, or its route is a blackhole".into())
         }
         (FailureKind::ConnectUnreachable, libc::EPERM | libc::EACCES) => {
             Some("a policy or a firewall on this side forbids it".into())
