@@ -98,7 +98,10 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
         // The failure of the control matters, not how the blocked connection failed.
         _ if failure.kind == FailureKind::Unproven => None,
         Stage::Connect | Stage::Tls | Stage::Http if failure.kind == FailureKind::Local => {
-            shortage(failure).map(Cow::from)
+            match &failure.detail.cause {
+                Cause::Os(error) => shortage(error).map(Cow::from),
+                _ => None,
+            }
         }
         Stage::Dns => {
             failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
@@ -160,11 +163,8 @@ fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
 }
 
 /// What this pod is short of, by the error of the operating system.
-fn shortage(failure: &Failure) -> Option<&'static str> {
-    let Cause::Os(OsError { errno, .. }) = failure.detail.cause else {
-        return None;
-    };
-    match errno? {
+fn shortage(error: &OsError) -> Option<&'static str> {
+    match error.errno? {
         libc::EMFILE | libc::ENFILE => Some("this pod is short of file descriptors"),
         libc::EADDRNOTAVAIL | libc::EAGAIN => {
             Some("this pod is short of local ports for that address")
