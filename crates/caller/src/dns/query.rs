@@ -219,3 +219,40 @@ pub(super) fn encode(
     }
     Ok((message.metadata.id, message.to_vec()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::{FailureKind, QueryOutcome};
+
+    #[test]
+    fn each_errno_of_a_query_has_its_kind_of_failure() {
+        use FailureKind::*;
+        for (errno, expected) in [
+            (libc::ECONNREFUSED, DnsUnreachable),
+            (libc::EHOSTUNREACH, DnsUnreachable),
+            (libc::ENETUNREACH, DnsUnreachable),
+            (libc::EPERM, DnsUnreachable),
+            (libc::EADDRNOTAVAIL, DnsUnreachable),
+            (libc::EINVAL, DnsUnreachable),
+            (libc::EAFNOSUPPORT, DnsUnreachable),
+            (libc::ENOPROTOOPT, DnsUnreachable),
+            (libc::EPROTO, DnsUnreachable),
+            (libc::EHOSTDOWN, DnsUnreachable),
+            (libc::EOPNOTSUPP, DnsUnreachable),
+            (libc::ETIMEDOUT, DnsTimeout),
+            (libc::ECONNRESET, DnsMalformed),
+            (libc::EMFILE, Local),
+            (libc::ENFILE, Local),
+            (libc::ENOBUFS, Local),
+            (libc::ENOMEM, Local),
+            (libc::EAGAIN, Local),
+        ] {
+            // No socket can be connected to this address, as to an IPv6 address without IPv6.
+            let server = ([255, 255, 255, 255], 53).into();
+            let outcome = QueryOutcome::failed(&Error::from_raw_os_error(errno), server);
+            assert_eq!(outcome.kind(), expected, "{outcome}");
+        }
+    }
+}

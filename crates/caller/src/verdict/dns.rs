@@ -241,8 +241,8 @@ fn unreachable(
     let is_link_local = matches!(server.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
     let likely: Cow<'static, str> = match error.errno? {
         libc::EINVAL if is_link_local => {
-            "a link-local nameserver needs an interface of this pod (%eth0): the resolv.conf of a \
-             node was copied"
+            "a link-local nameserver needs an interface of this pod, such as %eth0; one that was \
+             copied from a node names an interface of the node"
                 .into()
         }
         // About TCP there are no ICMP messages here, so that ENETUNREACH may be due to one.
@@ -251,8 +251,8 @@ fn unreachable(
             format!("this pod has no {family} address or route to that nameserver").into()
         }
         libc::ECONNREFUSED if server.ip().is_loopback() && server.port() == 53 => {
-            "the resolv.conf of a node was copied: its nameserver is a loopback address \
-             (systemd-resolved), and in this pod nothing listens there"
+            "nothing listens at this pod's own loopback: the resolv.conf of a node was copied \
+             (systemd-resolved), or a nameserver within this pod is down"
                 .into()
         }
         _ => return None,
@@ -311,7 +311,7 @@ fn no_such_name(lookup: &Lookup) -> Option<(Cow<'static, str>, FailureKind)> {
 }
 
 /// The pod, the headless Service and, if it is named, the namespace that a name in a cluster may stand for:
-/// `POD.SERVICE.NAMESPACE.svc...`; without `svc` only a name like that of a StatefulSet's pod, which ends with a number.
+/// `POD.SERVICE.NAMESPACE.svc...`; without `svc` only if the pod ends with a number, as those of a StatefulSet.
 fn pod(lookup: &Lookup) -> Option<(&str, &str, Option<&str>)> {
     let labels: Vec<&str> = lookup.name.trim_end_matches('.').split('.').collect();
     let is_numbered = |pod: &str| {
@@ -471,17 +471,21 @@ impl fmt::Display for Outcome<'_> {
         let names = distinct(alike().map(|query| query.name.to_ascii()));
         let servers = distinct(alike().map(|query| query.server.to_string()));
         let types = distinct(alike().map(|query| query.family.to_string()));
-        let shown: fn(&QueryOutcome) -> String = |outcome| match outcome {
-            QueryOutcome::Addresses { addresses, .. } => format!("{} addresses", addresses.len()),
-            outcome => outcome.to_string(),
+        // ECONNREFUSED alone says as much as "port unreachable" from the server itself.
+        let is_plain = |error: &OsError, icmp: &Icmp| {
+            error.errno == Some(libc::ECONNREFUSED)
+                && alike().any(|query| query.server.ip() == icmp.from)
         };
-        write!(f, "{}", shown(outcome))?;
-        if let QueryOutcome::Unreachable {
-            icmp: Some(icmp), ..
-        } = outcome
-        {
-            write!(f, ", {}", super::path::icmp(*icmp))?;
-        }
+        match outcome {
+            QueryOutcome::Addresses { addresses, .. } => write!(f, "{} addresses", addresses.len()),
+            QueryOutcome::Unreachable {
+                error,
+                icmp: Some(icmp),
+            } if !is_plain(error, icmp) => {
+                write!(f, "unreachable ({error}, {})", super::path::icmp(*icmp))
+            }
+            outcome => outcome.fmt(f),
+        }?;
         let tcp = match alike().find(|query| query.transport == Transport::Tcp) {
             Some(query) if is_truncated(queries, query) => " over TCP, truncated over UDP",
             Some(_) => " over TCP",

@@ -196,7 +196,7 @@ fn resolve_with(resolv_conf: &str) -> Output {
 #[test]
 fn a_loopback_nameserver_that_refuses() {
     let output = resolve_with(&format!("{POD}nameserver 127.53.53.54\n"));
-    let likely = "likely the resolv.conf of a node was copied: its nameserver is a loopback address (systemd-resolved)";
+    let likely = "likely nothing listens at this pod's own loopback: the resolv.conf of a node was copied (systemd-resolved)";
     assert_says(
         &output,
         6,

@@ -322,15 +322,15 @@ fn a_rejected_dns_query_is_reported_with_the_icmp_message() {
     for (reason, evidence) in [
         (
             "host-unreachable",
-            "No route to host (os error 113)), ICMP 3/1 (host unreachable)",
+            "No route to host (os error 113), ICMP 3/1 (host unreachable)",
         ),
         (
             "net-unreachable",
-            "Network is unreachable (os error 101)), ICMP 3/0 (network unreachable)",
+            "Network is unreachable (os error 101), ICMP 3/0 (network unreachable)",
         ),
         (
             "prot-unreachable",
-            "Protocol not available (os error 92)), ICMP 3/2 (protocol unreachable)",
+            "Protocol not available (os error 92), ICMP 3/2 (protocol unreachable)",
         ),
     ] {
         namespace.rule(
