@@ -19,10 +19,11 @@ mod render;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use test_support::process::run;
 use test_support::tool;
 
@@ -52,8 +53,7 @@ fn every_manifest_passes_strict_validation() {
     }
     let mut command = Command::new(python);
     command.arg(root().join("tests/validate-manifests"));
-    let crds = root().join("../shared/crds");
-    if crds.is_dir() {
+    if let Some(crds) = std::env::var_os("CRDS_DIR") {
         command.arg("--crds").arg(crds);
     }
     command.arg(root().join("argocd/application.yaml"));
@@ -68,6 +68,17 @@ fn every_manifest_passes_strict_validation() {
     }
     let output = run(&mut command);
     assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+    for line in output
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("skipped"))
+    {
+        // Not with `eprintln!`, whose output the test harness hides.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{line} (see CRDS_DIR in CONTRIBUTING.md)"
+        );
+    }
 }
 
 /// The workloads whose pods a selector's labels select.
@@ -322,8 +333,7 @@ fn network_policies_deny_by_default_and_name_every_exception() {
                 for rule in policy["spec"][rules].as_array().into_iter().flatten() {
                     assert!(rule[peers].is_array(), "{folder}: anybody, by {rule}");
                     // The check may call every port of the backend, so that what blocks it is the backend's policy.
-                    let backend =
-                        serde_json::json!([{"podSelector": {"matchLabels": {"app": "backend"}}}]);
+                    let backend = json!([{"podSelector": {"matchLabels": {"app": "backend"}}}]);
                     let may_call = policy["metadata"]["name"] == "check" && rule["to"] == backend;
                     assert!(
                         rule["ports"].is_array() || may_call,
@@ -331,6 +341,38 @@ fn network_policies_deny_by_default_and_name_every_exception() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn network_policies_allow_dns_at_its_pods_and_at_the_addresses_of_node_local_caches() {
+    for (folder, manifests) in renderings().unwrap_or_default() {
+        for policy in of_kind(manifests, "NetworkPolicy") {
+            let Some(rules) = policy["spec"]["egress"].as_array() else {
+                continue;
+            };
+            let dns = rules.iter().find(|rule| rule["ports"][0]["port"] == 53);
+            let dns = dns.unwrap_or_else(|| panic!("{folder}: {policy:#}"));
+            let kube_system =
+                json!({"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}});
+            // `node-local-dns` is NodeLocal DNSCache where its pods have addresses of their own.
+            let pods = json!({"matchExpressions": [{
+                "key": "k8s-app", "operator": "In", "values": ["kube-dns", "node-local-dns"],
+            }]});
+            let of_node = |address: &str| json!({"ipBlock": {"cidr": address}});
+            assert_eq!(
+                dns["to"],
+                json!([
+                    {"namespaceSelector": kube_system, "podSelector": pods},
+                    of_node("169.254.20.10/32"),
+                    of_node("169.254.25.10/32"),
+                ]),
+                "{folder}"
+            );
+            let (udp, tcp) = (&dns["ports"][0], &dns["ports"][1]);
+            assert_eq!(udp, &json!({"protocol": "UDP", "port": 53}), "{folder}");
+            assert_eq!(tcp, &json!({"protocol": "TCP", "port": 53}), "{folder}");
         }
     }
 }

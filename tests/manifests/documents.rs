@@ -1,10 +1,11 @@
 //! The commands and files in the README and in `docs` that concern the manifests do what the pages say.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use test_support::documents::{Block, checked_by, pages};
+use test_support::documents::{Block, checked_by, page, pages};
 use test_support::process::run;
 
 use crate::render::{WorkingCopy, fields, of_kind, parse, render, renderings, root};
@@ -79,7 +80,53 @@ fn a_kustomization_of_ones_own_goes_into_its_namespace() {
         for manifest in parse(&yaml) {
             let namespace = &manifest["metadata"]["namespace"];
             assert_eq!(*namespace, kustomization["namespace"], "{}", block.place);
+            // The namespace may have pods of others, which a policy for all pods would cut off.
+            let denies_all = manifest["kind"] == "NetworkPolicy"
+                && manifest["spec"]["podSelector"] == serde_json::json!({});
+            assert!(!denies_all, "{}: {manifest:#}", block.place);
         }
+    }
+}
+
+#[test]
+fn the_oldest_kubernetes_of_the_docs_is_the_one_that_manifests_are_validated_for() {
+    let script = fs::read_to_string(root().join("tests/validate-manifests")).expect("it is there");
+    let oldest = script
+        .lines()
+        .find_map(|line| line.strip_prefix("OLDEST = \"")?.strip_suffix('"'));
+    let promise = format!("Kubernetes {} or newer", oldest.expect("it names one"));
+    for path in ["README.md", "docs/deploy.md"] {
+        assert!(page(path).contains(&promise), "{path}: {promise}");
+    }
+}
+
+#[test]
+fn what_a_component_added_can_be_deleted_alone() {
+    let test = "what_a_component_added_can_be_deleted_alone";
+    assert!(
+        block(test)
+            .text
+            .contains(" -k kustomize/components/headless")
+    );
+    let copy = WorkingCopy::new();
+    let names = |yaml: &str| -> BTreeSet<String> {
+        let names = parse(yaml).into_iter().map(|manifest| {
+            let (kind, name) = (&manifest["kind"], &manifest["metadata"]["name"]);
+            format!("{kind} {name}")
+        });
+        names.collect()
+    };
+    for component in copy.components(&["images", "namespace"]) {
+        let folder = copy.path().join("kustomize/components").join(&component);
+        let (Some(alone), Some(base)) =
+            (render(&folder), render(&copy.path().join("kustomize/base")))
+        else {
+            return;
+        };
+        let combined = copy.combine("some-namespace", std::slice::from_ref(&component));
+        let combined = names(&combined.expect("there is a kubectl"));
+        let added: BTreeSet<String> = combined.difference(&names(&base)).cloned().collect();
+        assert_eq!(names(&alone), added, "{component}");
     }
 }
 

@@ -61,7 +61,7 @@ fn the_mesh_alone_needs_only_a_namespace_of_the_cluster() {
 }
 
 #[test]
-fn every_linux_node_has_a_pod_whatever_its_taints() {
+fn every_linux_node_that_runs_daemon_sets_has_a_pod_whatever_its_taints() {
     let Some(manifests) = alone() else {
         return;
     };
@@ -69,9 +69,21 @@ fn every_linux_node_has_a_pod_whatever_its_taints() {
     // A toleration without a key and an effect matches every taint.
     assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
     assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux"}));
-    for limit in ["affinity", "topologySpreadConstraints"] {
-        assert!(pod[limit].is_null(), "{limit}");
-    }
+    assert!(pod["topologySpreadConstraints"].is_null());
+    // Nodes of Fargate and virtual kubelets run no pod of a DaemonSet: one for such a node is pending for ever. A node
+    // without these labels is not excluded.
+    let not_in =
+        |key: &str, value: &str| json!({"key": key, "operator": "NotIn", "values": [value]});
+    let terms = json!([{"matchExpressions": [
+        not_in("eks.amazonaws.com/compute-type", "fargate"),
+        not_in("type", "virtual-kubelet"),
+    ]}]);
+    assert_eq!(
+        pod["affinity"],
+        json!({"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}
+        }})
+    );
 }
 
 #[test]

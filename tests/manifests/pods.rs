@@ -59,6 +59,17 @@ fn pods_have_the_restricted_security_context_and_no_writable_volume() {
 }
 
 #[test]
+fn pods_are_scheduled_to_linux_nodes_alone() {
+    for_each_pod_template(|template| {
+        assert_eq!(
+            template["spec"]["nodeSelector"],
+            serde_json::json!({"kubernetes.io/os": "linux"}),
+            "{template:#}"
+        );
+    });
+}
+
+#[test]
 fn each_app_has_a_service_account_without_a_token_and_without_rights() {
     for (folder, manifests) in renderings().unwrap_or_default() {
         let accounts: Vec<&Value> = of_kind(manifests, "ServiceAccount")

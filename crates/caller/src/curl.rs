@@ -318,25 +318,30 @@ fn narrate(report: &Report) -> String {
 /// The output of `-w`: the format with its escapes and variables replaced.
 fn write_out(format: &str, report: &Report, code: u8) -> String {
     let format = format
-        .replace("%%", "%")
         .replace("\\n", "\n")
         .replace("\\t", "\t")
         .replace("\\r", "\r");
     let mut text = String::new();
     let mut rest = format.as_str();
-    while let Some((before, after)) = rest.split_once("%{") {
+    while let Some((before, after)) = rest.split_once('%') {
         text += before;
-        let Some((name, after)) = after.split_once('}') else {
-            rest = "";
-            text += "%{";
-            text += after;
-            break;
+        let name = after
+            .strip_prefix('{')
+            .and_then(|name| name.split_once('}'));
+        rest = match name {
+            Some((name, after)) => {
+                match variable(name, report, code) {
+                    Some(value) => text += &value,
+                    None => eprint(&format!("curl: unknown --write-out variable: '{name}'\n")),
+                }
+                after
+            }
+            // `%%` is one of them.
+            None => {
+                text.push('%');
+                after.strip_prefix('%').unwrap_or(after)
+            }
         };
-        match variable(name, report, code) {
-            Some(value) => text += &value,
-            None => eprint(&format!("curl: unknown --write-out variable: '{name}'\n")),
-        }
-        rest = after;
     }
     text + rest
 }

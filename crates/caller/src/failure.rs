@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
+
+use tokio_rustls::rustls::CertificateError;
 
 /// A step of a call, in the order in which a call takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,8 +157,10 @@ impl Failure {
             detail: Box::new(Detail {
                 cause,
                 received: Received::default(),
-                wants_tls: false,
+                wants_tls: None,
                 icmp: None,
+                lacks_route: false,
+                other_attempts: Vec::new(),
                 hole: None,
                 idle: None,
                 after,
@@ -172,16 +176,29 @@ pub struct Detail {
     pub cause: Cause,
     /// How much of a response had been received before the failure.
     pub received: Received,
-    /// Whether the port speaks TLS, which was tested because a plain request got no response.
-    pub wants_tls: bool,
+    /// The TLS that the port speaks, if it does, which was tested because a plain request got no response.
+    pub wants_tls: Option<TlsPort>,
     /// The ICMP message that rejected the connection, if the kernel passed it on (`IP_RECVERR`, ip(7)).
     pub icmp: Option<Icmp>,
+    /// Whether this pod has no source address or no route for the address, so that no packet was sent.
+    pub lacks_route: bool,
+    /// The attempts at other addresses of the name, which failed as well. They are made only if connecting fails.
+    pub other_attempts: Vec<(SocketAddr, Failure)>,
     /// The limit above which packets are lost, if the path was tested and has one.
     pub hole: Option<Hole>,
     /// How long the connection had been idle before the request, if it was a reused one.
     pub idle: Option<Duration>,
     /// Time from the start of the attempt at this address, or of the lookup, to the failure.
     pub after: Duration,
+}
+
+/// The kind of TLS that a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPort {
+    /// The server alone presents a certificate.
+    Server,
+    /// The server asks for a client certificate.
+    Mutual,
 }
 
 /// The direct cause of a failure.
@@ -218,12 +235,14 @@ pub struct OsError {
 }
 
 /// Why a TLS connection could not be made, or was ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum TlsError {
     /// The peer sent an alert; its name in RFC 8446, section 6.
     Alert(String),
     /// The certificate was not accepted, for this reason. The report contains the certificate.
-    Certificate(String),
+    Certificate(CertificateError),
+    /// The certificate is fine, but its key did not verify the server's signature of the handshake.
+    Signature,
     /// This side did not accept the messages of the peer, for this reason.
     Handshake(String),
 }
@@ -289,6 +308,8 @@ pub struct Received {
     pub start: Vec<u8>,
     /// Bytes of the body, once the head was complete.
     pub body: Option<u64>,
+    /// Time from the last part of the body, or from the head if there was none, to the failure; zero without a head.
+    pub silence: Duration,
 }
 
 impl Received {
@@ -298,6 +319,11 @@ impl Received {
     /// Whether the data begins like a TLS record: an alert or a handshake, version 3.x (RFC 8446, section 5.1).
     pub fn starts_as_tls(&self) -> bool {
         matches!(self.start.as_slice(), [0x15 | 0x16, 3, ..])
+    }
+
+    /// Whether the data begins as that of an HTTP/2 server: with a SETTINGS frame on stream 0 (RFC 9113, section 3.4).
+    pub fn starts_as_http2(&self) -> bool {
+        matches!(self.start.as_slice(), [0, _, _, 4, _, 0, 0, 0, 0, ..])
     }
 }
 

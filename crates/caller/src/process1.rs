@@ -111,6 +111,14 @@ impl Process1 {
             (false, true) => arguments.targets.clear(),
             _ => {}
         }
+        if subcommand.get_name() == "resolve" && arguments.targets.is_empty() {
+            // It looks up the host of the first target.
+            let targets = urls.or_else(|| {
+                let urls = variable(Some(OsStr::new("CALLER_URL")))?;
+                Some(urls.split_whitespace().map(OsString::from).collect())
+            });
+            arguments.targets = targets.into_iter().flatten().take(1).collect();
+        }
         Some(arguments)
     }
 }

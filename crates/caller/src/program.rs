@@ -14,11 +14,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use runtime::descriptors::start_tokio;
 use runtime::output::Output;
 
 use crate::cli::{Cli, Command};
 use crate::commands::{diagnose, mesh, once, resolve, run};
 use crate::curl;
+use crate::dns::Host;
 use crate::stats::{Rollout, Summary};
 use crate::target::Target;
 
@@ -30,6 +32,9 @@ const TERMINATED: u8 = 143;
 
 /// Exit code of a run with `--until-replaced` that did not see every pod replaced.
 const NOT_REPLACED: u8 = 3;
+
+/// Exit code of curl if it cannot start (`CURLE_FAILED_INIT`).
+const CURL_FAILED_INIT: u8 = 2;
 
 /// Runs the program with these arguments, the first of which is the name of the program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -48,11 +53,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if follows {
-        let targets: Vec<&str> = command.targets().map(Target::as_str).collect();
+        let (doing, what) = match &command {
+            Command::Resolve(config) => match &config.host {
+                Host::Name(name) => ("looking up", name.clone()),
+                Host::Address { ip, .. } => ("looking up", ip.to_string()),
+            },
+            _ => {
+                let targets: Vec<&str> = command.targets().map(Target::as_str).collect();
+                ("calling", targets.join(" "))
+            }
+        };
         // Not a log event, which the log level could hide: a user who gave no target needs to know which is used.
         runtime::log::fatal(format_args!(
-            "caller: calling what process 1 of this pod calls, with its options: {}",
-            targets.join(" ")
+            "caller: {doing} what process 1 of this pod calls, with its options: {what}"
         ));
     }
     let code = execute(command).unwrap_or_else(|error| {
@@ -68,21 +81,28 @@ fn is_curl(name: Option<&OsString>) -> bool {
     name.is_some_and(|name| Path::new(name).file_name() == Some("curl".as_ref()))
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn as_curl(args: Vec<OsString>) -> ExitCode {
-    curl::run(args).await
+fn as_curl(args: Vec<OsString>) -> ExitCode {
+    match start_tokio() {
+        Ok(tokio) => tokio.block_on(curl::run(args)),
+        Err(error) => {
+            runtime::log::fatal(format_args!("curl: (2) cannot start: {error}"));
+            ExitCode::from(CURL_FAILED_INIT)
+        }
+    }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn execute(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Run(config) => run_loop(config).await,
-        Command::Once(config) => until_signal(once::run(config)).await,
-        Command::Resolve(config) => until_signal(resolve::run(config)).await,
-        Command::Diagnose(config) => until_signal(diagnose::run(config)).await,
-        Command::Listening => diagnose::listening(),
-        Command::Mesh(config) => until_signal(mesh::run(config)).await,
-    }
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    let tokio = start_tokio().context("cannot start")?;
+    tokio.block_on(async {
+        match command {
+            Command::Run(config) => run_loop(config).await,
+            Command::Once(config) => until_signal(once::run(config)).await,
+            Command::Resolve(config) => until_signal(resolve::run(config)).await,
+            Command::Diagnose(config) => until_signal(diagnose::run(config)).await,
+            Command::Listening => diagnose::listening(),
+            Command::Mesh(config) => until_signal(mesh::run(config)).await,
+        }
+    })
 }
 
 /// Runs a subcommand to its end, or until SIGTERM or SIGINT: process 1 of a container ignores signals that it does

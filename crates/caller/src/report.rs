@@ -176,6 +176,32 @@ pub struct Tls {
     pub is_verified: bool,
     /// Whether the server requested a client certificate.
     pub wants_certificate: bool,
+    /// Whether the server was told the host name of the target (SNI, RFC 6066, section 3).
+    pub is_name_sent: bool,
+    /// Why the certificate was not accepted, beyond the error itself; `None` if it was accepted.
+    pub rejected: Option<Box<Rejected>>,
+}
+
+/// Evidence about a certificate that was not accepted, and about the chain that it was sent with.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Whether the certificate is for the host of the target.
+    pub is_for_host: bool,
+    /// Whether the server sent no other certificate along with it.
+    pub is_alone: bool,
+    /// The issuer of the last certificate of the chain that the server sent, in the form of a subject.
+    pub last_issuer: String,
+    /// The certificate of an issuer because of which the chain is out of date, and where it is from.
+    pub outdated_issuer: Option<(IssuerSource, Certificate)>,
+}
+
+/// Where the certificate of an issuer is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssuerSource {
+    /// The server sent it along with its own.
+    Sent,
+    /// It is among the trusted ones.
+    Trusted,
 }
 
 /// The fields of a server's certificate that are shown.
@@ -183,7 +209,7 @@ pub struct Tls {
 pub struct Certificate {
     /// The subject, such as `CN=kubernetes`.
     pub subject: String,
-    /// The host names and IP addresses in its subjectAltName.
+    /// The host names, IP addresses and URIs in its subjectAltName.
     pub names: Vec<String>,
     /// The issuer, in the form of the subject.
     pub issuer: String,
@@ -366,19 +392,27 @@ impl Report {
         }
     }
 
-    /// Whether the connection attempt failed, and not because this pod has no source address for the destination.
+    /// Whether the connection attempt failed, and not because this pod has no route to the destination.
     fn is_blocked(&self) -> bool {
-        let Some(failure) = self.failure() else {
-            return false;
+        let is_blocked =
+            |failure: &Failure| failure.stage == Stage::Connect && !failure.detail.lacks_route;
+        self.failure().is_some_and(is_blocked)
+    }
+
+    /// Whether this pod has a route to no address of the same family, but to one of the other family: programs call that
+    /// one. `calls` are the calls of all addresses.
+    pub(crate) fn is_of_unused_family(&self, calls: &[Self]) -> bool {
+        let has_route = |call: &&Self| {
+            call.failure()
+                .is_none_or(|failure| !failure.detail.lacks_route)
         };
-        let lacks_source_address = match &failure.detail.cause {
-            Cause::Os(error) => matches!(
-                error.errno,
-                Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-            ),
-            _ => false,
-        };
-        failure.stage == Stage::Connect && !lacks_source_address
+        let mut routed = calls
+            .iter()
+            .filter(has_route)
+            .filter_map(|call| call.address)
+            .peekable();
+        let is_ipv6 = self.address.is_some_and(|address| address.is_ipv6());
+        routed.peek().is_some() && routed.all(|address| address.is_ipv6() != is_ipv6)
     }
 
     /// `ok`, or the label of the kind of failure: the value of `result` in metrics and JSON.

@@ -89,6 +89,9 @@ pub enum ParseTargetError {
         /// Why it is not a host.
         source: HostError,
     },
+    /// A scheme is followed by one slash, as in `http:/backend`, where the scheme would be taken for a host.
+    #[error("not a URL: {0}: has to be followed by two slashes")]
+    OneSlash(String),
     /// The port is not a number from 1 to 65535.
     #[error("not a URL: {0:?} is not a port, which is a number from 1 to 65535")]
     Port(String),
@@ -133,6 +136,10 @@ fn parse(text: &str) -> Result<Target, ParseTargetError> {
         return Err(ParseTargetError::NotTcp(path.to_owned()));
     }
     let (name, port) = split_port(host_port);
+    let is_scheme = |scheme: Scheme| name.eq_ignore_ascii_case(scheme.label());
+    if port == Some("") && path.starts_with('/') && Scheme::ALL.into_iter().any(is_scheme) {
+        return Err(ParseTargetError::OneSlash(name.to_owned()));
+    }
     let host = match parse_host(name) {
         // In lower case, as browsers and curl do, since names in DNS are compared without regard to case.
         Ok(Host::Name(name)) => Host::Name(name.to_ascii_lowercase()),

@@ -14,13 +14,15 @@ use std::time::SystemTime;
 use std::{fs, io};
 
 use runtime::unpoisoned::unpoisoned;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{self, RootCertStore};
+use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 use tracing::warn;
+
+use crate::clock;
+use crate::probe::certificate;
 
 /// Paths at which Linux distributions keep the trusted CA certificates: the files that Go tries
 /// (crypto/x509/root_linux.go).
@@ -69,16 +71,55 @@ struct Loaded {
 type FileVersion = (u64, u64, SystemTime);
 
 /// The TLS settings as read from the files at one time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TlsSettings {
-    /// Verifies that a certificate chain leads to one of `anchors`; `None` if there are none.
-    pub(crate) verifier: Option<Arc<WebPkiServerVerifier>>,
+    /// The trusted CA certificates, in the form for verifying chains.
+    pub(crate) roots: RootCertStore,
     /// The trusted CA certificates.
-    pub(crate) anchors: Vec<CertificateDer<'static>>,
+    pub(crate) anchors: Vec<Anchor>,
     /// The client certificate and its key, for servers that request one.
     pub(crate) identity: Option<Arc<CertifiedKey>>,
     /// Whether to accept any server certificate.
     pub(crate) insecure: bool,
+}
+
+/// A trusted CA certificate.
+#[derive(Debug)]
+pub(crate) struct Anchor {
+    pub(crate) der: CertificateDer<'static>,
+    /// When it becomes valid and when it expires; `None` if it cannot be parsed.
+    validity: Option<(SystemTime, SystemTime)>,
+}
+
+impl Anchor {
+    fn new(der: CertificateDer<'static>) -> Self {
+        let certificate = certificate::read(&der);
+        Self {
+            validity: certificate.map(|read| (read.not_before, read.not_after)),
+            der,
+        }
+    }
+
+    /// An error if the certificate is out of date. webpki does not look at the dates of trusted certificates, and
+    /// OpenSSL does.
+    pub(crate) fn check_validity(&self, now: UnixTime) -> Result<(), CertificateError> {
+        let unix = |time| UnixTime::since_unix_epoch(clock::since_epoch(time));
+        let Some((not_before, not_after)) = self.validity else {
+            return Ok(());
+        };
+        let (not_before, not_after) = (unix(not_before), unix(not_after));
+        match (now < not_before, now > not_after) {
+            (true, _) => Err(CertificateError::NotValidYetContext {
+                time: now,
+                not_before,
+            }),
+            (_, true) => Err(CertificateError::ExpiredContext {
+                time: now,
+                not_after,
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why the TLS settings cannot be loaded.
@@ -178,6 +219,17 @@ impl Trust {
     }
 }
 
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            roots: RootCertStore::empty(),
+            anchors: Vec::new(),
+            identity: None,
+            insecure: false,
+        }
+    }
+}
+
 impl TlsSettings {
     fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
         let provider = Arc::new(ring::default_provider());
@@ -186,33 +238,22 @@ impl TlsSettings {
             None if is_needed && !files.insecure => default_anchors()?,
             None => Vec::new(),
         };
-        let verifier = match anchors.is_empty() {
-            true => None,
-            false => Some(verifier(&anchors, &provider, files)?),
-        };
+        let mut roots = RootCertStore::empty();
+        // A system's store may contain outdated certificates that cannot be parsed; the others can still be used.
+        roots.add_parsable_certificates(anchors.iter().cloned());
+        if roots.is_empty() && !anchors.is_empty() {
+            return Err(TrustError::Content {
+                path: files.cacert.clone().unwrap_or_default(),
+                problem: "none of its certificates can be used".to_owned(),
+            });
+        }
         Ok(Self {
-            verifier,
-            anchors,
+            roots,
+            anchors: anchors.into_iter().map(Anchor::new).collect(),
             identity: identity(files, &provider)?.map(Arc::new),
             insecure: files.insecure,
         })
     }
-}
-
-fn verifier(
-    anchors: &[CertificateDer<'static>],
-    provider: &Arc<CryptoProvider>,
-    files: &TrustFiles,
-) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
-    let mut roots = RootCertStore::empty();
-    // A system's store may contain outdated certificates that cannot be parsed; the others can still be used.
-    roots.add_parsable_certificates(anchors.iter().cloned());
-    let builder =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    builder.build().map_err(|error| TrustError::Content {
-        path: files.cacert.clone().unwrap_or_default(),
-        problem: format!("none of its certificates can be used: {error}"),
-    })
 }
 
 /// The value of `SSL_CERT_FILE`; empty is the same as not set.

@@ -89,7 +89,8 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     runtime::log::init(args.log_level);
-    let code = match run(args) {
+    let tokio = runtime::descriptors::start_tokio().context("cannot start");
+    let code = match tokio.and_then(|tokio| tokio.block_on(run(args))) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -102,7 +103,6 @@ fn main() -> ExitCode {
 }
 
 /// Runs the demo or the mesh, and returns whether that was a success.
-#[tokio::main(flavor = "current_thread")]
 async fn run(args: Args) -> anyhow::Result<bool> {
     let Args {
         interval,

@@ -1,6 +1,10 @@
 //! The limit on open files. Each connection takes a file descriptor, so it limits connections too.
 
+use std::io;
+use std::os::unix::net::UnixStream;
+
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Runtime};
 
 /// File descriptors that a process needs besides those of its connections: the standard streams, Tokio's own, two
 /// ports with a connection that is just being accepted, and some to spare.
@@ -20,4 +24,16 @@ pub fn raise_limit() -> usize {
         .current
         .and_then(|current| usize::try_from(current).ok());
     current.unwrap_or(usize::MAX)
+}
+
+/// Starts Tokio on the current thread, as `#[tokio::main]` does, but returns an error if too few files may be open.
+pub fn start_tokio() -> io::Result<Runtime> {
+    // Tokio opens six, and panics if two of them, by which it hears of signals, cannot be opened.
+    let six = [
+        UnixStream::pair()?,
+        UnixStream::pair()?,
+        UnixStream::pair()?,
+    ];
+    drop(six);
+    Builder::new_current_thread().enable_all().build()
 }

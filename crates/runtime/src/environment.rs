@@ -1,10 +1,11 @@
 //! Environment variables that set flags, as Kubernetes passes them: the value from a Secret or ConfigMap that was
 //! made from a file ends with a newline, and an optional key that is missing leaves the variable empty.
 
+use std::any::TypeId;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
-use clap::error::ContextKind;
-use clap::error::ContextValue;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// Parses a command line whose flags can be set by environment variables. One newline at the end of a variable is
@@ -24,6 +25,11 @@ pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
         error.exit();
     }
     let mut text = error.render().to_string();
+    if error.kind() == ErrorKind::InvalidUtf8
+        && let Some(name) = not_utf8(&command, args)
+    {
+        text = format!("error: invalid value for {name}: it is not UTF-8");
+    }
     let named = variable_of(&error, &command, args);
     if let Some((flag, variable)) = &named {
         let named = format!("'{flag}', from the variable {variable}");
@@ -146,6 +152,31 @@ fn variable_of(
         }
     });
     (!is_given).then(|| (flag.clone(), variable.to_string_lossy().into_owned()))
+}
+
+/// The argument or the variable whose value is not UTF-8, which clap does not name.
+fn not_utf8(command: &Command, args: &[OsString]) -> Option<String> {
+    let at = args.iter().position(|arg| arg.to_str().is_none());
+    if let Some(at) = at {
+        let lossy = |at: usize| args[at].to_string_lossy().into_owned();
+        let (arg, before) = (lossy(at), at.checked_sub(1).map(lossy));
+        let flag = arg.split_once('=').map(|(flag, _)| flag.to_owned());
+        let named = flag.or(before.filter(|before| before.starts_with('-')));
+        return Some(format!("'{}'", named.unwrap_or(arg)));
+    }
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let is_text = |arg: &&Arg| {
+        let parsed = arg.get_value_parser().type_id();
+        parsed != TypeId::of::<PathBuf>() && parsed != TypeId::of::<OsString>()
+    };
+    let mut variables = commands
+        .flat_map(Command::get_arguments)
+        .filter(is_text)
+        .filter_map(Arg::get_env);
+    let is_bad =
+        |name: &&OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
+    let name = variables.find(is_bad)?;
+    Some(format!("the variable {}", name.to_string_lossy()))
 }
 
 #[cfg(test)]

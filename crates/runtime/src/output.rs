@@ -37,6 +37,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// An output that has accepted nothing for this long counts as stuck, and is not waited for.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
+/// Longest time to write the last lines in after [`Lines::shut_down`]: a program whose reader is slow still ends within
+/// the grace period of its pod.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// An output and its thread. On drop it accepts no more lines, but does not wait until those it has are written;
 /// [`Output::finish`] does.
 #[derive(Debug)]
@@ -76,6 +80,8 @@ struct State {
     progress: Instant,
     /// Number of lines dropped since the thread last read this.
     dropped: u64,
+    /// Whether the program is ending, so that a slow reader is no longer waited for.
+    shutting_down: bool,
     /// Whether no more lines are accepted.
     closed: bool,
     /// Whether the thread has ended.
@@ -102,6 +108,7 @@ impl Output {
                 writing: false,
                 progress: Instant::now(),
                 dropped: 0,
+                shutting_down: false,
                 closed: false,
                 ended: false,
             }),
@@ -128,7 +135,8 @@ impl Output {
         }
     }
 
-    /// Blocks until all lines have been written, or until the output has accepted nothing for a second.
+    /// Blocks until all lines have been written, or until the output has accepted nothing for a second; after
+    /// [`Lines::shut_down`] for 5 seconds at most.
     pub fn flush(&self) {
         let state = self.0.lock();
         let _ = self.0.wait_while(state, |state| {
@@ -138,17 +146,28 @@ impl Output {
 
     /// Flushes, and accepts no more lines: from now on, each of them is counted as dropped.
     pub fn finish(self) {
-        self.close();
-        if !self.0.wait_while(self.0.lock(), |state| !state.ended) {
+        if !self.close_and_wait() {
             warn!(
                 output = self.0.name,
-                "output is stuck: the last lines are lost"
+                "output is stuck or too slow: the last lines are lost"
             );
         }
     }
 
+    /// Closes the queue and waits until the thread has ended. Returns `false` if it did not end in time.
+    fn close_and_wait(&self) -> bool {
+        self.close();
+        self.0.wait_while(self.0.lock(), |state| !state.ended)
+    }
+
     fn close(&self) {
-        self.0.lock().closed = true;
+        let mut state = self.0.lock();
+        state.closed = true;
+        if !state.writing && state.waiting.is_empty() {
+            // The pause before this says nothing about the output.
+            state.progress = Instant::now();
+        }
+        drop(state);
         self.0.appended.notify_one();
     }
 }
@@ -191,6 +210,13 @@ impl Lines {
         }
     }
 
+    /// Says that the program is ending: from now on nothing waits for room, and [`Output::finish`] gives a slow reader 5
+    /// seconds in all.
+    pub fn shut_down(&self) {
+        self.queue.lock().shutting_down = true;
+        self.queue.taken.notify_waiters();
+    }
+
     /// Waits until there is room in the queue. A program that waits here before it appends loses no lines to a slow
     /// reader, because it goes on at the reader's pace. Once the output has accepted nothing for a second, this
     /// returns at once until it accepts something again: then lines are dropped, and the program goes on.
@@ -200,7 +226,7 @@ impl Lines {
             let taken = self.queue.taken.notified();
             let stuck_at = {
                 let state = self.queue.lock();
-                if state.waiting.len() <= MAX_WAITING || state.closed {
+                if state.waiting.len() <= MAX_WAITING || state.closed || state.shutting_down {
                     return;
                 }
                 state.progress + STUCK_AFTER
@@ -231,14 +257,22 @@ impl Queue {
         unpoisoned(self.state.lock())
     }
 
-    /// Waits while the condition holds. Returns `false` if it still holds and the output is stuck.
+    /// Waits while the condition holds. Returns `false` if it still holds and the output is stuck, or the time of a
+    /// shutdown is over.
     fn wait_while<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         mut condition: impl FnMut(&mut State) -> bool,
     ) -> bool {
+        let latest = Instant::now() + SHUTDOWN_TIMEOUT;
         while condition(&mut state) {
-            let left = (state.progress + STUCK_AFTER).saturating_duration_since(Instant::now());
+            let stuck = state.progress + STUCK_AFTER;
+            let until = if state.shutting_down {
+                stuck.min(latest)
+            } else {
+                stuck
+            };
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
@@ -416,6 +450,47 @@ mod tests {
         fill(&output.lines());
         output.finish();
         drop(reader);
+    }
+
+    #[test]
+    fn a_slow_reader_is_waited_for_only_until_the_program_ends() {
+        let (output, mut reader) = to_a_pipe();
+        let lines = output.lines();
+        fill(&lines);
+        lines.shut_down();
+        // All of it would take two minutes.
+        let reading = thread::spawn(move || {
+            while reader.read(&mut [0; PIECE]).expect("it can be read") > 0 {
+                thread::sleep(Duration::from_millis(700));
+            }
+        });
+        assert!(!output.close_and_wait());
+        drop(reading);
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_for_room_while_the_program_ends() {
+        let (output, _reader) = to_a_pipe();
+        let lines = output.lines();
+        fill(&lines);
+        lines.shut_down();
+        tokio::select! {
+            biased;
+            () = lines.room() => {}
+            () = async {} => panic!("it waits"),
+        }
+        append(&lines, "lost\n");
+        assert_eq!(lines.dropped().get(), 2);
+    }
+
+    #[test]
+    fn an_output_that_had_nothing_to_write_is_not_stuck_at_its_end() {
+        let outputs: Vec<_> = (0..50).map(|_| to_a_pipe()).collect();
+        // Each of them has accepted nothing for so long.
+        thread::sleep(STUCK_AFTER + RETRY_PAUSE);
+        for (output, _reader) in outputs {
+            assert!(output.close_and_wait());
+        }
     }
 
     #[test]

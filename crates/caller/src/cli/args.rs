@@ -21,7 +21,7 @@ use crate::expected_status::ExpectedStatus;
 use crate::mesh::collect::{self, Collector};
 use crate::mesh::node::SampleConfig;
 use crate::probe::{CaptureLimits, HttpConfig, ProbeConfig};
-use crate::target::Target;
+use crate::target::{Scheme, Target};
 use crate::targets::{self, Check};
 use crate::trust::{Trust, TrustFiles};
 use crate::views::{Format, OnceFormat};
@@ -109,8 +109,8 @@ pub(super) struct RunArgs {
     )]
     pub(super) admin_host: Vec<String>,
 
-    /// Least severe diagnostics to write to stderr: error, warn, info, debug, trace or off.
-    /// kubectl logs shows stderr among the calls
+    /// Log level on stderr, which kubectl logs shows among the calls: error, warn, info, debug, trace or
+    /// off
     #[arg(
         long,
         env = "CALLER_LOG_LEVEL",
@@ -124,6 +124,9 @@ pub(super) struct RunArgs {
 ///
 /// An init container that waits for a backend: `caller once --wait 60s tcp://db:5432`.
 /// A check in a pipeline, or in a hook of a sync: `caller once --targets FILE --format junit`.
+///
+/// Without a target, it calls those of process 1 of this pod, with its options, if that is a caller too, as with
+/// kubectl exec.
 ///
 /// Exit code for one target, 0 if the call was as expected, else as curl's:
 ///    1  it succeeded although a failure was expected, or it was blocked but its control failed, too
@@ -162,7 +165,8 @@ pub(super) struct OnceArgs {
 
 /// Looks up a name, and shows the resolver configuration and every query sent.
 ///
-/// Without a name, the host of CALLER_URL is looked up, or else `backend`.
+/// Without a name, the host of the first target of process 1 of this pod is looked up, if that is a caller too, as with
+/// kubectl exec; or else that of CALLER_URL, or else `backend`.
 ///
 /// The exit code is 0, or 6 if there is no address.
 #[derive(Debug, Parser)]
@@ -190,6 +194,9 @@ pub(super) struct ResolveArgs {
 ///
 /// The steps are resolv.conf and DNS; then TCP, TLS and HTTP for each address; then the network path in both
 /// directions. If the name has one address, it is called several times, since several pods may be behind it.
+///
+/// Without a target, it calls those of process 1 of this pod, with its options, if that is a caller too, as with
+/// kubectl exec.
 ///
 /// The exit code is that of `caller once`.
 #[derive(Debug, Parser)]
@@ -281,8 +288,8 @@ pub(super) struct WaitArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct CallArgs {
     /// What to call: http://HOST[:PORT][/PATH], https://... or tcp://HOST:PORT; a HOST without a dot is a
-    /// Service of this namespace. Several targets are called independently, each at its own --interval; in
-    /// CALLER_URL they are separated by white space
+    /// Service of this namespace. Several targets are called independently of each other; in CALLER_URL they
+    /// are separated by white space
     #[arg(env = "CALLER_URL", default_value = "http://backend:8080/", value_parser = parse_target,
           value_name = "TARGET")]
     pub(super) url: Vec<Target>,
@@ -617,8 +624,8 @@ impl RunArgs {
     ///
     /// # Errors
     ///
-    /// Those of [`CallArgs::into_probes`]; several targets with `--until-replaced`; a `POD_IP` that is not an
-    /// IP address.
+    /// Those of [`CallArgs::into_probes`]; several targets, or one over `tcp://`, with `--until-replaced`; a `POD_IP`
+    /// that is not an IP address.
     pub(super) fn into_config(self) -> Result<run::Config, String> {
         let RunArgs {
             call,
@@ -645,6 +652,13 @@ impl RunArgs {
         }
         if until_replaced && probes.len() > 1 {
             return Err("--until-replaced takes only one target".to_owned());
+        }
+        let is_tcp = |probe: &ProbeConfig| probe.check.target.scheme == Scheme::Tcp;
+        if until_replaced && probes.iter().any(is_tcp) {
+            return Err(
+                "--until-replaced cannot be used with tcp://, where no pod says its name"
+                    .to_owned(),
+            );
         }
         Ok(run::Config {
             probes,

@@ -96,11 +96,11 @@ impl Cli {
         let command = Self::command();
         let mut matches = environment::matches(command.clone(), &args);
         let mut follows = false;
-        if let Some(followed) = with_host_to_resolve(&matches, &args) {
-            matches = environment::matches(command, &followed);
-        } else if let Some(followed) = with_process_1_arguments(&command, &matches, &args) {
+        if let Some(followed) = with_process_1_arguments(&command, &matches, &args) {
             matches = environment::matches(command, &followed);
             follows = true;
+        } else if let Some(followed) = with_host_to_resolve(&matches, &args) {
+            matches = environment::matches(command, &followed);
         }
         let given = match matches.subcommand() {
             Some((_, matches)) => Given::of(matches),
@@ -148,6 +148,11 @@ impl Cli {
     pub(crate) fn into_command(self) -> Result<Command, String> {
         Ok(match self.command {
             None => Command::Run(self.run.into_config()?),
+            Some(CommandArgs::Once(OnceArgs { call, expect, .. }))
+                if call.url.is_empty() && expect != Expectation::Ok =>
+            {
+                return Err("--expect is for targets on the command line; in --targets FILE each line has its own".to_owned());
+            }
             Some(CommandArgs::Once(OnceArgs {
                 call,
                 wait,
@@ -208,9 +213,12 @@ fn with_process_1_arguments(
     args: &[OsString],
 ) -> Option<Vec<OsString>> {
     let (name, given) = matches.subcommand()?;
-    // `resolve` has no target.
-    let Given { url, file } = Given::of(given)?;
-    if url || file {
+    let is_given = match name {
+        // It has a name in place of a target.
+        "resolve" => given.value_source("name") != Some(ValueSource::DefaultValue),
+        _ => Given::of(given).is_none_or(|Given { url, file }| url || file),
+    };
+    if is_given {
         return None;
     }
     let subcommand = command.find_subcommand(name)?;
@@ -219,7 +227,8 @@ fn with_process_1_arguments(
         targets,
         is_of_mesh,
     } = Process1::read()?.arguments(command, subcommand)?;
-    if name == "mesh" && !is_of_mesh {
+    let has_nothing = options.is_empty() && targets.is_empty();
+    if name == "mesh" && !is_of_mesh || name == "resolve" && has_nothing {
         return None;
     }
     let at = args.iter().position(|arg| *arg == *name)? + 1;

@@ -92,10 +92,14 @@ async fn diagnose(probe: &Probe, tests_path: bool, json: bool) -> anyhow::Result
     Ok(diagnosis.exit_code())
 }
 
-/// The call whose network path is tested: the first that failed, or else the first.
+/// The call whose network path is tested: the first that failed, or else the first. An address of a family that is not
+/// used here does not count.
 fn of_interest(reports: &[Report]) -> Option<&Report> {
-    let failed = reports.iter().position(|report| !report.is_ok());
-    reports.get(failed.unwrap_or_default())
+    let mut counted = reports
+        .iter()
+        .filter(|report| !report.is_of_unused_family(reports));
+    let first = counted.clone().next();
+    counted.find(|report| !report.is_ok()).or(first)
 }
 
 /// Prints the listening sockets of this pod.

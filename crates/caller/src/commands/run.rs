@@ -255,6 +255,7 @@ impl Caller {
                 () = &mut shutdown, if !stopping => {
                     stopping = true;
                     readiness.set(false);
+                    printer.lines.shut_down();
                     stop.send_replace(true);
                 }
             }

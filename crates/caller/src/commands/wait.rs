@@ -16,6 +16,9 @@ use crate::report::Report;
 /// Time from the end of an attempt to the start of the next.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Shortest time that is left for an attempt, so that none fails for want of it alone.
+const MIN_ATTEMPT: Duration = Duration::from_millis(250);
+
 /// A round whose calls have ended.
 #[derive(Debug)]
 pub(super) struct EndedRound {
@@ -24,7 +27,7 @@ pub(super) struct EndedRound {
 }
 
 /// Makes rounds until all calls of one are as expected, for at most `within`, and returns the last one. Another
-/// round is started only if at least one [`PAUSE`] of time would be left for it.
+/// round is started only if at least [`MIN_ATTEMPT`] would be left for it.
 pub(super) async fn wait(probe: &Probe, within: Duration) -> EndedRound {
     let start = Instant::now();
     loop {
@@ -32,7 +35,7 @@ pub(super) async fn wait(probe: &Probe, within: Duration) -> EndedRound {
         let mut round = probe.round_within(left).await;
         let reports = round.calls.all().await;
         let is_met = reports.iter().all(Report::is_as_expected);
-        if is_met || start.elapsed() + 2 * PAUSE > within {
+        if is_met || start.elapsed() + PAUSE + MIN_ATTEMPT > within {
             let lookup = round.lookup;
             return EndedRound { lookup, reports };
         }

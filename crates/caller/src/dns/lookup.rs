@@ -123,22 +123,29 @@ impl Lookup {
         service_zone(&self.name, self.conf.as_ref()?)
     }
 
+    /// Whether the name looks like that of a Service, but is not looked up as one, because of its final dot. An alias
+    /// (CNAME) is a name in its own right.
+    pub(crate) fn lacks_search_domain(&self) -> bool {
+        let without_dot = self.name.strip_suffix('.').zip(self.conf.as_ref());
+        let zone = without_dot.and_then(|(name, conf)| service_zone(name, conf));
+        let is_alias = self.queries.iter().any(|query| !query.cnames.is_empty());
+        zone.is_some() && self.service_zone().is_none() && !is_alias
+    }
+
     /// Whether the search list is that of a pod (it has a domain with `.svc.`).
     pub fn is_in_a_cluster(&self) -> bool {
         self.conf.as_ref().and_then(cluster_zone).is_some()
     }
 
     /// The name that has the addresses, if another one was to be expected: for a Service, a name in the cluster's
-    /// zone; for any other name in a cluster, the name without a search domain.
+    /// zone; for any other name in a cluster, the name without a search domain. `SERVICE.NAMESPACE` may be either.
     pub fn unexpected_name(&self) -> Option<&Name> {
         let (answered, conf) = (self.answered.as_ref()?, self.conf.as_ref()?);
+        let labels = self.name.trim_end_matches('.').split('.').count();
+        let is_as_given = usize::from(answered.num_labels()) == labels;
         let is_expected = match self.service_zone() {
-            Some(zone) => zone.zone_of(answered),
-            None if cluster_zone(conf).is_some() => {
-                let labels = self.name.trim_end_matches('.').split('.').count();
-                usize::from(answered.num_labels()) == labels
-            }
-            None => true,
+            Some(zone) => zone.zone_of(answered) || (is_as_given && labels == 2),
+            None => is_as_given || cluster_zone(conf).is_none(),
         };
         (!is_expected).then_some(answered)
     }

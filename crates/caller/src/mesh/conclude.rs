@@ -3,7 +3,8 @@
 //!
 //! The search goes from the whole mesh to single pairs, and each fault explains the failing pairs that it covers: all
 //! pairs fail; groups that do not reach each other; nodes that are not reached; nodes that reach no other; nodes that
-//! some others do not reach; pairs. Failures of less than a minute do not count.
+//! some others do not reach; pairs. Failures of less than a minute are no fault, but beside one that is older they show
+//! how far it extends.
 
 mod groups;
 mod slow;
@@ -64,7 +65,7 @@ struct Finder<'a> {
     n: usize,
     inward: Vec<Tally>,
     outward: Vec<Tally>,
-    /// Failing pairs that no fault explains yet.
+    /// Pairs that have been failing for a minute, and that no fault explains yet.
     unexplained: BTreeSet<(usize, usize)>,
 }
 
@@ -73,17 +74,15 @@ impl<'a> Finder<'a> {
         let n = matrix.nodes.len();
         let inward = (0..n).map(|to| Tally::of(matrix.column(to).enumerate()));
         let outward = (0..n).map(|from| Tally::of(matrix.row(from).enumerate()));
-        let outward: Vec<Tally> = outward.collect();
-        let failing = |(from, tally): (usize, &Tally)| {
-            let to = tally.failing.clone().into_iter();
-            to.map(move |to| (from, to))
-        };
+        let pairs = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
         Self {
             matrix,
             n,
             inward: inward.collect(),
-            unexplained: outward.iter().enumerate().flat_map(failing).collect(),
-            outward,
+            outward: outward.collect(),
+            unexplained: pairs
+                .filter(|&(from, to)| matrix.cell(from, to).is_fault())
+                .collect(),
         }
     }
 
@@ -131,7 +130,7 @@ impl<'a> Finder<'a> {
         let pairs: usize = self.outward.iter().map(|tally| tally.failing.len()).sum();
         let calling = self.outward.iter().filter(|tally| tally.known() > 0);
         let is_any_ok = self.outward.iter().any(|tally| !tally.ok.is_empty());
-        if pairs < 2 || calling.count() < 2 || is_any_ok {
+        if self.unexplained.is_empty() || pairs < 2 || calling.count() < 2 || is_any_ok {
             return None;
         }
         let symptoms = self.symptoms(self.unexplained.iter().copied());

@@ -1,10 +1,13 @@
 //! Sends the status as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use runtime::unpoisoned::unpoisoned;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::Page;
@@ -20,9 +23,40 @@ const OVERVIEW_MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum time between two events, so that each side notices when the other is gone.
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Maximum number of open event streams, so that the port has connections left for probes and scrapers.
+const MAX_STREAMS: usize = 16;
+
+/// The open event streams, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<VecDeque<AbortHandle>>);
+
+impl Streams {
+    /// Opens a stream of one target, or of the overview if `stats` is `None`. If there are too many, the oldest one ends:
+    /// its browser may be gone, which is noticed only when events can no longer be sent, and one that is still there
+    /// connects again.
+    pub(super) fn open(
+        &self,
+        page: Arc<Page>,
+        stats: Option<Arc<Stats>>,
+        known: Known,
+    ) -> mpsc::Receiver<Bytes> {
+        let (sender, events) = mpsc::channel(1);
+        let mut open = unpoisoned(self.0.lock());
+        open.retain(|stream| !stream.is_finished());
+        if open.len() >= MAX_STREAMS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let stream = tokio::spawn(feed(page, stats, known, sender));
+        open.push_back(stream.abort_handle());
+        events
+    }
+}
+
 /// Sends events until the receiver is dropped: for one target, first all calls that are not `known`, and then new
 /// ones; or, if `stats` is `None`, the overview of all targets.
-pub(super) async fn feed(
+async fn feed(
     page: Arc<Page>,
     stats: Option<Arc<Stats>>,
     mut known: Known,

@@ -12,10 +12,11 @@ use runtime::admin::{Admin, Hosts};
 use runtime::body::Body;
 use runtime::cached::Cached;
 use runtime::server::{Arrival, Handler, Reply};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
+use super::events::Streams;
 use super::status::Known;
-use super::{MeshPage, Page, events};
+use super::{MeshPage, Page};
 use crate::target::percent_decoded;
 
 const HTML: &str = include_str!("page.html");
@@ -34,10 +35,8 @@ const PAGES: [&str; 6] = [
 /// Placeholder in the page for a nonce, which is random in each response.
 const NONCE: &str = "{nonce}";
 
-/// Maximum number of open event streams, so that the port has connections left for probes and scrapers.
-const MAX_STREAMS: usize = 16;
-
-/// Maximum number of clients that wait for the matrix of a mesh, which can take seconds, for the same reason.
+/// Maximum number of clients that wait for the matrix of a mesh, which can take seconds, so that the port has connections
+/// left for probes and scrapers.
 const MAX_WAITING: usize = 32;
 
 const CSP: HeaderName = HeaderName::from_static("content-security-policy");
@@ -51,7 +50,7 @@ pub(crate) struct Routes {
     mesh: Option<Arc<MeshPage>>,
     admin: Admin,
     hosts: Arc<Hosts>,
-    streams: Arc<Semaphore>,
+    streams: Arc<Streams>,
     waiting: Arc<Semaphore>,
     /// Cached status: that of the overview, and then that of each target.
     status: Arc<[Cached<Bytes>]>,
@@ -75,7 +74,7 @@ impl Routes {
             mesh: mesh.map(Arc::new),
             admin,
             hosts: Arc::new(hosts),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            streams: Arc::default(),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         }
     }
@@ -114,21 +113,14 @@ impl Routes {
     }
 
     fn events(&self, selected: Selected, head: &Parts) -> Response<Body> {
-        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
-            return unavailable("too many pages are open\n");
-        };
         let id = head.headers.get(LAST_EVENT_ID);
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
-        let (sender, events) = mpsc::channel(1);
         let (page, known) = (Arc::clone(&self.page), Known::from_event_id(id));
         let stats = match selected {
             Selected::Overview => None,
             Selected::One(number) => Some(Arc::clone(&page.stats[number])),
         };
-        tokio::spawn(async move {
-            events::feed(page, stats, known, sender).await;
-            drop(permit);
-        });
+        let events = self.streams.open(page, stats, known);
         response("text/event-stream", Body::Stream(events))
     }
 
@@ -171,9 +163,10 @@ impl Handler for Routes {
             (&Method::GET | &Method::HEAD, "/status.json", Some(selected)) => self.status(selected),
             (&Method::GET, "/events", Some(selected)) => self.events(selected, head),
             (&Method::GET | &Method::HEAD, "/status.json" | "/events", None) => {
-                let mut response = response("text/plain; charset=utf-8", "no such target\n");
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                response
+                not_found("no such target\n")
+            }
+            (&Method::GET | &Method::HEAD, "/mesh" | "/mesh.json" | "/mesh/matrix.json", _) => {
+                not_found("not found: this caller is not part of a mesh, which takes --sample\n")
             }
             _ => self.admin.respond(head),
         })
@@ -194,6 +187,12 @@ fn html(page: &str) -> Response<Body> {
     if let Ok(policy) = HeaderValue::try_from(policy) {
         response.headers_mut().insert(CSP, policy);
     }
+    response
+}
+
+fn not_found(text: &'static str) -> Response<Body> {
+    let mut response = response("text/plain; charset=utf-8", text);
+    *response.status_mut() = StatusCode::NOT_FOUND;
     response
 }
 

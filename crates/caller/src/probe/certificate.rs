@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_cert::attr::AttributeTypeAndValue;
-use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::certificate::{CertificateInner, Raw, TbsCertificateInner};
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -18,17 +18,17 @@ use crate::report::Certificate;
 /// Most names of a certificate to keep: it comes from the network.
 const MAX_NAMES: usize = 32;
 
+/// Most certificates of a chain to look at.
+pub(super) const MAX_CHAIN: usize = 8;
+
 /// Longest name, subject or issuer to keep, in bytes; longer ones are cut.
 const MAX_NAME: usize = 256;
 
 /// Parses a certificate; `None` if it is not a valid one.
-pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
-    // Parsing is lenient, because a certificate that violates a rule should still be shown.
-    let certificate = CertificateInner::<Raw>::from_der(der).ok()?;
-    let certificate = certificate.tbs_certificate();
+pub(crate) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
+    let certificate = parse(der)?;
     let validity = certificate.validity();
-    let names = certificate.get_extension::<SubjectAltName>().ok().flatten();
-    let names = names.map_or(Vec::new(), |(_, SubjectAltName(names))| names);
+    let names = names(&certificate);
     Some(Certificate {
         subject: shown(certificate.subject()),
         names: names.iter().filter_map(name).take(MAX_NAMES).collect(),
@@ -37,6 +37,53 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
         not_before: system_time(&validity.not_before),
         not_after: system_time(&validity.not_after),
     })
+}
+
+/// Whether the certificate is for this DNS name: its subjectAltName has the name, or a wildcard for the leftmost
+/// label of it. For names that webpki does not accept.
+pub(super) fn is_for(der: &CertificateDer<'_>, host: &str) -> bool {
+    let parent = host.split_once('.').map_or("", |(_, parent)| parent);
+    parse(der).is_some_and(|certificate| {
+        names(&certificate).iter().any(|name| match name {
+            GeneralName::DnsName(name) => match name.as_str().strip_prefix("*.") {
+                // As in OpenSSL, a wildcard stands for one label out of at least three.
+                Some(rest) => rest.contains('.') && rest.eq_ignore_ascii_case(parent),
+                None => name.as_str().eq_ignore_ascii_case(host),
+            },
+            _ => false,
+        })
+    })
+}
+
+/// The issuer at which the chain of the server's certificate ends: that of the last certificate which was sent.
+pub(super) fn last_issuer(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Option<String> {
+    let sent = intermediates.iter().take(MAX_CHAIN);
+    let sent: Vec<_> = sent.filter_map(parse).collect();
+    let mut issuer = parse(end_entity)?.issuer().clone();
+    for _ in &sent {
+        let mut next = sent.iter();
+        let next = next.find(|next| *next.subject() == issuer && *next.issuer() != issuer);
+        match next {
+            Some(next) => issuer = next.issuer().clone(),
+            None => break,
+        }
+    }
+    Some(shown(&issuer))
+}
+
+/// Parsing is lenient, because a certificate that violates a rule should still be shown.
+fn parse(der: &CertificateDer<'_>) -> Option<TbsCertificateInner<Raw>> {
+    let certificate = CertificateInner::<Raw>::from_der(der).ok()?;
+    Some(certificate.tbs_certificate().clone())
+}
+
+/// The names in the certificate's subjectAltName.
+fn names(certificate: &TbsCertificateInner<Raw>) -> Vec<GeneralName> {
+    let names = certificate.get_extension::<SubjectAltName>().ok().flatten();
+    names.map_or(Vec::new(), |(_, SubjectAltName(names))| names)
 }
 
 /// The attribute types of a subject or an issuer to show (RFC 4519), and their abbreviations. The parser's
@@ -61,10 +108,12 @@ fn shown(name: &Name) -> String {
     cut(parts.join(", "))
 }
 
-/// A DNS name or an IP address of the certificate's subjectAltName; `None` for other types of names.
+/// A DNS name, an IP address or a URI of the certificate's subjectAltName; `None` for other types of names.
 fn name(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(cut(name.to_string())),
+        // As in the certificate of a workload of a mesh: spiffe://...
+        GeneralName::UniformResourceIdentifier(uri) => Some(cut(uri.to_string())),
         GeneralName::IpAddress(bytes) => {
             let bytes = bytes.as_bytes();
             let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);

@@ -29,6 +29,8 @@ pub(super) struct ConnectError {
     pub(super) kind: FailureKind,
     pub(super) cause: Cause,
     pub(super) icmp: Option<Icmp>,
+    /// Whether this pod has no source address or no route for the address, so that no packet was sent.
+    pub(super) lacks_route: bool,
     pub(super) took: Duration,
 }
 
@@ -48,11 +50,13 @@ pub(super) async fn connect(
         kind,
         cause,
         icmp,
+        lacks_route: false,
         took: start.elapsed(),
     };
-    let begun = begin(address, options);
-    let stream =
-        begun.map_err(|error| failed(kind(&error, address), Cause::Os((&error).into()), None))?;
+    let stream = begin(address, options).map_err(|error| ConnectError {
+        lacks_route: lacks_route(&error, address),
+        ..failed(kind(&error, address), Cause::Os((&error).into()), None)
+    })?;
     match timeout(within, handshake(&stream)).await {
         Ok(Ok(())) => {
             let took = start.elapsed();
@@ -153,8 +157,18 @@ pub(crate) fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
     }
 }
 
-/// Whether this pod has a source address for this destination. Connecting a UDP socket selects the source
-/// address, but sends nothing.
+/// Whether connect(2) failed with this error because this pod has no source address or no route for the destination.
+/// A policy that rejects packets at once may cause ENETUNREACH as well, but then there is a route.
+fn lacks_route(error: &io::Error, address: SocketAddr) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EAFNOSUPPORT) => true,
+        Some(libc::EADDRNOTAVAIL | libc::ENETUNREACH) => !has_source_for(address),
+        _ => false,
+    }
+}
+
+/// Whether this pod has a route and a source address for this destination. Connecting a UDP socket selects both, but
+/// sends nothing.
 fn has_source_for(address: SocketAddr) -> bool {
     let any = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -181,11 +181,9 @@ impl Connection {
             body: Vec::new(),
             body_len: 0,
         };
-        let read = timeout_at(
-            deadline,
-            read_body(&mut body, &mut response, config.capture),
-        )
-        .await;
+        let mut last_part = Instant::now();
+        let read = read_body(&mut body, &mut response, config.capture, &mut last_part);
+        let read = timeout_at(deadline, read).await;
         response.proxy = proxy::author(head.status, &head.headers, &response.body);
         let conclude = match read {
             Ok(Ok(())) => {
@@ -209,9 +207,11 @@ impl Connection {
             Ok(Err(BodyError::Broken(error))) => Conclusion::Broken(error),
             Err(_) => Conclusion::Timeout,
         };
+        let mut error = failed(&self.evidence, conclude, Some(response));
+        error.received.silence = last_part.elapsed();
         Exchange {
             first_byte,
-            outcome: Err(failed(&self.evidence, conclude, Some(response))),
+            outcome: Err(error),
         }
     }
 }
@@ -271,15 +271,18 @@ enum BodyError {
     Broken(hyper::Error),
 }
 
+/// Reads the body to its end, and keeps when its last part came.
 async fn read_body(
     body: &mut Incoming,
     response: &mut Response,
     capture: CaptureLimits,
+    last_part: &mut Instant,
 ) -> Result<(), BodyError> {
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
             continue;
         };
+        *last_part = Instant::now();
         let room = capture.body - response.body.len();
         let kept = &data[..data.len().min(room)];
         response.body.extend_from_slice(kept);

@@ -1,7 +1,7 @@
 //! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each stage
 //! is a function that returns its result and how long it took.
 
-mod certificate;
+pub(crate) mod certificate;
 mod conclude;
 mod config;
 mod connect;
@@ -24,7 +24,6 @@ use std::time::{Duration, SystemTime};
 use ::http::Method;
 use runtime::unpoisoned::unpoisoned;
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -41,7 +40,7 @@ use self::tls::{Handshake, HandshakeError};
 use crate::dns::{Host, Lookup, Resolver};
 use crate::expectation::Expectation;
 use crate::expected_status::ExpectedStatus;
-use crate::failure::{Cause, Failure, FailureKind, Stage};
+use crate::failure::{Cause, Failure, FailureKind, Stage, TlsPort};
 use crate::mesh::node::{Node, SampleConfig};
 use crate::mesh::sample::Sampled;
 use crate::report::{Outcome, Phase, Report, Timings, Tls};
@@ -62,6 +61,9 @@ const LARGE: usize = 8000;
 
 /// Timeout of the test whether a port that closes plain connections speaks TLS.
 const TLS_TEST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Shortest time from a test that found no TLS to the next one.
+const TLS_TEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Settings of a probe.
 #[derive(Clone, Debug)]
@@ -124,8 +126,8 @@ struct Inner {
     node: Option<Arc<Node>>,
     /// Source address of the calls of a mesh: the address by which the other callers know this one.
     source: Option<IpAddr>,
-    /// Whether the port of an `http` target speaks TLS, once that has been tested.
-    wants_tls: OnceCell<bool>,
+    /// When a test last found that the port of an `http` target does not speak TLS.
+    last_without_tls: Mutex<Option<Instant>>,
     /// Idle connections to reuse, by address.
     idle_connections: Mutex<HashMap<SocketAddr, Connection>>,
 }
@@ -209,7 +211,7 @@ impl Probe {
             each_address,
             source: sample.as_ref().and_then(|sample| sample.own),
             node: sample.map(Node::new).map(Arc::new),
-            wants_tls: OnceCell::new(),
+            last_without_tls: Mutex::default(),
             idle_connections: Mutex::default(),
         }))
     }
@@ -338,7 +340,7 @@ impl Probe {
     }
 
     /// Calls the first of the addresses that accepts a connection. A failure to connect says nothing about
-    /// the other addresses; if no address accepts one, the first failure is the result.
+    /// the other addresses; if no address accepts one, the result is [`most_telling`] of the failures.
     async fn call(
         &self,
         (first, others): &(SocketAddr, Vec<SocketAddr>),
@@ -356,29 +358,28 @@ impl Probe {
         // echo-server sends the whole id back, so the response is large as well.
         let large = is_large.then(|| format!("{request_id:0<LARGE$}"));
         let request_options = RequestOptions::new(large.as_deref().unwrap_or(request_id));
-        let outcome = self
-            .attempt(*first, usual, request_options, deadline, seen)
-            .await;
-        if is_connected(&outcome) {
-            return (*first, outcome);
-        }
-        for &address in others {
-            if Instant::now() >= deadline {
+        let mut failures = Vec::new();
+        for &address in [first].into_iter().chain(others) {
+            if !failures.is_empty() && Instant::now() >= deadline {
                 break;
             }
             let outcome = self
                 .attempt(address, usual, request_options, deadline, seen)
                 .await;
-            if is_connected(&outcome) {
-                return (address, outcome);
+            match outcome {
+                Outcome::Failed(failure, None) if failure.stage <= Stage::Connect => {
+                    failures.push((address, failure));
+                }
+                outcome => return (address, outcome),
             }
         }
-        (*first, outcome)
+        let (address, failure) = most_telling(failures);
+        (address, Outcome::Failed(failure, None))
     }
 
     /// Calls all addresses of a name that is expected to be blocked, at the same time: the name is blocked only if
-    /// each of its addresses is. Returns the call of the first address that is not blocked, or else that of
-    /// the first address.
+    /// each of its addresses is. Returns the call of the first address that is not blocked, or else
+    /// [`most_telling`] of the failures.
     async fn call_all(
         &self,
         first: SocketAddr,
@@ -410,10 +411,20 @@ impl Probe {
         let open = ended
             .iter()
             .position(|(_, _, outcome, _)| !is_blocked(outcome));
-        let (_, address, outcome, its_seen) = ended.swap_remove(open.unwrap_or_default());
-        *seen = its_seen;
-        seen.timings[Phase::Dns] = resolved;
-        (address, outcome)
+        if let Some(open) = open {
+            let (_, address, outcome, its_seen) = ended.swap_remove(open);
+            *seen = its_seen;
+            seen.timings[Phase::Dns] = resolved;
+            return (address, outcome);
+        }
+        let failures = ended
+            .into_iter()
+            .filter_map(|(_, address, outcome, _)| match outcome {
+                Outcome::Failed(failure, _) => Some((address, failure)),
+                _ => None,
+            });
+        let (address, failure) = most_telling(failures.collect());
+        (address, Outcome::Failed(failure, None))
     }
 
     /// Connects to an address, unless there is an idle connection to it, and sends one request, unless the
@@ -474,8 +485,9 @@ impl Probe {
                 };
                 let is_silent = received.bytes == 0 && idle.is_none();
                 let mut failure = Failure::new(stage, kind, cause, start.elapsed());
-                failure.detail.wants_tls =
-                    is_silent && self.wants_tls(address, kind, deadline).await;
+                if is_silent {
+                    failure.detail.wants_tls = self.wants_tls(address, kind, deadline).await;
+                }
                 failure.detail.received = received;
                 failure.detail.idle = idle;
                 Outcome::Failed(failure, response)
@@ -502,10 +514,12 @@ impl Probe {
                 kind,
                 cause,
                 icmp,
+                lacks_route,
                 took,
             } = error;
             let mut failure = Failure::new(Stage::Connect, kind, cause, took);
             failure.detail.icmp = icmp;
+            failure.detail.lacks_route = lacks_route;
             failure
         })?;
         seen.timings[Phase::Connect] = Some(took);
@@ -555,29 +569,40 @@ impl Probe {
         })
     }
 
-    /// Whether a port that closed a plain connection without a response speaks TLS: OpenSSL's servers close
-    /// such connections. This is tested once, on a new connection.
-    async fn wants_tls(&self, address: SocketAddr, kind: FailureKind, deadline: Instant) -> bool {
+    /// The TLS spoken by a port that closed a plain connection without a response, if it speaks TLS: OpenSSL's
+    /// servers close such connections. This is tested on a new connection, and not again for a while if it does
+    /// not, which spares a backend that is in trouble.
+    async fn wants_tls(
+        &self,
+        address: SocketAddr,
+        kind: FailureKind,
+        deadline: Instant,
+    ) -> Option<TlsPort> {
         let is_closed = matches!(kind, FailureKind::EmptyReply | FailureKind::Reset);
         if !is_closed || self.0.target.scheme != Scheme::Http {
-            return false;
+            return None;
         }
-        let test = async {
-            let deadline = deadline.min(Instant::now() + TLS_TEST_TIMEOUT);
-            let left = deadline.saturating_duration_since(Instant::now());
-            match (
-                connect(address, Options::default(), left).await,
-                tls::Client::new(Trust::default(), false),
-            ) {
-                (Ok((stream, _)), Ok(client)) => {
-                    client
-                        .server_speaks_tls(stream, &self.0.target, deadline)
-                        .await
-                }
-                _ => false,
+        let last = *unpoisoned(self.0.last_without_tls.lock());
+        if last.is_some_and(|last| last.elapsed() < TLS_TEST_INTERVAL) {
+            return None;
+        }
+        let deadline = deadline.min(Instant::now() + TLS_TEST_TIMEOUT);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let spoken = match (
+            connect(address, Options::default(), left).await,
+            tls::Client::new(Trust::default(), false),
+        ) {
+            (Ok((stream, _)), Ok(client)) => {
+                client
+                    .spoken_by_server(stream, &self.0.target, deadline)
+                    .await
             }
+            _ => None,
         };
-        *self.0.wants_tls.get_or_init(|| test).await
+        if spoken.is_none() {
+            *unpoisoned(self.0.last_without_tls.lock()) = Some(Instant::now());
+        }
+        spoken
     }
 
     /// An idle connection to this address, if there is one and it is still open.
@@ -693,10 +718,15 @@ fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
     ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// Whether a connection was made, so that no other address needs to be tried.
-fn is_connected(outcome: &Outcome) -> bool {
-    let failure = outcome.failure();
-    failure.is_none_or(|failure| failure.stage > Stage::Connect)
+/// Of the failures to connect to each of the addresses, the first for which this pod has a route, or else the first.
+/// The others become part of it.
+fn most_telling(mut failures: Vec<(SocketAddr, Failure)>) -> (SocketAddr, Failure) {
+    let telling = failures
+        .iter()
+        .position(|(_, failure)| !failure.detail.lacks_route);
+    let (address, mut failure) = failures.remove(telling.unwrap_or_default());
+    failure.detail.other_attempts = failures;
+    (address, failure)
 }
 
 /// Adds the interface to an IPv6 address: a link-local one cannot be reached without it (RFC 4007).

@@ -43,7 +43,7 @@ const SERVERS: [(&str, &str); 16] = [
 ];
 
 /// Phrases in the bodies of responses that proxies generate, and the proxy's name.
-const BODIES: [(&str, &str); 14] = [
+const BODIES: [(&str, &str); 18] = [
     (
         "upstream connect error or disconnect/reset before headers",
         "Envoy",
@@ -67,7 +67,14 @@ const BODIES: [(&str, &str); 14] = [
     ("default backend - 404", "an ingress controller"),
     ("local_rate_limited", "Envoy"),
     ("Application is not available", "OpenShift's router"),
+    ("envoy overloaded", "Envoy"),
+    ("no Route matched with those values", "Kong"),
+    ("response 404 (backend NotFound)", "a Google load balancer"),
+    ("<h1>Error: Server Error</h1>", "a Google load balancer"),
 ];
+
+/// The end of nginx's own error pages. Behind an ingress, it is often the only sign of nginx.
+const NGINX_PAGE: &str = "<hr><center>nginx";
 
 /// Envoy sets this field on responses of its upstream, and not on those that it generates.
 const ENVOY_UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -95,12 +102,13 @@ pub(super) fn author(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Op
 }
 
 fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'static str> {
-    if headers.contains_key(ENVOY_UPSTREAM_TIME) {
-        return None;
-    }
+    // This response was sent to the Envoy that names itself as `Server`. A second one, in the backend's pod, may have
+    // generated it: only the body tells.
+    let is_of_upstream = headers.contains_key(ENVOY_UPSTREAM_TIME);
     let server = headers.get(SERVER).map_or(&b""[..], HeaderValue::as_bytes);
     let server = String::from_utf8_lossy(server).to_ascii_lowercase();
     let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
+    let by_server = by_server.filter(|_| !is_of_upstream);
     let body = String::from_utf8_lossy(body);
     let by_body = BODIES.iter().find(|(words, _)| body.contains(words));
     let (by_server, by_body) = (
@@ -110,8 +118,15 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
     match status.as_u16() {
         // Only a gateway sends 502 and 504 (RFC 9110, sections 15.6.3 and 15.6.5), and 520 to 527 are
         // Cloudflare's own.
-        502 | 504 | 520..=527 => by_server.or(by_body).or(Some("a gateway")),
-        503 => by_server.or(by_body),
+        502 | 504 | 520..=527 => by_server
+            .or(by_body)
+            .or((!is_of_upstream).then_some("a gateway")),
+        503 => by_server.or(by_body).or_else(|| {
+            let is_nginx = !headers.contains_key(SERVER) && body.contains(NGINX_PAGE);
+            is_nginx.then_some("nginx")
+        }),
+        // Only a proxy sends 407 (RFC 9110, section 15.5.8) and 511 (RFC 6585, section 6).
+        407 | 511 => by_server.or(by_body).or(Some("a proxy")),
         // nginx, Apache and Caddy may be the web server itself, which denies access to its own files.
         403 if matches!(by_server, Some("nginx" | "Apache" | "Caddy")) => by_body,
         403 => by_server.or(by_body),
@@ -150,6 +165,12 @@ mod tests {
     use http::header::{HeaderMap, HeaderName, HeaderValue};
 
     use super::author;
+
+    /// The fields that Envoy adds to a response of its upstream.
+    const BEHIND_ENVOY: &[(&str, &str)] = &[
+        ("server", "istio-envoy"),
+        ("x-envoy-upstream-service-time", "57"),
+    ];
 
     fn named(
         status: u16,
@@ -218,7 +239,33 @@ mod tests {
             ),
             (502, &[], "Bad Gateway", "a gateway"),
             (404, &[("server", "istio-envoy")], "", "Istio's Envoy"),
+            (503, BEHIND_ENVOY, connect, "Envoy"),
+            (403, BEHIND_ENVOY, "RBAC: access denied", "Envoy"),
+            (504, BEHIND_ENVOY, "upstream request timeout", "Envoy"),
             (429, &[("server", "envoy")], "local_rate_limited", "Envoy"),
+            (503, BEHIND_ENVOY, "envoy overloaded", "Envoy"),
+            (503, &[], "<hr><center>nginx</center>\r\n</body>", "nginx"),
+            (
+                404,
+                &[("server", "kong/3.4.0")],
+                r#"{"message":"no Route matched with those values"}"#,
+                "Kong",
+            ),
+            (
+                404,
+                &[("via", "1.1 google")],
+                "response 404 (backend NotFound), service rules for the path non-existent \n",
+                "a Google load balancer",
+            ),
+            (
+                503,
+                &[("via", "1.1 google")],
+                "<h1>Error: Server Error</h1>\n<h2>The service you requested is not available at this time.",
+                "a Google load balancer",
+            ),
+            (407, &[], "", "a proxy"),
+            (407, &[("server", "squid/5.7")], "", "Squid"),
+            (511, &[], "login", "a proxy"),
         ] {
             assert_eq!(
                 named(status, fields, body),
@@ -231,15 +278,14 @@ mod tests {
     #[test]
     fn a_response_of_the_backend_through_a_proxy_is_not_a_proxy_error() {
         for (status, fields, body) in [
-            (
-                503,
-                &[
-                    ("server", "istio-envoy"),
-                    ("x-envoy-upstream-service-time", "3"),
-                ][..],
-                "busy",
-            ),
-            (502, &[("x-app-name", "echo-server")], "injected fault"),
+            (503, BEHIND_ENVOY, "busy"),
+            (502, BEHIND_ENVOY, "busy"),
+            (403, BEHIND_ENVOY, "Forbidden"),
+            // nginx is the backend here: the Envoy before it says whose response it is.
+            (503, BEHIND_ENVOY, "<hr><center>nginx</center>"),
+            // Google's load balancer adds Via to every response.
+            (503, &[("via", "1.1 google")], "busy"),
+            (502, &[("x-app-name", "echo-server")][..], "injected fault"),
             (503, &[], "busy"),
             (500, &[("server", "nginx")], "oops"),
             (403, &[("server", "nginx")], "Forbidden"),

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
 use tokio_rustls::rustls::client::{
-    ResolvesClientCert, Resumption, WebPkiServerVerifier, verify_server_name,
+    ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name,
 };
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
@@ -25,17 +25,18 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore,
+    SignatureScheme,
 };
 
 use super::certificate;
 use super::tap::{End, Tap};
 use crate::clock;
 use crate::dns::Host;
-use crate::failure::{Cause, FailureKind, Received, TlsError};
-use crate::report::{Certificate, Tls};
+use crate::failure::{Cause, FailureKind, Received, TlsError, TlsPort};
+use crate::report::{Certificate, IssuerSource, Rejected, Tls};
 use crate::target::Target;
-use crate::trust::{TlsSettings, Trust};
+use crate::trust::{Anchor, TlsSettings, Trust};
 
 /// TLS client settings of a target.
 #[derive(Clone, Debug)]
@@ -73,6 +74,7 @@ impl Client {
         let callbacks = Arc::new(HandshakeCallbacks::new(
             trust.current(),
             Arc::clone(&provider),
+            None,
         ));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
@@ -92,18 +94,23 @@ impl Client {
         })
     }
 
-    /// Whether the server speaks TLS: it does even if the handshake fails, as long as it responds with a TLS record.
-    pub(super) async fn server_speaks_tls(
+    /// The TLS that the server speaks, if it does: even if the handshake fails, as long as it responds with a TLS
+    /// record.
+    pub(super) async fn spoken_by_server(
         &self,
         stream: TcpStream,
         target: &Target,
         deadline: Instant,
-    ) -> bool {
-        let Handshake { outcome, .. } = self.handshake(stream, target, deadline).await;
-        match outcome {
+    ) -> Option<TlsPort> {
+        let Handshake { outcome, tls, .. } = self.handshake(stream, target, deadline).await;
+        let is_tls = match outcome {
             Ok(_) => true,
             Err(HandshakeError { received, .. }) => received.starts_as_tls(),
-        }
+        };
+        is_tls.then_some(match tls.wants_certificate {
+            true => TlsPort::Mutual,
+            false => TlsPort::Server,
+        })
     }
 
     /// Performs the handshake, until `deadline`.
@@ -116,9 +123,11 @@ impl Client {
         let start = Instant::now();
         let settings = self.trust.current();
         let is_verified = !settings.insecure;
+        let (server_name, unusual_name) = server_name(target);
         let callbacks = Arc::new(HandshakeCallbacks::new(
             settings,
             Arc::clone(&self.provider),
+            unusual_name,
         ));
         let mut config = self.config.clone();
         config.client_auth_cert_resolver = Arc::clone(&callbacks) as _;
@@ -126,10 +135,12 @@ impl Client {
         config.dangerous().set_certificate_verifier(verifier);
         let (tap, evidence) = Tap::new(stream, Received::KEPT);
         let connector = TlsConnector::from(Arc::new(config));
-        let connecting = connector.connect(server_name(target), tap);
+        let is_name_sent = matches!(server_name, ServerName::DnsName(_));
+        let connecting = connector.connect(server_name, tap);
         let connected = timeout_at(deadline, connecting).await;
         let took = start.elapsed();
         let mut tls = callbacks.shown();
+        tls.is_name_sent = is_name_sent;
         match connected {
             Ok(Ok(stream)) => {
                 let (_, connection) = stream.get_ref();
@@ -147,7 +158,11 @@ impl Client {
                 let (received, end) = evidence.get();
                 let (kind, cause) = match failed {
                     Err(_) => (FailureKind::ResponseTimeout, Cause::Timeout),
-                    Ok(error) => conclude(error.err().as_ref().and_then(tls_error), end),
+                    Ok(error) => {
+                        let error = error.err();
+                        let error = error.as_ref().and_then(tls_error);
+                        conclude(error, end, tls.rejected.is_some())
+                    }
                 };
                 Handshake {
                     took,
@@ -163,9 +178,12 @@ impl Client {
     }
 }
 
-/// Kind and cause of a handshake that failed.
-fn conclude(error: Option<&Error>, end: Option<End>) -> (FailureKind, Cause) {
+/// Kind and cause of a handshake that failed. `is_rejected` is whether the certificate was not accepted.
+fn conclude(error: Option<&Error>, end: Option<End>, is_rejected: bool) -> (FailureKind, Cause) {
     match (error, end) {
+        (Some(Error::InvalidCertificate(_)), _) if !is_rejected => {
+            (FailureKind::TlsUntrusted, Cause::Tls(TlsError::Signature))
+        }
         (Some(error), _) => {
             let cause = Cause::Tls(to_evidence(error));
             match error {
@@ -187,7 +205,7 @@ pub(super) fn tls_error(error: &std::io::Error) -> Option<&Error> {
 pub(super) fn to_evidence(error: &Error) -> TlsError {
     match error {
         Error::AlertReceived(alert) => TlsError::Alert(snake_case(&format!("{alert:?}"))),
-        Error::InvalidCertificate(error) => TlsError::Certificate(error.to_string()),
+        Error::InvalidCertificate(error) => TlsError::Certificate(error.clone()),
         error => TlsError::Handshake(error.to_string()),
     }
 }
@@ -205,17 +223,20 @@ fn certificate_failure(error: &CertificateError) -> FailureKind {
     }
 }
 
-/// The name that the certificate is verified for: the host of the URL.
-fn server_name(target: &Target) -> ServerName<'static> {
+/// The name that is sent to the server and that its certificate is verified for: the host of the URL. The second part
+/// is a host name that is not one for rustls, such as `backend.123`: an address, which is not sent, stands in for it.
+fn server_name(target: &Target) -> (ServerName<'static>, Option<String>) {
     match &target.host {
-        Host::Address { ip, .. } => ServerName::IpAddress((*ip).into()),
+        Host::Address { ip, .. } => (ServerName::IpAddress((*ip).into()), None),
         Host::Name(name) => {
-            let name = name.strip_suffix('.').unwrap_or(name).to_owned();
-            // A host that is not a valid name in a certificate is replaced by an address that no certificate
-            // has, so that verification fails.
-            ServerName::try_from(name).unwrap_or(ServerName::IpAddress(
-                std::net::Ipv4Addr::UNSPECIFIED.into(),
-            ))
+            let name = name.strip_suffix('.').unwrap_or(name);
+            match ServerName::try_from(name.to_owned()) {
+                Ok(server_name @ ServerName::DnsName(_)) => (server_name, None),
+                _ => {
+                    let address = std::net::Ipv4Addr::UNSPECIFIED.into();
+                    (ServerName::IpAddress(address), Some(name.to_owned()))
+                }
+            }
         }
     }
 }
@@ -252,16 +273,25 @@ fn text(bytes: &[u8]) -> String {
 struct HandshakeCallbacks {
     settings: Arc<TlsSettings>,
     provider: Arc<CryptoProvider>,
+    /// The host name of the target, if webpki cannot verify it.
+    unusual_name: Option<String>,
     certificate: Mutex<Option<Certificate>>,
+    rejected: Mutex<Option<Box<Rejected>>>,
     wants_certificate: AtomicBool,
 }
 
 impl HandshakeCallbacks {
-    fn new(settings: Arc<TlsSettings>, provider: Arc<CryptoProvider>) -> Self {
+    fn new(
+        settings: Arc<TlsSettings>,
+        provider: Arc<CryptoProvider>,
+        unusual_name: Option<String>,
+    ) -> Self {
         Self {
             settings,
             provider,
+            unusual_name,
             certificate: Mutex::default(),
+            rejected: Mutex::default(),
             wants_certificate: AtomicBool::new(false),
         }
     }
@@ -275,8 +305,94 @@ impl HandshakeCallbacks {
             certificate: unpoisoned(certificate).take(),
             is_verified: false,
             wants_certificate: self.wants_certificate.load(Ordering::Relaxed),
+            is_name_sent: false,
+            rejected: unpoisoned(self.rejected.lock()).take(),
         }
     }
+
+    /// Verifies that the chain leads to a trusted certificate that is not out of date. If it leads to one that is, the
+    /// error comes with that one.
+    fn verify_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), (Error, Option<&Anchor>)> {
+        let TlsSettings { roots, anchors, .. } = &*self.settings;
+        // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki does not accept a CA
+        // certificate as that of a server, and most self-signed certificates are CA certificates.
+        if let Some(anchor) = anchors.iter().find(|anchor| anchor.der == *end_entity) {
+            return anchor
+                .check_validity(now)
+                .map_err(|error| (error.into(), None));
+        }
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let parsed = ParsedCertificate::try_from(end_entity).map_err(|error| (error, None))?;
+        let verify = |roots: &RootCertStore| {
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                roots,
+                intermediates,
+                now,
+                algorithms,
+            )
+        };
+        let store = |anchors: &[&Anchor]| {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(anchors.iter().map(|anchor| anchor.der.clone()));
+            roots
+        };
+        let is_valid = |anchor: &&Anchor| anchor.check_validity(now).is_ok();
+        let (valid, outdated): (Vec<_>, Vec<_>) = anchors.iter().partition(is_valid);
+        let verified = match outdated.is_empty() {
+            true => verify(roots),
+            false => verify(&store(&valid)),
+        };
+        let Err(error) = verified else { return Ok(()) };
+        for anchor in outdated {
+            if verify(&store(&[anchor])).is_ok() {
+                let is_valid = anchor.check_validity(now);
+                return is_valid.map_err(|error| (error.into(), Some(anchor)));
+            }
+        }
+        Err((error, None))
+    }
+
+    fn verify_name(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+    ) -> Result<(), Error> {
+        match &self.unusual_name {
+            None => verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name),
+            Some(name) if certificate::is_for(end_entity, name) => Ok(()),
+            Some(_) => Err(CertificateError::NotValidForName.into()),
+        }
+    }
+}
+
+/// The certificate of an issuer that was sent and because of which the chain is out of date: the one with the date
+/// in the error, unless that is the date of the server's own certificate.
+fn outdated(
+    error: &Error,
+    own: Option<&Certificate>,
+    intermediates: &[CertificateDer<'_>],
+) -> Option<Certificate> {
+    let unix = |time| clock::since_epoch(time).as_secs();
+    let is_meant = |certificate: &Certificate| match error {
+        Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            unix(certificate.not_after) == not_after.as_secs()
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            unix(certificate.not_before) == not_before.as_secs()
+        }
+        _ => false,
+    };
+    if own.is_some_and(is_meant) {
+        return None;
+    }
+    let sent = intermediates.iter().take(certificate::MAX_CHAIN);
+    sent.filter_map(certificate::read).find(is_meant)
 }
 
 impl ResolvesClientCert for HandshakeCallbacks {
@@ -296,7 +412,7 @@ impl ServerCertVerifier for HandshakeCallbacks {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let certificate = certificate::read(end_entity);
@@ -305,31 +421,26 @@ impl ServerCertVerifier for HandshakeCallbacks {
         if self.settings.insecure {
             return Ok(ServerCertVerified::assertion());
         }
-        // A certificate that is itself a trust anchor needs no issuer, as in OpenSSL. webpki does not accept a CA
-        // certificate as that of a server, and most self-signed certificates are CA certificates.
-        if self
-            .settings
-            .anchors
-            .iter()
-            .any(|anchor| anchor == end_entity)
-        {
-            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-            return match certificate {
-                Some(certificate) => valid_at(&certificate, now),
-                None => Err(CertificateError::BadEncoding.into()),
+        let is_for_host = self.verify_name(end_entity, server_name);
+        let verified = self.verify_chain(end_entity, intermediates, now);
+        let verified = verified.and_then(|()| is_for_host.clone().map_err(|error| (error, None)));
+        verified.map_err(|(error, anchor)| {
+            let trusted = anchor.and_then(|anchor| certificate::read(&anchor.der));
+            let trusted = trusted.map(|trusted| (IssuerSource::Trusted, trusted));
+            let rejected = Rejected {
+                is_for_host: is_for_host.is_ok(),
+                is_alone: intermediates.is_empty(),
+                last_issuer: certificate::last_issuer(end_entity, intermediates)
+                    .unwrap_or_default(),
+                outdated_issuer: trusted.or_else(|| {
+                    let sent = outdated(&error, certificate.as_ref(), intermediates)?;
+                    Some((IssuerSource::Sent, sent))
+                }),
             };
-        }
-        match &self.settings.verifier {
-            Some(verifier) => WebPkiServerVerifier::verify_server_cert(
-                verifier,
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            ),
-            None => Err(CertificateError::UnknownIssuer.into()),
-        }
+            *unpoisoned(self.rejected.lock()) = Some(Box::new(rejected));
+            error
+        })?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -364,14 +475,4 @@ impl ServerCertVerifier for HandshakeCallbacks {
         let algorithms = &self.provider.signature_verification_algorithms;
         algorithms.supported_schemes()
     }
-}
-
-fn valid_at(certificate: &Certificate, now: UnixTime) -> Result<ServerCertVerified, Error> {
-    if now.as_secs() < clock::since_epoch(certificate.not_before).as_secs() {
-        return Err(CertificateError::NotValidYet.into());
-    }
-    if now.as_secs() > clock::since_epoch(certificate.not_after).as_secs() {
-        return Err(CertificateError::Expired.into());
-    }
-    Ok(ServerCertVerified::assertion())
 }

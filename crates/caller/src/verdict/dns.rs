@@ -59,6 +59,13 @@ pub(crate) fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'sta
         LookupFailure::Forbidden { .. } => {
             return "options no-aaaa in resolv.conf forbids IPv6".into();
         }
+        LookupFailure::Conf(_) if failure.kind() == FailureKind::Local => {
+            return "this pod is short of file descriptors".into();
+        }
+        _ if failure.kind() == FailureKind::DnsNxdomain && lookup.lacks_search_domain() => {
+            return "DNS does not know the name as it is, and its final dot switches the search list off: without it, \
+                    it may be that of a Service".into();
+        }
         LookupFailure::InvalidName => return "no name in DNS can be that long or look so".into(),
         LookupFailure::Answered { outcome, .. } => outcome,
         LookupFailure::Conf(_) | LookupFailure::OutOfTime => {

@@ -3,17 +3,18 @@
 use std::borrow::Cow;
 
 use h2::Reason;
-use http::StatusCode;
 use runtime::escape::Escaped;
 
-use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received};
+use crate::failure::{Cause, Failure, FailureKind, Http2Error, Received, TlsPort};
+use crate::millis::Millis;
 use crate::report::{Proxy, Report, Response};
 
-/// Parts of the bodies with which Go, nginx and Apache answer a plain HTTP request at a port for TLS.
-const WANTS_TLS: [&str; 3] = [
+/// Parts of the bodies with which Go, nginx, Apache and Tomcat answer a plain HTTP request at a port for TLS.
+const WANTS_TLS: [&str; 4] = [
     "HTTP request to an HTTPS server",
     "plain HTTP request was sent to HTTPS port",
     "speaking plain HTTP to an SSL-enabled server port",
+    "This combination of host and port requires TLS",
 ];
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
@@ -22,16 +23,15 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
         Cause::Status => report.response().map_or(String::new(), status),
         Cause::TooLarge(limit) => format!("over {limit} bytes of body"),
         Cause::Timeout => match received {
+            Received { body: Some(0), .. } => "no more than 0 bytes of body".to_owned(),
             Received {
                 body: Some(body), ..
-            } => format!("no more than {body} bytes of body"),
+            } => format!(
+                "no more than {body} bytes of body (none in the last {})",
+                Millis(Some(received.silence))
+            ),
             Received { bytes: 0, .. } => "connected, then no answer".to_owned(),
-            Received { bytes, .. } => {
-                format!(
-                    "connected, then no more than {bytes} bytes of a head{}",
-                    first_bytes(received)
-                )
-            }
+            Received { .. } => format!("connected, then no more than {}", of_head(received)),
         },
         Cause::Closed => format!("closed{}", progress(received)),
         Cause::Os(error) => format!("{error}{}", progress(received)),
@@ -57,11 +57,13 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     if let Some(hole) = failure.detail.hole {
         text += &format!(" ({})", super::path::hole(hole));
     }
-    let pod = report.response().and_then(|response| response.pod.as_ref());
-    if let Some(pod) = pod
-        && !matches!(failure.detail.cause, Cause::Status)
-    {
-        text += &format!(" from {pod}");
+    match report.response() {
+        Some(_) if matches!(failure.detail.cause, Cause::Status) => {}
+        Some(response) if !response.status.is_success() => {
+            text = format!("{}, {text}", status(response));
+        }
+        Some(Response { pod: Some(pod), .. }) => text += &format!(" from {pod}"),
+        _ => {}
     }
     if let Some(idle) = failure.detail.idle
         && !matches!(failure.detail.cause, Cause::Status)
@@ -112,9 +114,16 @@ fn progress(received: &Received) -> String {
             body: Some(body), ..
         } => format!(" after {body} bytes of body"),
         Received { bytes: 0, .. } => " before the first byte of an answer".to_owned(),
-        Received { bytes, .. } => {
-            format!(" after {bytes} bytes of a head{}", first_bytes(received))
-        }
+        Received { .. } => format!(" after {}", of_head(received)),
+    }
+}
+
+/// How much was received before the head was complete.
+fn of_head(received: &Received) -> String {
+    let bytes = received.bytes;
+    match received.starts_as_http2() {
+        true => format!("{bytes} bytes of HTTP/2, and no head"),
+        false => format!("{bytes} bytes of a head{}", first_bytes(received)),
     }
 }
 
@@ -131,7 +140,17 @@ pub(super) fn what(failure: &Failure) -> Option<&'static str> {
     match (failure.kind, &failure.detail.cause) {
         (FailureKind::Reset, Cause::Http2(_)) => Some("the request was handed back or cut off"),
         (FailureKind::Protocol, Cause::Http2(_)) => Some("the request was refused as wrong"),
+        (FailureKind::Protocol, Cause::MalformedHttp2(_))
+            if failure.detail.received.starts_as_http2() =>
+        {
+            Some("the answer was not correct HTTP/2")
+        }
         (FailureKind::Protocol, _) if is_http => Some("the answer was not correct HTTP"),
+        (FailureKind::ResponseTimeout, Cause::Timeout)
+            if failure.detail.received.body.is_some() =>
+        {
+            Some("the answer did not end in time")
+        }
         _ => None,
     }
 }
@@ -139,12 +158,23 @@ pub(super) fn what(failure: &Failure) -> Option<&'static str> {
 pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
     let detail = &failure.detail;
     let was_idle = detail.idle.is_some() && detail.received.bytes == 0;
+    let response = report.response();
+    let of_proxy = response.and_then(proxy_error);
     Some(match (failure.kind, &detail.cause) {
+        (kind, _) if kind != FailureKind::PathMtu && of_proxy.is_some() => of_proxy?.into(),
         (FailureKind::Reset | FailureKind::EmptyReply, Cause::Closed | Cause::Os(_)) if was_idle => {
             "the connection was closed while it was idle: the backend, or something on the way, waits for a shorter time than lies between two calls".into()
         }
-        (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls => {
-            "the port wants TLS: https://".into()
+        (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls.is_some() => {
+            match detail.wants_tls? {
+                TlsPort::Server => "the port wants TLS: https://",
+                TlsPort::Mutual => "the port wants TLS, and asks for a client certificate: https:// with --cert and --key, or, in a mesh with mutual TLS, a sidecar here",
+            }
+            .into()
+        }
+        // Whether the request was read before the connection was closed is chance.
+        (FailureKind::Reset, Cause::Closed | Cause::Os(_)) if detail.received.bytes == 0 => {
+            super::usual_cause(FailureKind::EmptyReply).into()
         }
         (FailureKind::Reset, Cause::Http2(Http2Error { reason, .. })) => match *reason {
             Reason::INTERNAL_ERROR => "a fault of the backend's own".into(),
@@ -164,12 +194,23 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         (FailureKind::Protocol, Cause::MalformedHttp2(_)) if starts_as_http1(&detail.received) => {
             "the port speaks HTTP/1: leave out --http2".into()
         }
+        (FailureKind::Protocol, Cause::MalformedHttp2(_)) if detail.received.starts_as_http2() => {
+            "the backend, or a proxy on the way, breaks the rules of HTTP/2".into()
+        }
         (FailureKind::Protocol, _) => protocol(&detail.received)?.into(),
         (FailureKind::ResponseTimeout | FailureKind::ConnectUnreachable, Cause::Os(_)) => {
             "the way to the backend broke while the call was under way: a dead node, or a policy that came into force".into()
         }
-        (FailureKind::ProxyError, _) => proxy_error(report.response()?)?.into(),
-        (FailureKind::HttpStatus, _) => error_status(report.response()?)?.into(),
+        (FailureKind::ResponseTimeout, _) if detail.received.body.is_some() => {
+            match detail.received.silence < detail.after / 2 {
+                true => "a stream, which has no end, or an answer that is too long for the timeout".into(),
+                false => "the backend is stuck in the middle of its answer, the answer is a stream, or large packets are lost on the way".into(),
+            }
+        }
+        (FailureKind::HttpStatus, _) => error_status(response?)?.into(),
+        (FailureKind::BodyTooLarge, _) if !response?.status.is_success() => error_status(response?)
+            .unwrap_or(super::usual_cause(FailureKind::HttpStatus))
+            .into(),
         _ => return None,
     })
 }
@@ -180,44 +221,62 @@ pub(super) fn starts_as_http1(received: &Received) -> bool {
 
 /// The likely cause of a response that is not valid HTTP/1, by its first bytes.
 fn protocol(received: &Received) -> Option<&'static str> {
-    let start = received.start.as_slice();
-    match start {
-        _ if received.starts_as_tls() => Some("the port wants TLS: https://"),
-        // An HTTP/2 server begins with a SETTINGS frame on stream 0 (RFC 9113, section 3.4).
-        [0, _, _, 4, _, 0, 0, 0, 0, ..] => Some("the port speaks HTTP/2 alone: --http2"),
-        _ if received.body.is_some() => {
-            Some("the backend, or a proxy on the way, breaks the rules of HTTP")
-        }
-        _ if starts_as_http1(received) => {
-            Some("what answered speaks HTTP, but not as it was asked to, or not correctly")
-        }
-        _ => None,
-    }
+    Some(if received.starts_as_tls() {
+        "the port wants TLS: https://"
+    } else if received.starts_as_http2() {
+        "the port speaks HTTP/2 alone: --http2"
+    } else if received.body.is_some() {
+        "the backend, or a proxy on the way, breaks the rules of HTTP"
+    } else if starts_as_http1(received) {
+        "what answered speaks HTTP, but not as it was asked to, or not correctly"
+    } else {
+        return None;
+    })
 }
 
 fn proxy_error(response: &Response) -> Option<String> {
-    let name = response.proxy.as_ref()?.name;
-    Some(match response.status {
-        StatusCode::FORBIDDEN => {
-            format!(
-                "{name}, between here and the backend, does not let this call through: a policy of the mesh or of the proxy"
-            )
+    let Proxy { name, headers } = response.proxy.as_ref()?;
+    let body = String::from_utf8_lossy(&response.body);
+    let is_overloaded = headers.iter().any(|field| field.contains("overloaded:"));
+    let why = match response.status.as_u16() {
+        407 => {
+            return Some(format!(
+                "{name} wants a user and a password: it is a forward proxy, called directly or set up to intercept calls"
+            ));
         }
-        StatusCode::NOT_FOUND => {
-            format!("{name}, between here and the backend, has no route for this host and path")
+        511 => {
+            return Some(format!(
+                "{name} intercepts calls until somebody has logged in to the network"
+            ));
         }
-        StatusCode::TOO_MANY_REQUESTS => {
-            format!("{name}, between here and the backend, limits the rate of calls")
+        403 => "does not let this call through: a policy of the mesh or of the proxy",
+        404 => "has no route for this host and path",
+        429 => "limits the rate of calls",
+        _ if is_overloaded || says(&body, &["reset reason: overflow", "envoy overloaded"]) => {
+            "turns calls away: it is overloaded, or the limit of a circuit breaker is reached"
         }
-        StatusCode::GATEWAY_TIMEOUT => {
-            format!("{name}, between here and the backend, waited for the backend in vain")
+        _ if body.contains("CERTIFICATE_VERIFY_FAILED") => {
+            "does not accept the backend's certificate"
         }
-        _ => {
-            format!(
-                "{name}, between here and the backend, could not reach it: no ready endpoint, the wrong port, or mutual TLS"
-            )
+        _ if says(&body, &["TLS_error", "TLS error"]) => {
+            "reached it, but the TLS handshake failed: one side is without TLS, or refuses the other's certificate"
         }
-    })
+        _ if body.contains("reset reason: protocol error") => {
+            "got an answer in another protocol than it speaks with it, such as HTTP/1 in place of HTTP/2"
+        }
+        504 => "waited for the backend in vain",
+        // nginx itself sends 503 if it limits calls, and ingress-nginx if it has no endpoint.
+        503 if *name == "nginx" => {
+            "has no ready endpoint for it, limits the calls, or passes on an error of the backend's"
+        }
+        _ => "could not reach it: no ready endpoint, the wrong port, or mutual TLS",
+    };
+    Some(format!("{name}, between here and the backend, {why}"))
+}
+
+/// Whether the text contains one of these phrases.
+fn says(text: &str, phrases: &[&str]) -> bool {
+    phrases.iter().any(|phrase| text.contains(phrase))
 }
 
 fn error_status(response: &Response) -> Option<&'static str> {
@@ -228,9 +287,17 @@ fn error_status(response: &Response) -> Option<&'static str> {
             Some("the backend waited for the request in vain: packets are lost on the way there")
         }
         429 => Some("the backend limits the rate of calls; the network is fine"),
+        304 => Some(
+            "the answer to a conditional request (If-None-Match, If-Modified-Since); the network is fine",
+        ),
         300..400 => Some("a redirect, which is not followed; the network is fine"),
-        400 if WANTS_TLS.iter().any(|words| body.contains(words)) => {
-            Some("the port wants TLS: https://")
+        400 if says(&body, &WANTS_TLS) => Some("the port wants TLS: https://"),
+        // In nginx's words.
+        400 if body.contains("No required SSL certificate was sent") => {
+            Some("the server wants a client certificate: --cert and --key")
+        }
+        400 if body.contains("The SSL certificate error") => {
+            Some("the server does not accept this client's certificate: --cert and --key")
         }
         400..500 => Some(
             "the request is not one that the backend serves: its path, method, host or credentials; the network is fine",

@@ -6,19 +6,24 @@ mod http;
 pub mod mesh;
 mod next;
 pub(crate) mod path;
+mod some;
 pub mod tls;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::time::Duration;
 
 use runtime::escape::Escaped;
 
 pub(crate) use self::next::{after_lookup, how_to_read, next_command};
-use crate::dns::{Host, Lookup, LookupFailure};
+pub(crate) use self::some::likely_of_some;
+use crate::dns::{Host, Lookup, LookupFailure, Source};
 use crate::failure::{Cause, Failure, FailureKind, Icmp, OsError, Stage};
 use crate::millis::Millis;
-use crate::report::{Report, Retransmissions};
+use crate::report::{Phase, Report, Retransmissions};
 use crate::stats::NotSeen;
+
+/// Most attempts at other addresses that the evidence lists.
+const MAX_OTHER_ATTEMPTS: usize = 3;
 
 /// The evidence of a failure: names, addresses, errors, sizes and times, on one line.
 pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
@@ -26,13 +31,7 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
         return dns::evidence(lookup, failure);
     }
     let what = match failure.stage {
-        Stage::Dns | Stage::Connect => match &failure.detail.cause {
-            Cause::Os(error) => match failure.detail.icmp {
-                Some(icmp) => format!("connecting: {error}, {}", path::icmp(icmp)),
-                None => format!("connecting: {error}"),
-            },
-            _ => "connecting: no answer".to_owned(),
-        },
+        Stage::Dns | Stage::Connect => format!("connecting: {}", unconnected(failure)),
         Stage::Tls => tls::evidence(report, failure),
         Stage::Http => http::evidence(report, failure),
     };
@@ -45,6 +44,13 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
         Some(address) => format!("{address}: {what} after {after}"),
         None => format!("{what} after {after}"),
     };
+    let others = &failure.detail.other_attempts;
+    for (address, failure) in others.iter().take(MAX_OTHER_ATTEMPTS) {
+        text += &format!("; also {address}: {}", unconnected(failure));
+    }
+    if let more @ 1.. = others.len().saturating_sub(MAX_OTHER_ATTEMPTS) {
+        text += &format!(" and {more} more");
+    }
     // Without a connection, a call can only have retransmitted SYNs: other segments that were counted in the
     // meantime belong to other connections of this pod.
     let retransmissions = report.retransmissions.map(|seen| match failure.stage {
@@ -67,6 +73,15 @@ pub(crate) fn evidence(report: &Report, failure: &Failure) -> String {
     text
 }
 
+/// How connecting to an address failed.
+fn unconnected(failure: &Failure) -> String {
+    match (&failure.detail.cause, failure.detail.icmp) {
+        (Cause::Os(error), Some(icmp)) => format!("{error}, {}", path::icmp(icmp)),
+        (Cause::Os(error), None) => error.to_string(),
+        _ => "no answer".to_owned(),
+    }
+}
+
 /// What happened, in a few words: refined by the evidence, or else the words of the failure's kind.
 pub(crate) fn what(failure: &Failure) -> &'static str {
     let refined = match failure.stage {
@@ -82,45 +97,106 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
     let refined = match failure.stage {
         // The failure of the control matters, not how the blocked connection failed.
         _ if failure.kind == FailureKind::Unproven => None,
+        Stage::Connect | Stage::Tls | Stage::Http if failure.kind == FailureKind::Local => {
+            shortage(failure).map(Cow::from)
+        }
         Stage::Dns => {
             failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
         }
-        Stage::Connect => connect_cause(report, failure),
-        Stage::Tls => tls::likely(report, failure),
+        Stage::Connect => doubtful_address(report)
+            .or_else(|| connect_cause(report, failure))
+            .or_else(|| outdated_hosts(report, failure)),
+        Stage::Tls => doubtful_address(report).or_else(|| tls::likely(report, failure)),
         Stage::Http => http::likely(report, failure),
     };
-    refined.unwrap_or_else(|| usual_cause(failure.kind).into())
+    let likely = refined.unwrap_or_else(|| usual_cause(failure.kind).into());
+    match slow_phase(report, failure) {
+        Some((phase, took, total)) => {
+            let (took, total) = (Millis(Some(took)), Millis(Some(total)));
+            format!(
+                "{phase} took {took} of the call's {total}, and the rest was too short; or {likely}"
+            )
+            .into()
+        }
+        None => likely,
+    }
 }
 
-/// The likely cause if some calls of the same target failed, as this one did, and others succeeded.
-pub(crate) fn likely_of_some<'a>(
-    failure: &Failure,
-    reports: impl Iterator<Item = &'a Report> + Clone,
-) -> &'static str {
-    let fails = |report: &&Report| !report.is_ok();
-    let failing: BTreeSet<_> = reports
-        .clone()
-        .filter(fails)
-        .filter_map(Report::backend)
-        .collect();
-    let mut healthy = reports
-        .filter(|report| report.is_ok())
-        .filter_map(Report::backend);
-    match failure.stage {
-        Stage::Dns => "cluster DNS answers only at times",
-        Stage::Connect => "some of the endpoints are dead or not ready, and others are well",
-        // A pod whose calls succeed only at times is not healthy.
-        Stage::Tls | Stage::Http if healthy.any(|pod| !failing.contains(&pod)) => {
-            "some of the pods are sick, and others are well"
-        }
-        Stage::Tls | Stage::Http => "the backend fails at times, whichever pod answers",
+/// The phase that took most of the time of a call that timed out in a later phase, how long it took, and how long the
+/// call did.
+fn slow_phase(report: &Report, failure: &Failure) -> Option<(&'static str, Duration, Duration)> {
+    use FailureKind::{ConnectTimeout, ResponseTimeout};
+    if !matches!(failure.kind, ConnectTimeout | ResponseTimeout) {
+        return None;
     }
+    let total = report.timings[Phase::Total]?;
+    let phases = [
+        (Phase::Dns, "DNS"),
+        (Phase::Connect, "the connection"),
+        (Phase::Tls, "the TLS handshake"),
+    ];
+    phases.into_iter().find_map(|(phase, name)| {
+        let took = report.timings[phase]?;
+        (took > total / 2).then_some((name, took, total))
+    })
+}
+
+/// Why a failed call does not count: see [`Report::is_of_unused_family`].
+pub(crate) fn unused_family(report: &Report, failure: &Failure) -> String {
+    let (own, other) = match report.address.is_some_and(|address| address.is_ipv6()) {
+        true => ("IPv6", "IPv4"),
+        false => ("IPv4", "IPv6"),
+    };
+    let evidence = evidence(report, failure);
+    format!(
+        "{evidence}: this pod has no {own} route to it, and programs call the name's {other} address"
+    )
 }
 
 /// The lookup, if the call failed because of it.
 fn failed_lookup(report: &Report) -> Option<(&Lookup, &LookupFailure)> {
     let lookup = report.lookup.as_deref()?;
     Some((lookup, lookup.outcome.as_ref().err()?))
+}
+
+/// What this pod is short of, by the error of the operating system.
+fn shortage(failure: &Failure) -> Option<&'static str> {
+    let Cause::Os(OsError { errno, .. }) = failure.detail.cause else {
+        return None;
+    };
+    match errno? {
+        libc::EMFILE | libc::ENFILE => Some("this pod is short of file descriptors"),
+        libc::EADDRNOTAVAIL | libc::EAGAIN => {
+            Some("this pod is short of local ports for that address")
+        }
+        libc::ENOBUFS | libc::ENOMEM => Some("this pod is short of memory for sockets"),
+        _ => None,
+    }
+}
+
+/// Why the address is probably not that of the target, if connecting to it or the TLS handshake failed.
+fn doubtful_address(report: &Report) -> Option<Cow<'static, str>> {
+    let failure = report.failure()?;
+    let is_of_address = matches!(failure.stage, Stage::Connect | Stage::Tls)
+        && !matches!(failure.kind, FailureKind::Local | FailureKind::Unproven);
+    let (address, lookup) = (report.address?.ip(), report.lookup.as_deref()?);
+    // If there are several addresses, the note may be about another one.
+    let is_noted = lookup.unexpected_name().is_some() || address.is_unspecified();
+    let note = (is_of_address && is_noted).then(|| dns::note(lookup));
+    note.flatten().map(Cow::from)
+}
+
+/// The likely cause if an address from the hosts file cannot be connected to.
+fn outdated_hosts(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
+    let Source::Hosts(path) = &report.lookup.as_deref()?.source else {
+        return None;
+    };
+    let usual = usual_cause(failure.kind);
+    let likely = format!(
+        "an outdated address in {} (hostAliases), as DNS was not asked; or {usual}",
+        path.display()
+    );
+    (!next::is_this_pod(&report.target.host)).then_some(likely.into())
 }
 
 /// The likely cause of a failed connection, if the evidence shows a more specific one than that of its kind.
@@ -155,6 +231,9 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
         false => "IPv4",
     };
     match (failure.kind, errno) {
+        (FailureKind::ConnectUnreachable, libc::ENETUNREACH) if failure.detail.lacks_route => {
+            Some(format!("this pod has no route to it, and sent nothing: no {family} here, or the CNI plugin").into())
+        }
         (FailureKind::ConnectUnreachable, libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => {
             Some(format!("this pod has no {family} address to call from").into())
         }
@@ -163,15 +242,6 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
         }
         (FailureKind::ConnectUnreachable, libc::EPERM | libc::EACCES) => {
             Some("a policy or a firewall on this side forbids it".into())
-        }
-        (FailureKind::Local, libc::EMFILE | libc::ENFILE) => {
-            Some("this pod is short of file descriptors".into())
-        }
-        (FailureKind::Local, libc::EADDRNOTAVAIL | libc::EAGAIN) => {
-            Some("this pod is short of local ports for that address".into())
-        }
-        (FailureKind::Local, libc::ENOBUFS | libc::ENOMEM) => {
-            Some("this pod is short of memory for sockets".into())
         }
         (FailureKind::Reset, _) => Some(
             "what listens there hangs up as soon as it is connected: a proxy without a backend, or a backend that refuses this client".into(),
@@ -287,7 +357,7 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
         ),
         EmptyReply => (
             "the connection was closed before there was an answer",
-            "the backend died or was killed mid-answer",
+            "the backend died or was killed mid-answer, or what listens there speaks another protocol or refuses this client",
         ),
         Incomplete => (
             "the answer was cut short",
@@ -321,5 +391,44 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
             "blocked, but the control did not answer either",
             "a dead node, or a backend that does not run: this proves no policy",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Cause, Failure, FailureKind, Phase, Report, Stage, likely};
+    use crate::report::Outcome;
+
+    fn timed_out(phase: Phase, took: Duration) -> String {
+        let failure = Failure::new(
+            Stage::Http,
+            FailureKind::ResponseTimeout,
+            Cause::Timeout,
+            Duration::from_secs(5) - took,
+        );
+        let mut report = Report::of_outcome(Outcome::Failed(failure.clone(), None));
+        report.timings[phase] = Some(took);
+        report.timings[Phase::Total] = Some(Duration::from_secs(5));
+        likely(&report, &failure).into_owned()
+    }
+
+    #[test]
+    fn a_phase_that_took_most_of_a_call_that_timed_out_is_named() {
+        assert_eq!(
+            timed_out(Phase::Dns, Duration::from_millis(3800)),
+            "DNS took 3800.0ms of the call's 5000.0ms, and the rest was too short; or the backend is overloaded or stuck"
+        );
+        for (phase, words) in [
+            (Phase::Connect, "the connection took "),
+            (Phase::Tls, "the TLS handshake took "),
+        ] {
+            assert!(timed_out(phase, Duration::from_secs(3)).starts_with(words));
+        }
+        assert_eq!(
+            timed_out(Phase::Dns, Duration::from_millis(20)),
+            "the backend is overloaded or stuck"
+        );
     }
 }

@@ -31,6 +31,11 @@ pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
         (Subject::Outside, Some(address)) => Subject::Address(address.ip()),
         (subject, _) => subject,
     };
+    if super::doubtful_address(report).is_some()
+        && let Host::Name(name) = &report.target.host
+    {
+        return after_doubtful_lookup(name, &subject);
+    }
     // The name of the pod comes from the network, so it is checked before it becomes part of a command.
     let pod = report
         .response()
@@ -47,6 +52,11 @@ pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
 
 /// The most useful command to run after a lookup failed.
 pub(crate) fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
+    let name = lookup.name.trim_end_matches('.');
+    let is_unknown = failure.kind() == FailureKind::DnsNxdomain && lookup.lacks_search_domain();
+    if is_unknown && name.split('.').all(is_label) {
+        return format!("caller resolve {name}");
+    }
     let usual = || {
         let host = Host::Name(lookup.name.clone());
         let own_namespace = own_namespace(lookup);
@@ -59,6 +69,20 @@ pub(crate) fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
     super::dns::next_command(lookup, failure).unwrap_or_else(usual)
 }
 
+/// The most useful command to run if the address of this name is probably not the right one.
+fn after_doubtful_lookup(name: &str, subject: &Subject) -> String {
+    match subject {
+        Subject::Service(_, namespace) => {
+            format!(
+                "kubectl get services {}",
+                in_namespace(namespace.as_deref())
+            )
+        }
+        _ if name.split_terminator('.').all(is_label) => format!("caller resolve {name}"),
+        _ => "kubectl get configmap -n kube-system coredns -o yaml".to_owned(),
+    }
+}
+
 /// How to interpret the output of the next command, if it distinguishes several causes.
 pub(crate) fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
     let is_service = matches!(
@@ -68,7 +92,8 @@ pub(crate) fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static
         ),
         Subject::Service(_, Some(_))
     );
-    (is_service && kind == FailureKind::ConnectRefused).then_some(
+    let is_of_service = is_service && super::doubtful_address(report).is_none();
+    (is_of_service && kind == FailureKind::ConnectRefused).then_some(
         "no endpoints: no pod matches the selector, or none is ready; endpoints: call one of them with \
          caller diagnose, and if that is refused too, nothing listens at the target port",
     )

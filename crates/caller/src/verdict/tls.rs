@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
+use tokio_rustls::rustls::{CertificateError, OtherError};
+
 use super::http::starts_as_http1;
 use crate::clock;
+use crate::dns::Host;
 use crate::failure::{Cause, Failure, FailureKind, TlsError};
-use crate::report::{Certificate, Report, Tls};
+use crate::report::{Certificate, IssuerSource, Rejected, Report, Tls};
 
 /// Maximum number of a certificate's names to show.
 const MAX_NAMES: usize = 8;
@@ -43,7 +46,8 @@ impl fmt::Display for Facts<'_> {
             names => write!(f, "for {}", names.join(", "))?,
         }
         match is_self_signed {
-            true => f.write_str(", self-signed")?,
+            true if names.is_empty() => f.write_str(", self-signed")?,
+            true => write!(f, ", self-signed by {subject}")?,
             false => write!(f, ", issued by {issuer}")?,
         }
         write!(
@@ -80,7 +84,13 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
     let mut text = match &failure.detail.cause {
         Cause::Tls(TlsError::Certificate(error)) => certificate_problem(report, failure, error),
-        Cause::Tls(error @ TlsError::Alert(_)) => self::error(error),
+        Cause::Tls(TlsError::Signature) => match shown(report) {
+            Some(certificate) => {
+                format!("{} ({})", error(&TlsError::Signature), Facts(certificate))
+            }
+            None => error(&TlsError::Signature),
+        },
+        Cause::Tls(alert @ TlsError::Alert(_)) => error(alert),
         Cause::Tls(TlsError::Handshake(error)) => {
             format!(
                 "TLS handshake: {error}{}",
@@ -100,6 +110,10 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     if is_certificate_wanted(report) && failure.kind == FailureKind::TlsHandshake {
         text += " (it asked for a client certificate)";
     }
+    let is_name_sent = report.tls.as_deref().is_none_or(|tls| tls.is_name_sent);
+    if !is_name_sent && matches!(report.target.host, Host::Name(_)) {
+        text += " (the server was not told the name, which cannot be sent in TLS here)";
+    }
     text
 }
 
@@ -107,30 +121,144 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
 pub(super) fn error(error: &TlsError) -> String {
     match error {
         TlsError::Alert(alert) => format!("TLS alert {alert}"),
-        TlsError::Certificate(error) => format!("TLS certificate: {error}"),
+        TlsError::Certificate(error) => format!("TLS certificate: {}", reason(error).0),
+        TlsError::Signature => {
+            "TLS certificate not accepted: its key does not verify the handshake".to_owned()
+        }
         TlsError::Handshake(error) => format!("TLS: {error}"),
     }
 }
 
 /// The problem of a rejected certificate, and its fields.
-fn certificate_problem(report: &Report, failure: &Failure, error: &str) -> String {
+fn certificate_problem(report: &Report, failure: &Failure, error: &CertificateError) -> String {
     let Some(certificate) = shown(report) else {
-        return format!("TLS certificate: {error}");
+        return format!("TLS certificate: {}", reason(error).0);
     };
-    let problem = match failure.kind {
-        FailureKind::TlsExpired => validity(certificate, report.started),
-        FailureKind::TlsName => format!("not for {}", report.target.host_name()),
-        _ if is_untrusted(error) => "not trusted".to_owned(),
-        _ => format!("not accepted: {error}"),
+    let problem = match (failure.kind, outdated_issuer(report)) {
+        (FailureKind::TlsExpired, Some((source, issuer))) => {
+            let source = match source {
+                IssuerSource::Sent => "that the server sends",
+                IssuerSource::Trusted => "that is trusted here",
+            };
+            let validity = validity(issuer, report.started);
+            format!("of a CA {source}, {}, {validity}", issuer.subject)
+        }
+        (FailureKind::TlsExpired, None) => validity(certificate, report.started),
+        (FailureKind::TlsName, _) => format!("not for {}", report.target.host_name()),
+        _ if is_untrusted(certificate, error) => "not trusted".to_owned(),
+        _ => format!("not accepted: {}", reason(error).0),
     };
     format!("TLS certificate {problem} ({})", Facts(certificate))
 }
 
-/// Whether no trusted CA has issued the certificate, judged by the text of rustls's error. webpki does not accept
-/// a CA certificate as that of a server.
-fn is_untrusted(error: &str) -> bool {
-    error == "UnknownIssuer" || error.contains("CaUsedAsEndEntity")
+/// Whether no trusted CA has issued the certificate. webpki does not accept the certificate of a CA as that of a
+/// server, and most self-signed certificates are those of a CA.
+fn is_untrusted(certificate: &Certificate, error: &CertificateError) -> bool {
+    match error {
+        CertificateError::UnknownIssuer => true,
+        CertificateError::Other(OtherError(error)) => {
+            certificate.is_self_signed && error.to_string() == "CaUsedAsEndEntity"
+        }
+        _ => false,
+    }
 }
+
+/// Why a certificate was not accepted, in words, and the likely cause. Errors of webpki that rustls has no variant for
+/// are known by their text.
+fn reason(error: &CertificateError) -> (Cow<'static, str>, Option<&'static str>) {
+    let other_key = "an issuer has the right name and another key: that CA was renewed, or is that of another cluster; or its RSA key is shorter than 2048 bits";
+    let (reason, likely) = match error {
+        CertificateError::BadEncoding => ("it cannot be parsed", "it violates the rules of X.509"),
+        CertificateError::BadSignature => (
+            "it, or an issuer in its chain, is not signed by the key of its issuer",
+            other_key,
+        ),
+        CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => (
+            "its signature, or that of an issuer in its chain, is not of the kind of the issuer's key",
+            other_key,
+        ),
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => (
+            "it, or an issuer in its chain, is signed with an algorithm that does not count here",
+            "it was signed with SHA-1 or another old algorithm: it has to be issued again",
+        ),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => (
+            "it, or an issuer in its chain, is not for servers (extended key usage)",
+            "it was issued for clients: the server needs one for server authentication",
+        ),
+        CertificateError::Other(OtherError(error)) => match error.to_string().as_str() {
+            "CaUsedAsEndEntity" => (
+                "it is the certificate of a CA",
+                "the server presents a CA's own certificate: it needs one that the CA has issued",
+            ),
+            "EndEntityUsedAsCa" => (
+                "an issuer in its chain is not a CA",
+                "it was issued with the key of a server, or by a CA whose certificate does not say that it is one",
+            ),
+            "PathLenConstraintViolated" => (
+                "an issuer in its chain may not have another CA below it",
+                "a CA issued another CA, which its path length does not allow",
+            ),
+            "NameConstraintViolation" => (
+                "a CA in its chain may not issue for its names (name constraints)",
+                "the CA is for other names: the certificate has to be issued by another one",
+            ),
+            "UnsupportedCriticalExtension" => (
+                "it, or an issuer in its chain, has a critical extension that is not known here",
+                "it has to be issued again, without that extension",
+            ),
+            "UnsupportedCertVersion" => (
+                "it, or an issuer in its chain, is not of version 3 of X.509",
+                "it was issued without extensions, as by openssl x509 without -extfile",
+            ),
+            other => return (other.to_owned().into(), None),
+        },
+        error => return (error.to_string().into(), None),
+    };
+    (reason.into(), Some(likely))
+}
+
+fn outdated_issuer(report: &Report) -> Option<(IssuerSource, &Certificate)> {
+    let (source, issuer) = rejected(report)?.outdated_issuer.as_ref()?;
+    Some((*source, issuer))
+}
+
+fn rejected(report: &Report) -> Option<&Rejected> {
+    report.tls.as_deref()?.rejected.as_deref()
+}
+
+/// Whether all names of the certificate are SPIFFE IDs, which name workloads.
+fn is_of_workload(certificate: &Certificate) -> bool {
+    let mut names = certificate.names.iter();
+    !certificate.names.is_empty() && names.all(|name| name.starts_with("spiffe://"))
+}
+
+/// The likely cause if a certificate is not trusted.
+fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, str>> {
+    let (certificate, rejected) = (shown(report)?, rejected(report)?);
+    if !is_untrusted(certificate, error) {
+        return reason(error).1.map(Cow::from);
+    }
+    Some(match certificate.is_self_signed {
+        _ if is_of_workload(certificate) => WORKLOAD.into(),
+        true if rejected.is_for_host => {
+            "the certificate vouches for itself: if it is the right one, --cacert with it".into()
+        }
+        true => {
+            "it is not for this host: a default certificate, as of an ingress that has none for it, or the wrong Service".into()
+        }
+        false if rejected.is_alone => {
+            "its issuer is not among those that are trusted here, and the server sent no other certificate: --cacert lacks the issuer, or the server has to send its whole chain".into()
+        }
+        false if rejected.last_issuer.is_empty() => return None,
+        false => format!(
+            "the chain that the server sent ends at {}, which is not among those that are trusted here: --cacert names others",
+            rejected.last_issuer
+        )
+        .into(),
+    })
+}
+
+const WORKLOAD: &str = "the certificate is the identity of a workload in a mesh, and names no host: only sidecars of that mesh accept it";
 
 fn shown(report: &Report) -> Option<&Certificate> {
     report.tls.as_deref()?.certificate.as_ref()
@@ -156,7 +284,7 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     let received = &failure.detail.received;
     Some(match (failure.kind, &failure.detail.cause) {
         (FailureKind::TlsHandshake, Cause::Tls(TlsError::Alert(alert))) => {
-            likely_by_alert(alert, is_certificate_wanted(report))?.into()
+            likely_by_alert(alert, is_certificate_wanted(report)).into()
         }
         (FailureKind::TlsHandshake, _) if starts_as_http1(received) => {
             "the port speaks plain HTTP: http://".into()
@@ -172,24 +300,35 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         {
             "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3".into()
         }
-        (FailureKind::TlsUntrusted, _) => match shown(report) {
-            Some(certificate)
-                if certificate.is_self_signed
-                    && matches!(&failure.detail.cause, Cause::Tls(TlsError::Certificate(error)) if is_untrusted(error)) =>
-            {
-                "the certificate vouches for itself: if it is the right one, --cacert with it".into()
-            }
-            _ => return None,
-        },
-        (FailureKind::TlsExpired, _) => match shown(report) {
-            Some(certificate) if certificate.not_before > report.started => {
-                "the certificate is from the future: the clock here, or where it was issued, is wrong".into()
-            }
-            _ => return None,
-        },
-        (FailureKind::TlsName, _) if shown(report).is_some_and(|c| c.names.is_empty()) => {
-            "the certificate has no subjectAltName, and a common name no longer counts".into()
+        (FailureKind::TlsUntrusted, Cause::Tls(TlsError::Certificate(error))) => {
+            untrusted(report, error)?
         }
+        (FailureKind::TlsUntrusted, Cause::Tls(TlsError::Signature)) => {
+            "its RSA key is shorter than 2048 bits, or the server has the key of another certificate".into()
+        }
+        (FailureKind::TlsExpired, _) => {
+            let issuer = outdated_issuer(report);
+            let outdated = issuer.map_or(shown(report), |(_, issuer)| Some(issuer));
+            match (issuer, outdated?) {
+                (_, outdated) if outdated.not_before > report.started => {
+                    "the certificate is from the future: the clock here, or where it was issued, is wrong".into()
+                }
+                (Some((IssuerSource::Sent, _)), _) => {
+                    "the server sends an old chain, or that CA was not renewed".into()
+                }
+                (Some((IssuerSource::Trusted, _)), _) => {
+                    "--cacert, or the system's store, has an old certificate of that CA, or the CA was not renewed".into()
+                }
+                (None, _) => return None,
+            }
+        }
+        (FailureKind::TlsName, _) => match shown(report)? {
+            certificate if is_of_workload(certificate) => WORKLOAD.into(),
+            certificate if certificate.names.is_empty() => {
+                "the certificate has no host name in its subjectAltName, and a common name no longer counts".into()
+            }
+            _ => return None,
+        },
         (FailureKind::ResponseTimeout, _) => {
             "the backend is overloaded or stuck, or waits for a client that speaks first in another protocol".into()
         }
@@ -197,9 +336,9 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     })
 }
 
-/// The likely cause of an alert (RFC 8446, section 6.2), unless its name already says it.
-fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static str> {
-    Some(match alert {
+/// The likely cause of an alert (RFC 8446, section 6.2).
+fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> &'static str {
+    match alert {
         "certificate_required" => "the server wants a client certificate: --cert and --key",
         "handshake_failure" | "bad_certificate" if is_certificate_wanted => {
             "the server wants a client certificate that it accepts: --cert and --key"
@@ -210,7 +349,11 @@ fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static 
         | "certificate_expired"
         | "certificate_revoked"
         | "unsupported_certificate"
-        | "access_denied" => "the server does not accept this client's certificate",
+        | "access_denied"
+            if is_certificate_wanted =>
+        {
+            "the server does not accept this client's certificate"
+        }
         "protocol_version" | "handshake_failure" | "insufficient_security" => {
             "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3"
         }
@@ -219,6 +362,6 @@ fn likely_by_alert(alert: &str, is_certificate_wanted: bool) -> Option<&'static 
         }
         "unrecognized_name" => "the server has no certificate for this host name",
         "internal_error" => "a fault of the server's own: it may have no certificate",
-        _ => return None,
-    })
+        _ => "the port speaks TLS, and the server ended the handshake: its log may say why",
+    }
 }

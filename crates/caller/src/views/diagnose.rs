@@ -166,7 +166,8 @@ impl Diagnosis<'_> {
 
     /// All calls, including the one of the path test that failed because it was large.
     fn calls(&self) -> impl Iterator<Item = &Report> {
-        let calls = self.reports.iter().chain(self.repeated);
+        let counts = |report: &&Report| !report.is_of_unused_family(self.reports);
+        let calls = self.reports.iter().filter(counts).chain(self.repeated);
         calls.chain(self.path.and_then(|path| path.failed.as_deref()))
     }
 
@@ -205,14 +206,20 @@ impl Diagnosis<'_> {
         let mut explained = false;
         let is_mixed = self.reports.iter().any(Report::is_ok);
         for report in self.reports {
+            if let Some(failure) = report.failure()
+                && report.is_of_unused_family(self.reports)
+            {
+                steps.remark("note", verdict::unused_family(report, failure));
+                continue;
+            }
             steps.call(report);
             if let Some(failure) = report.failure()
                 && !explained
                 && self.repeated.is_empty()
             {
                 explained = true;
-                let some = || verdict::likely_of_some(failure, self.reports.iter());
-                steps.explain(report, failure, is_mixed.then(some));
+                let some = || verdict::likely_of_some(report, failure, self.reports.iter());
+                steps.explain(report, failure, is_mixed.then(some).flatten());
             }
         }
         if !self.repeated.is_empty() {
@@ -268,8 +275,8 @@ impl Diagnosis<'_> {
         if self.reports.iter().all(Report::is_ok) {
             steps.remark("seen", Evidence { report, failure }.to_string());
         }
-        let some = (failures < count).then(|| verdict::likely_of_some(failure, calls()));
-        steps.explain(report, failure, some);
+        let some = || verdict::likely_of_some(report, failure, calls());
+        steps.explain(report, failure, (failures < count).then(some).flatten());
     }
 }
 

@@ -221,6 +221,9 @@ struct Detail {
     tls_alert: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     icmp: Option<IcmpView>,
+    /// Whether this pod has no route to the address, so that no packet was sent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lacks_route: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_mtu: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -313,6 +316,7 @@ fn detail(failure: &Failure, response: Option<&Response>) -> Detail {
             code: icmp.code,
             from: icmp.from,
         }),
+        lacks_route: detail.lacks_route,
         path_mtu: detail.hole.map(|hole| hole.mtu),
         lost: detail
             .hole

@@ -74,6 +74,7 @@ same_as_curl! {
     write_out_prints_the_exit_code: MISSING, ["-sf", "-w", "%{exitcode}"];
     a_redirect_is_not_followed: "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 3\r\n\r\ngo\n", ["-s"];
     write_out_prints_the_status: MISSING, ["-s", "-o", "/dev/null", "-w", "%{http_code}\\n"];
+    write_out_prints_percent_signs: OK, ["-s", "-w", "%%{http_code} 1% %% %{http_code}\\n"];
     write_out_prints_sizes_and_addresses: OK, ["-s", "-w", "[%{size_download} %{remote_ip} %{exitcode}]"];
     an_empty_reply_exits_52: "", ["-s"];
     an_incomplete_body_is_printed_and_exits_18: "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nHello", ["-s"];

@@ -110,6 +110,21 @@ fn the_default_target_is_that_of_process_1_and_is_printed() {
 }
 
 #[test]
+fn resolve_looks_up_the_host_of_process_1s_target() {
+    let bed = Bed::start(&["backend-1"]);
+    let mut loops = bed.caller(CALLER);
+    loops.args(["--interval=1h", "http://nosuch:8080/"]);
+    let Some(pod) = Pod::start(&mut loops) else {
+        return;
+    };
+    let followed = pod.exec(&bed, &["resolve"]);
+    let said = "caller: looking up what process 1 of this pod calls, with its options: nosuch\n";
+    assert_eq!((followed.code, followed.stderr.as_str()), (Some(6), said));
+    let given = pod.exec(&bed, &["resolve", "backend"]);
+    assert_eq!((given.code, given.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
 fn a_process_1_that_is_not_a_caller_is_ignored() {
     let bed = Bed::start(&["backend-1"]);
     let mut pause = Command::new("sleep");

@@ -1,7 +1,9 @@
 //! `caller` without a subcommand: repeated calls, their end, and how it starts.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -332,4 +334,26 @@ fn variables_may_end_with_a_newline_or_be_empty_and_errors_name_them() {
     command.env("CALLER_TIMEOUT", "5s").arg("--timeout=soon");
     let output = run(&mut command);
     assert!(!output.stderr.contains("the variable"), "{}", output.stderr);
+}
+
+#[test]
+fn a_value_that_is_not_utf_8_is_named_by_its_flag_or_variable() {
+    let not_utf8 = OsStr::from_bytes(b"\xff");
+    let said = |command: &mut Command| {
+        // A path need not be UTF-8.
+        let output = run(command.env("CALLER_CACERT", not_utf8).arg("--count=1"));
+        assert_eq!(output.code, Some(2), "{}", output.stderr);
+        output.stderr
+    };
+    let variable = said(Command::new(CALLER).env("CALLER_INTERVAL", not_utf8));
+    assert_eq!(
+        variable,
+        "error: invalid value for the variable CALLER_INTERVAL: it is not UTF-8\n"
+    );
+    let flag = "error: invalid value for '--interval': it is not UTF-8\n";
+    let mut with_equals = OsString::from("--interval=");
+    with_equals.push(not_utf8);
+    assert_eq!(said(Command::new(CALLER).arg(with_equals)), flag);
+    let mut apart = Command::new(CALLER);
+    assert_eq!(said(apart.arg("--interval").arg(not_utf8)), flag);
 }

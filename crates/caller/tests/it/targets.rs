@@ -636,6 +636,10 @@ fn invalid_targets_exit_2_and_are_named_with_their_line() {
             "ok http://a/\n\nok http://a/\n",
             "line 3: http://a:80/ is the target of line 1 as well",
         ),
+        (
+            "ok http:/a\n",
+            "line 1: not a URL: http: has to be followed by two slashes",
+        ),
         ("ok tcp://a:0\n", "line 1: not a URL: \"0\" is not a port"),
         ("ok http://u:s3cret@a:x/\n", "line 1: not a URL"),
         ("ok http://u:s3cret word@a/\n", "line 1: not a URL"),
@@ -679,6 +683,10 @@ fn invalid_targets_exit_2_and_are_named_with_their_line() {
         "{}",
         many.stderr
     );
+    fs::write(check.file(), "ok http://a/\n").expect("it can be written");
+    let expected = run(check.caller().args(["once", "--expect=blocked"]));
+    assert_eq!(expected.code, Some(2));
+    assert!(expected.stderr.contains("--expect"), "{}", expected.stderr);
     let replaced = [
         "--until-replaced",
         "--interval=1s",

@@ -136,6 +136,10 @@ fn flags_that_make_a_proof_impossible_exit_2() {
             &["--until-replaced", "--interval=1s", "--keep-alive"],
             "--keep-alive",
         ),
+        (
+            &["--until-replaced", "--interval=1s", "tcp://backend:8080"],
+            "tcp://",
+        ),
     ] {
         let output = run(Command::new(CALLER).args(args));
         assert_eq!(output.code, Some(2), "{args:?}");

@@ -89,9 +89,10 @@ impl AccessLog {
         );
     }
 
-    /// Waits until all lines are written, or until stdout has accepted nothing for a second.
+    /// Waits until all lines are written, or until stdout has accepted nothing for a second, and for 5 seconds at most.
     pub(crate) fn finish(self) {
         if let Some(output) = self.output {
+            output.lines().shut_down();
             output.finish();
         }
     }

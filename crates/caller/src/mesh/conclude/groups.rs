@@ -32,6 +32,9 @@ impl Finder<'_> {
                 .copied()
                 .filter(is_crossing)
                 .collect();
+            if crossing.is_empty() {
+                continue;
+            }
             let symptoms = self.symptoms(crossing.iter().copied());
             for pair in crossing {
                 self.unexplained.remove(&pair);

@@ -6,8 +6,11 @@ use crate::mesh::matrix::Cell;
 /// The calls that a node makes, or the calls that are made to it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// The other node of each pair that fails.
+    /// The other node of each pair that fails, for however short a time.
     pub(super) failing: Vec<usize>,
+    /// Whether one of them has been failing for a minute, so that a fault is to be found. The others tell its extent: a
+    /// node that dies is met by each of its callers at another time.
+    is_fault: bool,
     /// The other node of each pair that succeeded after the failing pairs had begun to fail.
     pub(super) ok: Vec<usize>,
 }
@@ -18,9 +21,11 @@ impl Tally {
         let (mut failing, mut ok, mut since) = (Vec::new(), Vec::new(), Vec::new());
         for (other, cell) in cells {
             match cell {
-                Cell::Failing { since_s, .. } if cell.is_fault() => {
+                Cell::Failing { since_s, .. } => {
                     failing.push(other);
-                    since.push(since_s);
+                    if cell.is_fault() {
+                        since.push(since_s);
+                    }
                 }
                 Cell::Ok { asked_s, .. } => ok.push((other, asked_s)),
                 _ => {}
@@ -31,6 +36,7 @@ impl Tally {
         let began_s = since.get(since.len() / 2).copied().unwrap_or(u32::MAX);
         Self {
             failing,
+            is_fault: !since.is_empty(),
             ok: ok
                 .into_iter()
                 .filter(|(_, asked_s)| *asked_s < began_s)
@@ -52,6 +58,7 @@ impl Tally {
     /// Whether nearly all pairs fail, and enough of them for a fault of the whole node. `others` is the number of other
     /// nodes.
     pub(super) fn nearly_all_fail(&self, others: usize) -> bool {
-        self.failing.len() >= MIN_FAILING.min(others).max(1) && self.share() >= NEARLY_ALL
+        let is_enough = self.failing.len() >= MIN_FAILING.min(others).max(1);
+        self.is_fault && is_enough && self.share() >= NEARLY_ALL
     }
 }

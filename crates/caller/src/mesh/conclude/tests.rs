@@ -328,6 +328,45 @@ fn a_failure_younger_than_a_minute_is_shown_and_does_not_count() {
 }
 
 #[test]
+fn as_soon_as_one_pair_counts_the_younger_failures_tell_the_extent_of_the_fault() {
+    // Each of the callers has met the fault at a time of its own.
+    let since = |from: usize, to: usize| 49 + ((from + to) % 12) as u32;
+    let failing = |from, to| ("connect_timeout", 0.0, since(from, to), 5);
+    for (is_cut, start, missing) in [
+        (
+            (|_, to| to == 3) as IsFault,
+            "node-3 (10.0.0.4) is not reached from 11 of 11 nodes",
+            &[3][..],
+        ),
+        (
+            |from, _| from == 3,
+            "node-3 (10.0.0.4) reaches nobody, 11 of 11 calls fail",
+            &[],
+        ),
+        (
+            |from, to| (from <= 6) != (to <= 6),
+            "nobody in the group of 6 of 12 nodes",
+            &[],
+        ),
+        (
+            |_, _| true,
+            "nobody reaches anybody, all of 132 pairs fail",
+            &[],
+        ),
+    ] {
+        let said = sentences(12, missing, |from, to| {
+            Some(if is_cut(from, to) {
+                failing(from, to)
+            } else {
+                WELL
+            })
+        });
+        assert!(said[0].starts_with(start), "{said:?}");
+        assert_eq!(said.len(), 1, "{said:?}");
+    }
+}
+
+#[test]
 fn a_success_from_before_the_fault_does_not_hide_it() {
     // Ten of a hundred nodes have called node 3 since it died; the others called it 20 minutes ago.
     let said = sentences(100, &[3], |from, to| {

@@ -146,6 +146,92 @@ fn a_wildcard_in_a_search_domain_is_noted() {
 }
 
 #[test]
+fn a_final_dot_that_disables_the_search_list_is_named_if_the_name_may_be_that_of_a_service() {
+    for name in ["backend.", "backend.demo.", "backend.demo.svc."] {
+        let output = resolve(name, |asked, _| code(asked, NXDOMAIN));
+        let next = format!("next       caller resolve {}\n", name.trim_end_matches('.'));
+        assert_says(
+            &output,
+            6,
+            &["its final dot switches the search list off", &next],
+        );
+    }
+    let output = resolve("www.example.org.", |asked, _| code(asked, NXDOMAIN));
+    assert!(!output.stdout.contains("final dot"), "{}", output.stdout);
+    let output = resolve("backend.", |asked, _| dangling(asked, NXDOMAIN));
+    assert_says(
+        &output,
+        6,
+        &["likely backend. is an alias for db.outside.example."],
+    );
+}
+
+/// A response for any name in the search domain that is not the cluster's.
+fn wildcard(asked: &Asked, _: bool) -> Answers {
+    match asked.name.ends_with(".corp.example.com.") {
+        true => vec![asked.answer(NOERROR, &[record(OWN, A, &[127, 0, 0, 66])])],
+        false => code(asked, NXDOMAIN),
+    }
+}
+
+#[test]
+fn a_wildcard_in_a_search_domain_is_the_likely_cause_if_its_address_cannot_be_called() {
+    for (url, name, next) in [
+        (
+            "http://backend:1/",
+            "backend",
+            "kubectl get services -n demo\n",
+        ),
+        (
+            "http://www.example.org:1/",
+            "www.example.org",
+            "caller resolve www.example.org\n",
+        ),
+    ] {
+        let args = ["diagnose", "--no-path", "--ip-family=4", url];
+        let output = run_with(POD, &args, wildcard);
+        let likely = format!("likely       {name}.corp.example.com. answered, which is not where");
+        let next = format!("next         {next}");
+        assert_says(&output, 7, &[&likely, &next]);
+        assert!(!output.stdout.contains("no endpoints"), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn an_unspecified_address_is_the_likely_cause_if_it_cannot_be_called() {
+    let args = ["once", "--ip-family=4", "http://backend:1/"];
+    let output = run_with(POD, &args, |asked, _| {
+        vec![asked.answer(NOERROR, &[record(OWN, A, &[0; 4])])]
+    });
+    assert_says(
+        &output,
+        7,
+        &["likely 0.0.0.0 is no address of another machine"],
+    );
+}
+
+#[test]
+fn a_name_with_one_dot_that_is_found_outside_of_the_cluster_has_no_note() {
+    let output = resolve("example.com", |asked, _| match asked.name.as_str() {
+        "example.com." => found(asked),
+        _ => code(asked, NXDOMAIN),
+    });
+    assert_says(&output, 0, &["as example.com.\n"]);
+    assert!(!output.stdout.contains("note"), "{}", output.stdout);
+}
+
+#[test]
+fn an_address_from_the_hosts_file_that_cannot_be_called_may_be_outdated() {
+    let hosts = file("127.0.0.66 backend\n");
+    let path = hosts.path().display().to_string();
+    let args = ["once", "--hosts", &path, "http://backend:1/"];
+    let output = run_with(POD, &args, |asked, _| code(asked, NXDOMAIN));
+    let likely =
+        format!("likely an outdated address in {path} (hostAliases), as DNS was not asked; or ");
+    assert_says(&output, 7, &[&likely]);
+}
+
+#[test]
 fn a_name_with_one_dot_is_reported_as_a_service_or_an_outside_name() {
     let output = resolve("example.com", |asked, _| code(asked, NXDOMAIN));
     let likely =

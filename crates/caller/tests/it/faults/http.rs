@@ -11,7 +11,7 @@ use caller::failure::FailureKind;
 use socket2::SockRef;
 use test_support::process::run;
 
-use super::{Expected, assert_reported};
+use super::{Expected, TIMEOUTS, assert_reported};
 use crate::CALLER;
 
 /// Pause between two bytes of a slow response.
@@ -39,6 +39,7 @@ pub(crate) enum Mode {
     Silent,
     AByteAtATimeOfTheHead,
     AByteAtATimeOfTheBody,
+    StallsInTheBody,
     EndlessBody,
     ServiceUnavailable,
     NotFound,
@@ -166,6 +167,11 @@ fn serve(mut stream: TcpStream, mode: Mode) {
             send("HTTP/1.1 200 OK\r\n\r\n");
             trickle(&mut stream);
         }
+        Mode::StallsInTheBody => {
+            send(&format!("{head}Hello"));
+            // Until the client closes the connection.
+            let _ = stream.read(&mut [0; 1]);
+        }
         Mode::EndlessBody => {
             send("HTTP/1.1 200 OK\r\n\r\n");
             while send(&"x".repeat(4096)) {}
@@ -191,6 +197,15 @@ const GOAWAY_ENHANCE_YOUR_CALM: &[u8] = b"\0\0\x0d\x07\0\0\0\0\0\0\0\0\0\0\0\0\x
 const RST_REFUSED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
 const RST_INTERNAL_ERROR: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02";
 const RST_HTTP_1_1_REQUIRED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x0d";
+
+/// HEADERS of stream 1 with a header block that is not valid (RFC 7541).
+const BAD_HEADERS: &[u8] = b"\0\0\x05\x01\x05\0\0\0\x01\xff\xff\xff\xff\xff";
+
+/// An error response with a body that is over the size limit.
+fn large_error() -> &'static str {
+    let page = "x".repeat(1024 * 1024 + 1);
+    format!("HTTP/1.1 500 Internal Server Error\r\n\r\n{page}").leak()
+}
 
 /// Reads the preface of a client, and its frames up to the first HEADERS.
 fn wait_for_a_request(stream: &mut TcpStream) {
@@ -253,7 +268,7 @@ fn assert_fault(mode: Mode, http2: bool, expected: &Expected) {
     };
     // The repaired backend speaks HTTP/1, and this caller does not.
     if http2 {
-        let output = run(command().arg("once"));
+        let output = run(command().arg("once").args(TIMEOUTS));
         expected.assert_once(&output);
     } else {
         assert_reported(command, expected, || server.set(Mode::Healthy));
@@ -261,8 +276,8 @@ fn assert_fault(mode: Mode, http2: bool, expected: &Expected) {
 }
 
 faults! { false;
-    closed_without_reading: Mode::ClosesWithoutReading, Reset, "Connection reset by peer";
-    reset_before_the_head: Mode::ResetsBeforeTheHead, Reset, "before the first byte of an answer";
+    closed_without_reading: Mode::ClosesWithoutReading, Reset, "Connection reset by peer", "speaks another protocol or refuses this client";
+    reset_before_the_head: Mode::ResetsBeforeTheHead, Reset, "before the first byte of an answer", "speaks another protocol or refuses this client";
     reset_in_the_head: Mode::ResetsInTheHead, Reset, "Connection reset by peer";
     reset_in_the_body: Mode::ResetsInTheBody, Reset, "Connection reset by peer (os error 104) after 5 bytes of body";
     closed_before_the_head: Mode::ClosesBeforeTheHead, EmptyReply, "closed before the first byte of an answer";
@@ -279,27 +294,58 @@ faults! { false;
     http2_alone: Mode::Says("\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"), Protocol, "which begins", "speaks HTTP/2 alone: --http2";
     silent: Mode::Silent, ResponseTimeout, "connected, then no answer";
     a_byte_at_a_time_of_the_head: Mode::AByteAtATimeOfTheHead, ResponseTimeout, " bytes of a head, which begins";
-    a_byte_at_a_time_of_the_body: Mode::AByteAtATimeOfTheBody, ResponseTimeout, " bytes of body";
+    a_byte_at_a_time_of_the_body: Mode::AByteAtATimeOfTheBody, ResponseTimeout, " bytes of body (none in the last ", "a stream, which has no end";
+    stalled_in_the_body: Mode::StallsInTheBody, ResponseTimeout, "no more than 5 bytes of body (none in the last ", "stuck in the middle of its answer";
     endless_body: Mode::EndlessBody, BodyTooLarge, "over 1048576 bytes of body";
+    an_endless_error: Mode::Says(large_error()), BodyTooLarge, "HTTP 500 Internal Server Error, over 1048576 bytes of body", "a fault of the backend's own";
+    an_error_of_a_proxy_that_is_cut_short: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nContent-Length: 190\r\n\r\nno healthy upstream"),
+        Incomplete, "HTTP 503 Service Unavailable by Envoy (server: envoy), closed after 19 bytes of body", "Envoy, between here and the backend, could not reach it";
+    not_modified: Mode::Says("HTTP/1.1 304 Not Modified\r\n\r\n"), HttpStatus, "HTTP 304 Not Modified", "the answer to a conditional request";
     service_unavailable: Mode::ServiceUnavailable, HttpStatus, "HTTP 503 Service Unavailable after";
     not_found: Mode::NotFound, HttpStatus, "HTTP 404 Not Found", "the request is not one that the backend serves";
     redirect: Mode::Redirect, HttpStatus, "HTTP 302 Found, Location: /elsewhere", "a redirect, which is not followed";
     http_to_an_https_port_of_go: Mode::Says("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"),
         HttpStatus, "Client sent an HTTP request", "the port wants TLS: https";
+    http_to_an_https_port_of_tomcat: Mode::Says("HTTP/1.1 400 \r\nConnection: close\r\n\r\nBad Request\r\nThis combination of host and port requires TLS.\r\n"),
+        HttpStatus, "requires TLS", "the port wants TLS: https";
+    nginx_without_a_client_certificate: Mode::Says("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n<center>No required SSL certificate was sent</center>"),
+        HttpStatus, "HTTP 400 Bad Request", "the server wants a client certificate: --cert and --key";
+    nginx_with_another_client_certificate: Mode::Says("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n<center>The SSL certificate error</center>"),
+        HttpStatus, "HTTP 400 Bad Request", "does not accept this client's certificate";
     an_answer_before_the_request: Mode::SaysOnAccept("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nfull\n"),
         HttpStatus, "HTTP 503 Service Unavailable";
     envoy_without_a_connection: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure"),
         ProxyError, "by Envoy (server: envoy)", "could not reach it: no ready endpoint";
     envoy_without_endpoints: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nConnection: close\r\n\r\nno healthy upstream"),
         ProxyError, "no healthy upstream", "Istio's Envoy, between here and the backend, could not reach it";
+    envoy_with_a_circuit_breaker: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: overflow"),
+        ProxyError, "reset reason: overflow", "Envoy, between here and the backend, turns calls away: it is overloaded, or the limit";
+    envoy_that_is_overloaded: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nx-envoy-local-overloaded: true\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Envoy (x-envoy-local-overloaded: true)", "turns calls away";
+    envoy_that_does_not_trust_the_backend: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end"),
+        ProxyError, "CERTIFICATE_VERIFY_FAILED", "does not accept the backend's certificate";
+    envoy_with_tls_to_a_backend_without: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure, transport failure reason: TLS error: 268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER"),
+        ProxyError, "WRONG_VERSION_NUMBER", "one side is without TLS";
+    envoy_with_http2_to_a_backend_without: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: protocol error"),
+        ProxyError, "reset reason: protocol error", "in another protocol";
     istio_that_forbids: Mode::Says("HTTP/1.1 403 Forbidden\r\nserver: istio-envoy\r\nConnection: close\r\n\r\nRBAC: access denied"),
         ProxyError, "RBAC: access denied", "does not let this call through";
     linkerd_without_a_connection: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nl5d-proxy-error: logical service: connect timed out\r\nConnection: close\r\n\r\n"),
         ProxyError, "l5d-proxy-error: logical service: connect timed out", "Linkerd, between here and the backend";
     nginx_without_an_answer: Mode::Says("HTTP/1.1 504 Gateway Time-out\r\nServer: nginx/1.27.0\r\nConnection: close\r\n\r\n<center>nginx</center>"),
         ProxyError, "by nginx (server: nginx/1.27.0)", "waited for the backend in vain";
+    an_ingress_of_nginx_without_endpoints: Mode::Says("HTTP/1.1 503 Service Temporarily Unavailable\r\nConnection: close\r\n\r\n<hr><center>nginx</center>"),
+        ProxyError, "by nginx", "nginx, between here and the backend, has no ready endpoint for it";
+    a_gateway_without_a_route: Mode::Says("HTTP/1.1 404 Not Found\r\nServer: kong/3.4.0\r\nConnection: close\r\n\r\n{\"message\":\"no Route matched with those values\"}"),
+        ProxyError, "by Kong", "has no route for this host and path";
+    a_forward_proxy: Mode::Says("HTTP/1.1 407 Proxy Authentication Required\r\nConnection: close\r\n\r\n"),
+        ProxyError, "HTTP 407 Proxy Authentication Required by a proxy", "a proxy wants a user and a password";
+    a_captive_portal: Mode::Says("HTTP/1.1 511 Network Authentication Required\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by a proxy", "until somebody has logged in";
     a_load_balancer_without_a_backend: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nServer: awselb/2.0\r\nConnection: close\r\n\r\n"),
         ProxyError, "by an AWS load balancer", "could not reach it";
+    the_sidecar_of_the_backend_without_a_connection: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 57\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure"),
+        ProxyError, "by Envoy (server: istio-envoy, x-envoy-upstream-service-time: 57)", "could not reach it: no ready endpoint";
     an_error_of_the_backends_through_envoy: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 3\r\nConnection: close\r\n\r\nbusy"),
         HttpStatus, "HTTP 503 Service Unavailable after";
 }
@@ -310,6 +356,9 @@ faults! { true;
     http2_stream_refused: Mode::Http2(RST_REFUSED), Reset, "HTTP/2 RST_STREAM REFUSED_STREAM", "shutting down or overloaded";
     http2_stream_failed: Mode::Http2(RST_INTERNAL_ERROR), Reset, "HTTP/2 RST_STREAM INTERNAL_ERROR", "a fault of the backend's own";
     http2_wants_http1: Mode::Http2(RST_HTTP_1_1_REQUIRED), Protocol, "HTTP/2 RST_STREAM HTTP_1_1_REQUIRED", "leave out --http2";
+    http2_garbage: Mode::Http2(b"garbage garbage garbage"), Protocol, "garbage garbage", "breaks the rules of HTTP/2";
+    http2_without_a_valid_head: Mode::Http2(BAD_HEADERS), Protocol, "protocol error detected, which begins", "breaks the rules of HTTP/2";
+    http2_silent: Mode::Http2(b""), ResponseTimeout, "connected, then no more than 18 bytes of HTTP/2, and no head";
     http2_to_an_http1_server: Mode::Says("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), Protocol, r#"which begins "HTTP/1.1 400"#, "leave out --http2";
 }
 

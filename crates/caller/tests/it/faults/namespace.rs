@@ -61,6 +61,8 @@ policies! {
         ConnectUnreachable, "connecting: No route to host", None, true;
     packets_are_forbidden: "input" "tcp dport 8080 reject with icmpx type admin-prohibited",
         ConnectUnreachable, "connecting: No route to host", None, true;
+    packets_are_rejected_before_they_leave: "output" "tcp dport 8080 reject with icmpx type no-route",
+        ConnectUnreachable, "connecting: Network is unreachable", None, true;
     packets_are_reset: "input" "tcp dport 8080 reject with tcp reset",
         ConnectRefused, "connecting: Connection refused", Some("nothing in this pod listens at that port"), false;
     packets_may_not_be_sent: "output" "tcp dport 8080 tcp flags syn drop",
@@ -259,25 +261,102 @@ fn a_lack_of_local_ports_is_reported() {
 }
 
 #[test]
-fn a_missing_route_is_reported() {
+fn a_missing_route_is_reported_and_does_not_count_as_blocked() {
     let Some(namespace) = namespace("route") else {
         return;
     };
-    // The namespace has no route to this address (RFC 5737), so no packet is sent.
-    let command = caller(&namespace, "http://192.0.2.1:8080/")
-        .arg("once")
-        .output();
-    let output = command.expect("it runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(7), "{text}");
+    // The namespace has no route to these addresses (RFC 5737, RFC 3849), so no packet is sent.
+    for (address, family) in [("192.0.2.1", "IPv4"), ("[2001:db8::1]", "IPv6")] {
+        for args in [&["once"][..], &["once", "--expect=blocked"]] {
+            let url = format!("http://{address}:8080/");
+            let output = run(caller(&namespace, &url).args(args));
+            assert_eq!(output.code, Some(7), "{}", output.stdout);
+            let evidence = format!("{address}:8080: connecting: Network is unreachable");
+            assert!(output.stdout.contains(&evidence), "{}", output.stdout);
+            let likely = format!("this pod has no route to it, and sent nothing: no {family} here");
+            assert!(output.stdout.contains(&likely), "{}", output.stdout);
+        }
+    }
+}
+
+/// A hosts file that gives `shop` these addresses.
+fn shop_at(addresses: &[&str]) -> tempfile::NamedTempFile {
+    let hosts = tempfile::NamedTempFile::new().expect("a file");
+    let lines = addresses.iter().map(|address| format!("{address} shop\n"));
+    let lines: String = lines.collect();
+    std::fs::write(hosts.path(), lines).expect("it can be written");
+    hosts
+}
+
+#[test]
+fn of_several_addresses_the_telling_failure_is_reported_and_the_others_are_named() {
+    let Some(namespace) = namespace("telling") else {
+        return;
+    };
+    namespace.rule("input", "ip daddr 127.0.0.2 tcp dport 8080 drop");
+    let once = |addresses: &[&str], args: &[&str]| {
+        let hosts = shop_at(addresses);
+        let mut command = caller(&namespace, "http://shop:8080/");
+        command.args(["once", "--connect-timeout=300ms", "--hosts"]);
+        let output = run(command.arg(hosts.path()).args(args));
+        let evidence = output.stdout.lines().nth(1).expect("evidence").to_owned();
+        (output.code, evidence)
+    };
+    // The namespace has no route to this address (RFC 3849).
+    let no_route = "2001:db8::1";
+    let (code, evidence) = once(&[no_route, "127.0.0.2"], &[]);
+    assert_eq!(code, Some(28), "{evidence}");
     assert!(
-        text.contains("192.0.2.1:8080: connecting: Network is unreachable"),
-        "{text}"
+        evidence.starts_with("127.0.0.2:8080: connecting: no answer after "),
+        "{evidence}"
     );
+    let other = "; also [2001:db8::1]:8080: Network is unreachable (os error 101)";
+    assert!(evidence.contains(other), "{evidence}");
+    let (code, evidence) = once(&[no_route, "127.0.0.2"], &["--expect=blocked"]);
+    assert_eq!(code, Some(0), "{evidence}");
+
+    let (code, evidence) = once(&["127.0.0.1", "127.0.0.2"], &[]);
+    assert_eq!(code, Some(7), "{evidence}");
     assert!(
-        text.contains("Call failed: the address cannot be reached; likely no route"),
-        "{text}"
+        evidence.contains("; also 127.0.0.2:8080: no answer"),
+        "{evidence}"
     );
+
+    let many: Vec<String> = (1..=6).map(|n| format!("127.0.1.{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let (_, evidence) = once(&many, &[]);
+    let end = "; also 127.0.1.4:8080: Connection refused (os error 111) and 2 more";
+    assert!(evidence.ends_with(end), "{evidence}");
+}
+
+#[test]
+fn diagnose_notes_addresses_of_a_family_without_a_route_and_judges_the_others() {
+    let Some(namespace) = namespace("families") else {
+        return;
+    };
+    let _backend = backend(&namespace, "127.0.0.1");
+    let diagnose = |addresses: &[&str]| {
+        let hosts = shop_at(addresses);
+        let mut command = caller(&namespace, "http://shop:8080/");
+        command.args(["diagnose", "--hosts"]);
+        run(command.arg(hosts.path()))
+    };
+    // The namespace has no route to this address (RFC 3849).
+    let no_route = "2001:db8::1";
+    let note = "      note         [2001:db8::1]:8080: connecting: Network is unreachable";
+    let works = diagnose(&[no_route, "127.0.0.1"]);
+    assert_eq!(works.code, Some(0), "{}", works.stdout);
+    assert!(works.stdout.contains(note), "{}", works.stdout);
+    assert!(!works.stdout.contains("FAIL"), "{}", works.stdout);
+
+    let refused = diagnose(&[no_route, "127.0.0.2"]);
+    assert_eq!(refused.code, Some(7), "{}", refused.stdout);
+    assert!(refused.stdout.contains(note), "{}", refused.stdout);
+    let what = "what         the connection was refused\n";
+    assert!(refused.stdout.contains(what), "{}", refused.stdout);
+
+    let alone = diagnose(&[no_route]);
+    assert_eq!(alone.code, Some(7), "{}", alone.stdout);
 }
 
 #[test]

@@ -47,9 +47,9 @@ tls_faults! {
     a_certificate_for_other_names: "other" [], [],
         TlsName, "TLS certificate not for localhost (for other.example, another.example, issued by CN=Test CA", None;
     a_certificate_without_names: "nameless" [], [],
-        TlsName, "TLS certificate not for localhost (for no host name, subject CN=nameless", Some("no subjectAltName");
+        TlsName, "TLS certificate not for localhost (for no host name, subject CN=nameless", Some("no host name in its subjectAltName");
     a_certificate_that_signed_itself: "self" [], [],
-        TlsUntrusted, "TLS certificate not trusted (for localhost, 127.0.0.1, self-signed", Some("--cacert with it");
+        TlsUntrusted, "TLS certificate not trusted (for localhost, 127.0.0.1, self-signed by CN=self", Some("--cacert with it");
     an_old_version_alone: "good" ["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"], [],
         TlsHandshake, "TLS alert protocol_version", Some("no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3");
     a_cipher_that_nobody_should_have: "good" ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"], [],
@@ -102,8 +102,227 @@ fn assert_tls(certificate: &str, server: &[&str], flags: &[&str], expected: &Exp
     });
 }
 
+/// Makes certificates that are not accepted for a reason of their chain or of their own. `leaf NAME CA` issues one with
+/// the extensions that it reads, and `authority NAME SUBJECT CA` a CA.
+const CHAINS: &str = r#"
+    leaf() { cat > $1.ext; cp good.key $1.key
+      openssl x509 -req -in good.csr -CA $2.pem -CAkey $2.key -CAcreateserial -out $1.pem -days 9 -extfile $1.ext ${3-}; }
+    authority() { key $1; openssl req -new -key $1.key -subj "$2" -out $1.csr; cat > $1.ext
+      openssl x509 -req -in $1.csr -CA $3.pem -CAkey $3.key -CAcreateserial -out $1.pem -days 9 -extfile $1.ext; }
+    key() { openssl ecparam -name prime256v1 -genkey -noout -out $1.key; }
+    san=subjectAltName=DNS:localhost
+    ca=basicConstraints=critical,CA:true
+    echo $ca | authority between "/CN=Between" ca
+    echo $san | leaf alone between
+    echo $ca | authority strange-between "/CN=Strange Between" stranger
+    echo $san | leaf strange strange-between; cat strange-between.pem > strange-chain.pem
+    key old; faketime "40 days ago" openssl req -x509 -key old.key -subj "/CN=Old" -days 10 -out old.pem
+    echo $san | leaf by-old old
+    openssl req -x509 -key old.key -subj "/CN=Old" -days 9 -out renewed.pem; cat old.pem renewed.pem > both.pem
+    openssl req -new -key old.key -subj "/CN=Old Between" -out old-between.csr; echo $ca > old-between.ext
+    faketime "20 days ago" openssl x509 -req -in old-between.csr -CA ca.pem -CAkey ca.key -CAcreateserial       -out old-between.pem -days 10 -extfile old-between.ext; cp old.key old-between.key
+    echo $san | leaf old-chain old-between; cat old-between.pem > old-chain-chain.pem
+    key namesake; openssl req -x509 -key namesake.key -subj "/CN=Test CA" -days 9 -out namesake.pem
+    echo $san | leaf by-namesake namesake
+    (echo $san; echo extendedKeyUsage=clientAuth) | leaf for-clients ca
+    (echo $san; echo 1.2.3.4.5=critical,ASN1:UTF8String:x) | leaf critical ca
+    echo $san | leaf old-hash ca -sha1
+    echo $san | leaf by-server other; cp other.pem by-server-chain.pem
+    (echo $ca; echo "nameConstraints=critical,permitted;DNS:corp.example") | authority narrow "/CN=Narrow" ca
+    echo $san | leaf by-narrow narrow; cp narrow.pem by-narrow-chain.pem
+    openssl req -newkey rsa:1024 -nodes -keyout short.key -subj /CN=short -out short.csr
+    echo $san | leaf short-key ca; cp short.key short-key.key
+    openssl x509 -req -in short.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out short-key.pem -days 9 -extfile short-key.ext
+    echo subjectAltName=URI:spiffe://cluster.local/ns/demo/sa/default | leaf workload ca
+    echo subjectAltName=email:a@example.com | leaf mail ca
+    openssl req -x509 -key good.key -subj "/CN=TRAEFIK DEFAULT CERT" -days 9 -out default.pem       -addext subjectAltName=DNS:traefik.default; cp good.key default.key
+    echo subjectAltName=DNS:backend.123,DNS:*.demo.0x7f,DNS:b-.x | leaf unusual ca
+"#;
+
+fn make(pki: &Pki, script: &str) {
+    let mut command = Command::new("sh");
+    let output = run(command.args(["-euc", script]).current_dir(pki.file("")));
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+}
+
+/// Serves a certificate with its chain, if there is a file of it.
+fn serve_chain(pki: &Pki, certificate: &str) -> (Process, SocketAddr) {
+    let addr = free_addr();
+    let chain = format!("{certificate}-chain.pem");
+    let mut options = vec!["-cipher", "ALL:@SECLEVEL=0"];
+    if pki.file(&chain).exists() {
+        options.extend(["-cert_chain", &chain]);
+    }
+    (pki.serve(addr, certificate, &options), addr)
+}
+
+#[test]
+fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
+    let Some(pki) = Pki::new() else { return };
+    make(&pki, CHAINS);
+    use FailureKind::*;
+    for (certificate, trusted, kind, evidence, likely) in [
+        (
+            "alone",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Between,",
+            "the server sent no other certificate: --cacert lacks the issuer, or",
+        ),
+        (
+            "strange",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Strange Between,",
+            "ends at CN=Another CA, which",
+        ),
+        (
+            "old-chain",
+            "ca",
+            TlsExpired,
+            "of a CA that the server sends, CN=Old Between, expired 10 days ago (for localhost,",
+            "an old chain",
+        ),
+        (
+            "by-old",
+            "old",
+            TlsExpired,
+            "of a CA that is trusted here, CN=Old, expired 30 days ago (for localhost,",
+            "an old certificate of that CA",
+        ),
+        (
+            "by-namesake",
+            "ca",
+            TlsUntrusted,
+            "is not signed by the key of its issuer",
+            "another key: that CA was renewed",
+        ),
+        (
+            "for-clients",
+            "ca",
+            TlsUntrusted,
+            "is not for servers",
+            "issued for clients",
+        ),
+        (
+            "critical",
+            "ca",
+            TlsUntrusted,
+            "has a critical extension",
+            "issued again, without",
+        ),
+        (
+            "old-hash",
+            "ca",
+            TlsUntrusted,
+            "does not count here (for localhost,",
+            "SHA-1",
+        ),
+        (
+            "by-server",
+            "ca",
+            TlsUntrusted,
+            "an issuer in its chain is not a CA",
+            "the key of a server",
+        ),
+        (
+            "by-narrow",
+            "ca",
+            TlsUntrusted,
+            "may not issue for its names",
+            "the CA is for other names",
+        ),
+        (
+            "short-key",
+            "ca",
+            TlsUntrusted,
+            "its key does not verify the handshake",
+            "shorter than 2048 bits",
+        ),
+        (
+            "workload",
+            "ca",
+            TlsName,
+            "not for localhost (for spiffe://cluster.local/ns/demo/sa/default,",
+            "the identity of a workload in a mesh",
+        ),
+        (
+            "workload",
+            "stranger",
+            TlsUntrusted,
+            "not trusted (for spiffe://",
+            "the identity of a workload in a mesh",
+        ),
+        (
+            "mail",
+            "ca",
+            TlsName,
+            "for no host name, subject CN=good",
+            "no host name in its subjectAltName",
+        ),
+        (
+            "default",
+            "ca",
+            TlsUntrusted,
+            "(for traefik.default, self-signed by CN=TRAEFIK DEFAULT CERT,",
+            "a default certificate, as of an ingress",
+        ),
+    ] {
+        let (_server, addr) = serve_chain(&pki, certificate);
+        let mut command = caller(&pki, addr);
+        command.env("CALLER_CACERT", pki.file(&format!("{trusted}.pem")));
+        let expected = Expected {
+            kind,
+            evidence,
+            likely: Some(likely),
+        };
+        expected.assert_once(&run(command.arg("once")));
+    }
+    // One certificate of the same CA that is valid is enough.
+    let (_server, addr) = serve_chain(&pki, "by-old");
+    let mut command = caller(&pki, addr);
+    let output = run(command
+        .env("CALLER_CACERT", pki.file("both.pem"))
+        .arg("once"));
+    assert_eq!(output.code, Some(0), "{}", output.stdout);
+}
+
+/// Numeric namespaces are legal, and curl accepts a certificate for a name in one.
+#[test]
+fn names_that_webpki_does_not_accept_are_verified() {
+    let Some(pki) = Pki::new() else { return };
+    make(&pki, CHAINS);
+    let (_server, addr) = serve_chain(&pki, "unusual");
+    let hosts = "127.0.0.1 backend.123 backend.demo.0x7f b-.x other.123 demo.0x7f\n";
+    fs::write(pki.file("hosts"), hosts).expect("it can be written");
+    let once = |host: &str| {
+        let url = format!("https://{host}:{}/", addr.port());
+        let mut command = caller(&pki, addr);
+        let command = command.env("CALLER_HOSTS", pki.file("hosts"));
+        run(command.args(["once", &url]))
+    };
+    for host in ["backend.123", "Backend.Demo.0x7f", "b-.x"] {
+        let output = once(host);
+        assert_eq!(output.code, Some(0), "{host}: {}", output.stdout);
+    }
+    for host in ["other.123", "demo.0x7f"] {
+        let output = once(host);
+        assert_eq!(output.code, Some(60), "{host}: {}", output.stdout);
+        let evidence = format!("not for {host} (for backend.123, *.demo.0x7f, b-.x,");
+        assert!(output.stdout.contains(&evidence), "{}", output.stdout);
+        let sni = "(the server was not told the name,";
+        assert!(output.stdout.contains(sni), "{}", output.stdout);
+    }
+    let (_server, addr) = serve_chain(&pki, "by-namesake");
+    let url = format!("https://backend.123:{}/", addr.port());
+    let mut command = caller(&pki, addr);
+    let command = command.env("CALLER_HOSTS", pki.file("hosts"));
+    let output = run(command.args(["once", "--expect=tls_untrusted", &url]));
+    assert_eq!(output.code, Some(0), "{}", output.stdout);
+}
+
 /// Starts a server that calls `act` for each connection.
-fn server(act: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+fn server(mut act: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     thread::spawn(move || {
@@ -146,6 +365,63 @@ fn plain_http_and_other_protocols_on_a_tls_port_are_named() {
         "which begins \"SSH-2.0-OpenSSH",
         "another protocol is spoken there",
     );
+}
+
+#[test]
+fn an_alert_shows_that_the_port_speaks_tls() {
+    let cause = "the port speaks TLS, and the server ended the handshake";
+    for (alert, name, likely) in [
+        (50, "decode_error", cause),
+        (47, "illegal_parameter", cause),
+        (51, "decrypt_error", cause),
+        // It has not asked for a client certificate.
+        (42, "bad_certificate", cause),
+        (48, "unknown_ca", cause),
+        (49, "access_denied", cause),
+        (
+            70,
+            "protocol_version",
+            "no TLS version or algorithm in common",
+        ),
+    ] {
+        let addr = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, alert]);
+        });
+        assert_once(addr, FailureKind::TlsHandshake, name, likely);
+    }
+}
+
+/// As the sidecar of a mesh with mutual TLS.
+#[test]
+fn a_plain_call_to_a_port_of_mutual_tls_is_named() {
+    let Some(pki) = Pki::new() else { return };
+    let addr = free_addr();
+    let _server = pki.serve(addr, "good", &["-Verify", "1", "-CAfile", "ca.pem"]);
+    let url = format!("http://localhost:{}/", addr.port());
+    let output = run(caller(&pki, addr).args(["once", &url]));
+    let likely =
+        "; likely the port wants TLS, and asks for a client certificate: https:// with --cert";
+    assert!(output.stdout.contains(likely), "{}", output.stdout);
+}
+
+#[test]
+fn a_port_that_no_longer_speaks_tls_is_not_said_to_want_it() {
+    let mut connections = 0;
+    let addr = server(move |mut stream| {
+        connections += 1;
+        let _ = stream.read(&mut [0; 1024]);
+        // The second connection is the first test for TLS.
+        if connections == 2 {
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 40]);
+        }
+    });
+    let mut command = Command::new(CALLER);
+    let command = command.env("CALLER_ADMIN_LISTEN", "off");
+    let output = run(command.args(["--count=2", "--interval=0s", &format!("http://{addr}/")]));
+    let said = output.stdout.matches("the port wants TLS").count();
+    let calls = output.stdout.matches("Call failed: ").count();
+    assert_eq!((calls, said), (2, 1), "{}", output.stdout);
 }
 
 #[test]
@@ -245,13 +521,8 @@ fn a_trusted_certificate_must_be_valid_and_have_the_name() {
 #[test]
 fn unusual_certificates_are_shown_and_accepted_with_insecure() {
     let Some(pki) = Pki::new() else { return };
-    let make = |script: &str| {
-        let output = run(Command::new("sh")
-            .args(["-euc", script])
-            .current_dir(pki.file("")));
-        assert_eq!(output.code, Some(0), "{}", output.stderr);
-    };
     make(
+        &pki,
         "openssl x509 -req -in good.csr -signkey good.key -out v1.pem -days 9; cp good.key v1.key
          days=$(( ($(date -d 9999-12-31 +%s) - $(date +%s)) / 86400 + 1 ))
          openssl req -x509 -key good.key -out endless.pem -days $days -subj /CN=endless \\
