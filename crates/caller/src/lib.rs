@@ -7,7 +7,7 @@
 //! | module | what it does | and imports of the others |
 //! |---|---|---|
 //! | [`failure`] | stages, kinds and the evidence of a failure, as data | |
-//! | [`dns`] | looks names up | `failure` |
+//! | [`dns`] | looks names up | `failure`, and the socket errors of `probe` |
 //! | [`expectation`] | the expected result of a call | `failure` |
 //! | [`target`], [`expected_status`] | what to call, and which statuses count as a success | `dns`, for hosts |
 //! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |

@@ -10,6 +10,7 @@ use super::print;
 use crate::dns::{Host, HostError, Resolver, host_text, parse_host};
 use crate::verdict;
 use crate::views::resolve::{RaceView, Transcript};
+use crate::views::without_success;
 
 /// Configuration of `caller resolve`.
 #[derive(Clone, Debug)]
@@ -57,6 +58,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
             Some(race) => RaceView(&race).to_string(),
             None => "\nno query to repeat: DNS was not queried\n".to_owned(),
         };
+    }
+    if failure.is_some() {
+        text = without_success(text, "\\x20");
     }
     print(&text)?;
     let code = failure.map_or(0, |failure| failure.kind().exit_code());

@@ -112,16 +112,7 @@ impl LookupFailure {
             Self::InvalidName => FailureKind::DnsNxdomain,
             Self::Forbidden { .. } => FailureKind::DnsNodata,
             Self::OutOfTime => FailureKind::DnsTimeout,
-            Self::Answered { outcome, .. } => match outcome {
-                QueryOutcome::NxDomain => FailureKind::DnsNxdomain,
-                QueryOutcome::NoData | QueryOutcome::Addresses { .. } => FailureKind::DnsNodata,
-                QueryOutcome::ServFail | QueryOutcome::OtherCode(_) => FailureKind::DnsServfail,
-                QueryOutcome::Refused | QueryOutcome::Referral => FailureKind::DnsRefused,
-                QueryOutcome::Timeout => FailureKind::DnsTimeout,
-                QueryOutcome::Unreachable(_) => FailureKind::DnsUnreachable,
-                QueryOutcome::Local(_) => FailureKind::Local,
-                QueryOutcome::Malformed(_) | QueryOutcome::Truncated => FailureKind::DnsMalformed,
-            },
+            Self::Answered { outcome, .. } => outcome.kind(),
         }
     }
 }

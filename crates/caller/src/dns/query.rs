@@ -9,6 +9,9 @@ use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::op::{Edns, Message, Query as Question};
 use hickory_resolver::proto::rr::{Name, RecordType};
 
+use crate::failure::{FailureKind, Icmp, OsError};
+use crate::probe::kind_of_socket_error;
+
 /// Largest UDP response in bytes that a query with EDNS allows: the value recommended by DNS Flag Day 2020.
 const EDNS_PAYLOAD: u16 = 1232;
 
@@ -78,12 +81,21 @@ pub enum QueryOutcome {
     Truncated,
     /// The message received is not a valid response to the query, for this reason.
     Malformed(String),
+    /// The CNAMEs in the response lead back to the name itself.
+    CnameLoop,
+    /// The TCP connection was closed before the response came.
+    Closed,
     /// No response came before the timeout.
     Timeout,
-    /// The server cannot be reached; the operating system's error.
-    Unreachable(String),
-    /// The query could not be sent; the operating system's error.
-    Local(String),
+    /// The server cannot be reached.
+    Unreachable {
+        /// The operating system's error.
+        error: OsError,
+        /// The ICMP message that rejected a query over UDP, if the kernel passed one on.
+        icmp: Option<Icmp>,
+    },
+    /// This pod lacks what a query needs, such as a file descriptor; the operating system's error.
+    Local(OsError),
 }
 
 impl Family {
@@ -124,28 +136,53 @@ impl QueryOutcome {
             Self::OtherCode(_) => "other",
             Self::Referral => "referral",
             Self::Truncated => "truncated",
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) | Self::CnameLoop | Self::Closed => "malformed",
             Self::Timeout => "timeout",
-            Self::Unreachable(_) => "unreachable",
+            Self::Unreachable { .. } => "unreachable",
             Self::Local(_) => "local",
         }
     }
 
-    /// The outcome of a query whose socket failed with this error.
-    pub(super) fn failed(error: &Error) -> Self {
-        match error.kind() {
-            ErrorKind::TimedOut => Self::Timeout,
-            // A TCP connection that was closed instead of a response.
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-                Self::Malformed("the connection was closed".into())
+    /// The category of a lookup that fails because of this outcome.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::NxDomain => FailureKind::DnsNxdomain,
+            Self::NoData | Self::Addresses { .. } => FailureKind::DnsNodata,
+            Self::ServFail | Self::OtherCode(_) => FailureKind::DnsServfail,
+            Self::Refused | Self::Referral => FailureKind::DnsRefused,
+            Self::Timeout => FailureKind::DnsTimeout,
+            Self::Unreachable { .. } => FailureKind::DnsUnreachable,
+            Self::Local(_) => FailureKind::Local,
+            Self::Malformed(_) | Self::CnameLoop | Self::Closed | Self::Truncated => {
+                FailureKind::DnsMalformed
             }
-            // PermissionDenied (EPERM) is what a firewall in this pod's own network namespace causes.
-            ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::PermissionDenied => Self::Unreachable(error.to_string()),
-            _ => Self::Local(error.to_string()),
+        }
+    }
+
+    /// Whether this pod has no address or no route for the server, so that nothing was sent.
+    pub(crate) fn lacks_route(&self) -> bool {
+        let Self::Unreachable { error, icmp: None } = self else {
+            return false;
+        };
+        matches!(
+            error.errno,
+            Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EINVAL | libc::ENETUNREACH)
+        )
+    }
+
+    /// The outcome of a query to `server` whose socket failed with this error.
+    pub(super) fn failed(error: &Error, server: SocketAddr) -> Self {
+        if error.kind() == ErrorKind::UnexpectedEof {
+            return Self::Closed;
+        }
+        match kind_of_socket_error(error, server) {
+            FailureKind::ConnectTimeout => Self::Timeout,
+            FailureKind::Reset => Self::Closed,
+            FailureKind::Local => Self::Local(error.into()),
+            _ => Self::Unreachable {
+                error: error.into(),
+                icmp: None,
+            },
         }
     }
 }
@@ -156,8 +193,10 @@ impl fmt::Display for QueryOutcome {
         match self {
             Self::OtherCode(code) if self.code() == "other" => write!(f, "RCODE{code}"),
             Self::Malformed(why) => write!(f, "malformed answer ({why})"),
+            Self::CnameLoop => f.write_str("a CNAME loop"),
+            Self::Closed => f.write_str("connection closed without an answer"),
             Self::Timeout => f.write_str("no answer"),
-            Self::Unreachable(why) => write!(f, "unreachable ({why})"),
+            Self::Unreachable { error, .. } => write!(f, "unreachable ({error})"),
             Self::Local(why) => write!(f, "not asked ({why})"),
             _ => f.write_str(self.code()),
         }
@@ -179,4 +218,41 @@ pub(super) fn encode(
         message.set_edns(edns);
     }
     Ok((message.metadata.id, message.to_vec()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::{FailureKind, QueryOutcome};
+
+    #[test]
+    fn each_errno_of_a_query_has_its_kind_of_failure() {
+        use FailureKind::*;
+        for (errno, expected) in [
+            (libc::ECONNREFUSED, DnsUnreachable),
+            (libc::EHOSTUNREACH, DnsUnreachable),
+            (libc::ENETUNREACH, DnsUnreachable),
+            (libc::EPERM, DnsUnreachable),
+            (libc::EADDRNOTAVAIL, DnsUnreachable),
+            (libc::EINVAL, DnsUnreachable),
+            (libc::EAFNOSUPPORT, DnsUnreachable),
+            (libc::ENOPROTOOPT, DnsUnreachable),
+            (libc::EPROTO, DnsUnreachable),
+            (libc::EHOSTDOWN, DnsUnreachable),
+            (libc::EOPNOTSUPP, DnsUnreachable),
+            (libc::ETIMEDOUT, DnsTimeout),
+            (libc::ECONNRESET, DnsMalformed),
+            (libc::EMFILE, Local),
+            (libc::ENFILE, Local),
+            (libc::ENOBUFS, Local),
+            (libc::ENOMEM, Local),
+            (libc::EAGAIN, Local),
+        ] {
+            // No socket can be connected to this address, as to an IPv6 address without IPv6.
+            let server = ([255, 255, 255, 255], 53).into();
+            let outcome = QueryOutcome::failed(&Error::from_raw_os_error(errno), server);
+            assert_eq!(outcome.kind(), expected, "{outcome}");
+        }
+    }
 }

@@ -58,6 +58,8 @@ pub(super) enum Match {
     AnotherQuestion,
     /// It has the query's id, but cannot be its response, for this reason.
     Malformed(&'static str),
+    /// It has the query's id, and says FORMERR without repeating the question.
+    BareFormErr,
     /// It has another id, or is too short to have one.
     Stray,
 }
@@ -78,6 +80,7 @@ impl PendingQuery<'_> {
         }
         match header.counts.queries {
             0 if is_refusal(header.response_code) => Match::Response,
+            0 if header.response_code == ResponseCode::FormErr => Match::BareFormErr,
             1 => match Question::read(&mut decoder) {
                 Ok(question) if self.is_question(&question) => Match::Response,
                 Ok(_) => Match::AnotherQuestion,
@@ -195,7 +198,7 @@ impl PendingQuery<'_> {
         }
         Ok(match addresses.is_empty() {
             false => Some(QueryOutcome::Addresses { addresses, ttl }),
-            true if is_loop => Some(QueryOutcome::Malformed("a CNAME loop".into())),
+            true if is_loop => Some(QueryOutcome::CnameLoop),
             true => None,
         })
     }

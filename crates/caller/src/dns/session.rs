@@ -104,10 +104,11 @@ pub(super) enum Resolved {
         outcome: QueryOutcome,
         /// Whether the last response that came was SERVFAIL.
         is_servfail: bool,
-        /// Whether no server can be reached at all, or no query can be sent.
+        /// Whether no server can be reached at all.
         ends_lookup: bool,
-        /// Whether a TCP connection was closed before a response came, for which glibc sets no error code.
-        is_closed: bool,
+        /// Whether glibc's `errno` is then neither ECONNREFUSED nor ETIMEDOUT: there was no socket for the last query,
+        /// or its TCP connection was closed, or failed in another way.
+        has_other_errno: bool,
     },
     /// The deadline had passed before a query was sent.
     OutOfTime,
@@ -164,10 +165,15 @@ impl<'a> Session<'a> {
                     self.silent[n] = true;
                 }
                 let resolved = answered(&replies);
+                let has_no_socket = outcomes().any(is_without_socket);
                 self.queries
                     .extend(replies.into_iter().map(|reply| reply.query));
                 if let Some(resolved) = resolved {
                     return resolved;
+                }
+                // As in glibc, the other servers are not queried.
+                if has_no_socket {
+                    break 'attempts;
                 }
             }
             // Only a timeout may be due to a lost packet; any other result would be the same again.
@@ -328,33 +334,53 @@ fn answered(replies: &[Reply]) -> Option<Resolved> {
 /// The result for a name for which no server gave a response that counts.
 fn failed(queries: &[Query], last_code: Option<ResponseCode>) -> Resolved {
     let outcomes = || queries.iter().map(|query| &query.outcome);
-    let is_unsent = |outcome: &QueryOutcome| matches!(outcome, QueryOutcome::Local(_));
-    let is_dead = |outcome: &QueryOutcome| matches!(outcome, QueryOutcome::Unreachable(_));
+    let is_dead = |outcome: &QueryOutcome| matches!(outcome, QueryOutcome::Unreachable { .. });
+    let is_refused = |outcome: &QueryOutcome| match outcome {
+        QueryOutcome::Unreachable { error, .. } => error.errno == Some(libc::ECONNREFUSED),
+        _ => false,
+    };
     let Some(outcome) = outcomes().rev().max_by_key(|outcome| significance(outcome)) else {
         return Resolved::OutOfTime;
     };
     Resolved::Failed {
         outcome: outcome.clone(),
         is_servfail: last_code == Some(ResponseCode::ServFail),
-        ends_lookup: outcomes().any(is_unsent)
-            || match queries.last() {
-                Some(last) if last.transport == Transport::Tcp => is_dead(&last.outcome),
-                _ => outcomes().all(is_dead),
-            },
-        is_closed: queries.last().is_some_and(|query| {
-            query.transport == Transport::Tcp && matches!(query.outcome, QueryOutcome::Malformed(_))
+        ends_lookup: match queries.last() {
+            Some(last) if is_without_socket(&last.outcome) => false,
+            // Over TCP glibc keeps the error of the last server, and gives up after ECONNREFUSED alone.
+            Some(last) if last.transport == Transport::Tcp => is_refused(&last.outcome),
+            _ => outcomes().all(is_dead),
+        },
+        has_other_errno: queries.last().is_some_and(|query| match &query.outcome {
+            QueryOutcome::Malformed(_) | QueryOutcome::Closed => query.transport == Transport::Tcp,
+            outcome @ QueryOutcome::Unreachable { .. } => {
+                is_without_socket(outcome)
+                    || query.transport == Transport::Tcp && !is_refused(outcome)
+            }
+            _ => false,
         }),
+    }
+}
+
+/// Whether there was no socket for the query: this pod is short of something, or has no IPv6 (EAFNOSUPPORT).
+fn is_without_socket(outcome: &QueryOutcome) -> bool {
+    match outcome {
+        QueryOutcome::Local(_) => true,
+        QueryOutcome::Unreachable { error, .. } => error.errno == Some(libc::EAFNOSUPPORT),
+        _ => false,
     }
 }
 
 /// Ranks outcomes by how much they tell about the cause of a failure; the highest one is shown.
 fn significance(outcome: &QueryOutcome) -> u8 {
     match outcome {
-        QueryOutcome::ServFail | QueryOutcome::Refused | QueryOutcome::OtherCode(_) => 5,
-        QueryOutcome::Referral => 5,
-        QueryOutcome::Malformed(_) => 4,
-        QueryOutcome::Timeout => 3,
-        QueryOutcome::Unreachable(_) | QueryOutcome::Local(_) => 2,
+        QueryOutcome::ServFail | QueryOutcome::Refused | QueryOutcome::OtherCode(_) => 6,
+        QueryOutcome::Referral => 6,
+        QueryOutcome::Malformed(_) | QueryOutcome::CnameLoop | QueryOutcome::Closed => 5,
+        QueryOutcome::Timeout => 4,
+        // Another server, which could be asked, tells more.
+        outcome if outcome.lacks_route() => 2,
+        QueryOutcome::Unreachable { .. } | QueryOutcome::Local(_) => 3,
         QueryOutcome::NoData => 1,
         QueryOutcome::NxDomain | QueryOutcome::Addresses { .. } | QueryOutcome::Truncated => 0,
     }

@@ -22,7 +22,7 @@ pub(super) async fn send_queries(
     let exchange = exchange(round, until, buffer, &mut answers);
     let failure = match timeout_at(until, exchange).await {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(QueryOutcome::failed(&error)),
+        Ok(Err(error)) => Some(QueryOutcome::failed(&error, round.server)),
         Err(_) => Some(QueryOutcome::Timeout),
     };
     let replies = round.families.iter().map(|&family| {
@@ -88,6 +88,7 @@ async fn exchange(
         let pending = waiting.remove(n);
         let answer = match pending.matches(buffer) {
             Match::Malformed(why) => Response::malformed(why),
+            Match::BareFormErr => Response::malformed("it has no question"),
             Match::AnotherQuestion => Response::malformed("it answers another question"),
             _ => pending.read(buffer, Transport::Tcp, until).await,
         };

@@ -1,18 +1,20 @@
 //! Queries to one name server over UDP, from one connected socket, as glibc's `send_dg` (res_send.c).
 //!
-//! The socket is connected because only then does the kernel report an ICMP "port unreachable"
-//! (ECONNREFUSED, udp(7)), which would otherwise be a timeout.
+//! The socket is connected and has an error queue, because only then does the kernel report ICMP errors such as "port
+//! unreachable" (ECONNREFUSED, udp(7)) and "host unreachable", which would otherwise be a timeout.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use hickory_resolver::proto::op::ResponseCode;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::query::{Family, Query, QueryOutcome, Transport, encode};
 use super::response::{Match, PendingQuery};
 use super::session::{Reply, Round};
+use crate::probe::{received_message, set_error_queue};
 
 /// Largest datagram in bytes. A server may send more than the query allows, and such a response is read as well.
 pub(super) const MAX_DATAGRAM: usize = 65_535;
@@ -26,6 +28,7 @@ pub(super) async fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any).await?;
+    set_error_queue(&socket, server, true);
     socket.connect(server).await?;
     Ok(socket)
 }
@@ -50,11 +53,11 @@ pub(super) async fn send_queries(
         match sent {
             Ok(id) => waiting.push(PendingQuery { id, name, family }),
             // The error may also be the result of the first query, such as an ICMP message about it.
-            Err(error) => return unsent(round, &error),
+            Err(error) => return all_failed(round, &rejected(&error, socket, round.server)),
         }
     }
     let mut strays = 0;
-    let mut malformed = None;
+    let mut malformed: Option<QueryOutcome> = None;
     while !waiting.is_empty() {
         buffer.clear();
         let received = match Instant::now() < until {
@@ -63,10 +66,8 @@ pub(super) async fn send_queries(
         };
         let failure = match received {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(QueryOutcome::failed(&error)),
-            Err(_) => Some(malformed.map_or(QueryOutcome::Timeout, |why: &str| {
-                QueryOutcome::Malformed(why.to_owned())
-            })),
+            Ok(Err(error)) => Some(rejected(&error, socket, round.server)),
+            Err(_) => Some(malformed.clone().unwrap_or(QueryOutcome::Timeout)),
         };
         if let Some(failure) = failure {
             let left = waiting.drain(..);
@@ -90,8 +91,15 @@ pub(super) async fn send_queries(
                 }
             }
             other => {
-                if let Some((_, Match::Malformed(why))) = other {
-                    malformed = Some(why);
+                match other {
+                    Some((_, Match::Malformed(why))) => {
+                        malformed = Some(QueryOutcome::Malformed(why.to_owned()));
+                    }
+                    Some((_, Match::BareFormErr)) => {
+                        let code = ResponseCode::FormErr;
+                        malformed = Some(QueryOutcome::OtherCode(code.into()));
+                    }
+                    _ => {}
                 }
                 strays += 1;
                 if strays % STRAYS_AT_ONCE == 0 {
@@ -105,11 +113,25 @@ pub(super) async fn send_queries(
 
 /// The results of a round whose queries could not be sent.
 pub(super) fn unsent(round: &Round<'_>, error: &io::Error) -> Vec<Reply> {
-    let outcome = || QueryOutcome::failed(error);
+    all_failed(round, &QueryOutcome::failed(error, round.server))
+}
+
+fn all_failed(round: &Round<'_>, outcome: &QueryOutcome) -> Vec<Reply> {
     let families = round.families.iter();
     families
-        .map(|&family| reply(round, family, outcome(), 0, Duration::ZERO))
+        .map(|&family| reply(round, family, outcome.clone(), 0, Duration::ZERO))
         .collect()
+}
+
+/// The outcome of queries that the kernel reports this error about.
+fn rejected(error: &io::Error, socket: &UdpSocket, server: SocketAddr) -> QueryOutcome {
+    match QueryOutcome::failed(error, server) {
+        QueryOutcome::Unreachable { error, .. } => QueryOutcome::Unreachable {
+            error,
+            icmp: received_message(socket),
+        },
+        outcome => outcome,
+    }
 }
 
 fn reply(

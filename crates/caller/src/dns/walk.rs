@@ -124,7 +124,7 @@ struct Tried {
     outcome: Option<QueryOutcome>,
     error: ResolverError,
     ends: Ends,
-    /// Whether no server responded, so that glibc sets `errno`.
+    /// Whether no server responded, and glibc sets `errno` to ECONNREFUSED or ETIMEDOUT.
     is_unanswered: bool,
 }
 
@@ -179,9 +179,9 @@ impl Tried {
                 outcome,
                 is_servfail,
                 ends_lookup,
-                is_closed,
+                has_other_errno,
             }) => {
-                is_unanswered = !is_closed;
+                is_unanswered = !has_other_errno;
                 let (error, ends) = match ends_lookup {
                     true => (TryAgain, Ends::Unreachable),
                     false if is_servfail => (ServFail, Ends::Nothing),

@@ -126,7 +126,7 @@ async fn handshake(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// The kind of failure for an error of connect(2), or for one that the kernel reports about the handshake.
-fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
+pub(crate) fn kind(error: &io::Error, address: SocketAddr) -> FailureKind {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => FailureKind::ConnectRefused,
         Some(libc::ETIMEDOUT) => FailureKind::ConnectTimeout,

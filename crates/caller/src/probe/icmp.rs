@@ -1,11 +1,11 @@
-//! ICMP messages about a connection attempt, from the socket's error queue (ip(7), `IP_RECVERR`). Only Linux
+//! ICMP messages about a connection attempt or a datagram, from the socket's error queue (ip(7), `IP_RECVERR`). Only Linux
 //! has one, and only newer kernels fill it for TCP; elsewhere no message is reported.
 
 #[cfg(target_os = "linux")]
-pub(super) use self::linux::{received_message, set_error_queue};
+pub(crate) use self::linux::{received_message, set_error_queue};
 
 #[cfg(not(target_os = "linux"))]
-pub(super) use self::elsewhere::{received_message, set_error_queue};
+pub(crate) use self::elsewhere::{received_message, set_error_queue};
 
 #[cfg(target_os = "linux")]
 mod linux {

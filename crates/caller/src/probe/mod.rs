@@ -28,8 +28,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::config::{CaptureLimits, HttpConfig};
+pub(crate) use self::connect::kind as kind_of_socket_error;
 use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
+pub(crate) use self::icmp::{received_message, set_error_queue};
 pub(crate) use self::path::ip_of;
 use self::request::RequestOptions;
 use self::retransmissions::RetransmissionWatch;

@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::dns::{GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Source};
-use crate::failure::{FailureKind, MAX_EVIDENCE};
+use hickory_resolver::proto::rr::Name;
+
+use crate::dns::{
+    Family, GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Source, Transport,
+};
+use crate::failure::{FailureKind, Icmp, MAX_EVIDENCE, OsError};
 use crate::millis::Millis;
 
 /// Most items of a list. The list is also cut to [`MAX_EVIDENCE`] bytes.
@@ -39,7 +43,7 @@ pub(crate) fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
             evidence += &format!("; {}", Outcome(outcome, queries));
         }
     }
-    if let Some((query, target)) = dangling(lookup) {
+    if let Some((query, target)) = outcome.and_then(|outcome| dangling(lookup, outcome)) {
         evidence += &format!("; CNAME of {} is {target}", query.name);
     }
     let strays: u32 = queries.iter().map(|query| query.strays).sum();
@@ -51,7 +55,6 @@ pub(crate) fn evidence(lookup: &Lookup, failure: &LookupFailure) -> String {
 
 /// The likely cause of a failed lookup: refined by the evidence, or else the usual one of its kind.
 pub(crate) fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'static, str> {
-    let usual = || super::usual_cause(failure.kind()).into();
     let outcome = match failure {
         LookupFailure::Forbidden { .. } => {
             return "options no-aaaa in resolv.conf forbids IPv6".into();
@@ -65,78 +68,299 @@ pub(crate) fn likely_cause(lookup: &Lookup, failure: &LookupFailure) -> Cow<'sta
         }
         LookupFailure::InvalidName => return "no name in DNS can be that long or look so".into(),
         LookupFailure::Answered { outcome, .. } => outcome,
-        LookupFailure::Conf(_) | LookupFailure::OutOfTime => return usual(),
+        LookupFailure::Conf(_) | LookupFailure::OutOfTime => {
+            return super::usual_cause(failure.kind()).into();
+        }
     };
-    let is_of_service = lookup.service_zone().is_some();
-    match outcome {
-        QueryOutcome::NxDomain | QueryOutcome::NoData => {
-            if let Some((query, target)) = dangling(lookup) {
-                let what = match lookup
-                    .service_zone()
-                    .is_some_and(|zone| zone.zone_of(&query.name))
-                {
-                    true => "the Service is an ExternalName".to_owned(),
-                    false => format!("{} is an alias", query.name),
-                };
-                let fate = match query.outcome {
-                    QueryOutcome::NxDomain => "does not exist",
-                    _ => "does not exist or has no address",
-                };
-                return cut(format!("{what} for {target}, which {fate}")).into();
-            }
-            match outcome {
-                QueryOutcome::NxDomain => no_such_name(lookup).unwrap_or_else(usual),
-                _ => usual(),
-            }
+    match unanswered(lookup, outcome) {
+        Some(Query {
+            family,
+            name,
+            outcome,
+            ..
+        }) => {
+            let (cause, _) = cause(lookup, outcome);
+            cut(format!(
+                "there is no usable answer for {family} of {name}: {cause}"
+            ))
+            .into()
+        }
+        None => cause(lookup, outcome).0,
+    }
+}
+
+/// The kind of failure whose next command helps most: that of the likely cause.
+pub(crate) fn kind_of_cause(lookup: &Lookup, failure: &LookupFailure) -> FailureKind {
+    match failure {
+        LookupFailure::Answered { outcome, .. } => cause(lookup, decisive(lookup, outcome)).1,
+        _ => failure.kind(),
+    }
+}
+
+/// The outcome whose cause counts.
+fn decisive<'a>(lookup: &'a Lookup, outcome: &'a QueryOutcome) -> &'a QueryOutcome {
+    unanswered(lookup, outcome).map_or(outcome, |query| &query.outcome)
+}
+
+/// The query for the other record type, which got no usable answer, of a name that has none of one type. NXDOMAIN for
+/// A counts for both types; NXDOMAIN for AAAA alone is a frequent error of name servers.
+fn unanswered<'a>(lookup: &'a Lookup, outcome: &QueryOutcome) -> Option<&'a Query> {
+    // The first name with NODATA decides, but any name may be the one that exists.
+    let (families, names): (&[Family], _) = match outcome {
+        QueryOutcome::NoData => (&[Family::V4, Family::V6], 1),
+        QueryOutcome::NxDomain => (&[Family::V6], usize::MAX),
+        _ => return None,
+    };
+    let zone = lookup.service_zone();
+    let is_alike = |query: &&Query| {
+        query.outcome == *outcome
+            && families.contains(&query.family)
+            && zone.as_ref().is_none_or(|zone| zone.zone_of(&query.name))
+    };
+    lookup
+        .queries
+        .iter()
+        .filter(is_alike)
+        .take(names)
+        .find_map(|alike| {
+            let of_other =
+                |query: &&Query| query.name == alike.name && query.family != alike.family;
+            let query = lookup.queries.iter().rev().find(of_other)?;
+            let is_answer = matches!(
+                query.outcome,
+                QueryOutcome::Addresses { .. } | QueryOutcome::NoData | QueryOutcome::NxDomain
+            );
+            (!is_answer).then_some(query)
+        })
+}
+
+/// The likely cause of this outcome, and the kind of failure whose next command helps most.
+fn cause(lookup: &Lookup, outcome: &QueryOutcome) -> (Cow<'static, str>, FailureKind) {
+    let kind = outcome.kind();
+    let usual = || (super::usual_cause(kind).into(), kind);
+    let zone = lookup.service_zone();
+    if let Some((query, target)) = dangling(lookup, outcome) {
+        let what = match zone.is_some_and(|zone| zone.zone_of(&query.name)) {
+            true => "the Service is an ExternalName".to_owned(),
+            false => format!("{} is an alias", query.name),
+        };
+        let fate = match query.outcome {
+            _ if is_address(&target) => "and no alias can be for an address",
+            QueryOutcome::NxDomain => "which does not exist",
+            QueryOutcome::NoData => "which does not exist or has no address",
+            _ => "which DNS cannot resolve",
+        };
+        return (cut(format!("{what} for {target}, {fate}")).into(), kind);
+    }
+    if let Some(likely) = tcp_cause(lookup, outcome) {
+        return (likely.into(), FailureKind::DnsTimeout);
+    }
+    let has_edns = lookup.conf.as_ref().is_some_and(|conf| conf.edns);
+    let likely = match outcome {
+        QueryOutcome::NxDomain => return no_such_name(lookup).unwrap_or_else(usual),
+        QueryOutcome::NoData if zone.is_none() => {
+            let alike = lookup
+                .queries
+                .iter()
+                .filter(|query| query.outcome == *outcome);
+            let Some(name) = alike.clone().next().map(|query| &query.name) else {
+                return usual();
+            };
+            let types = alike.filter(|query| query.name == *name);
+            let types = distinct(types.map(|query| query.family.to_string()));
+            return (
+                format!("{name} exists, but has no address ({types})").into(),
+                kind,
+            );
         }
         QueryOutcome::Timeout if lookup.queries.iter().any(|query| query.strays > 0) => {
             "datagrams came that answer no query of this lookup: something else listens at the \
              nameserver's address, or meddles on the way"
-                .into()
         }
         QueryOutcome::Timeout if silent_server_answered(lookup) => {
             "DNS is up, as it answered another query just now: packets get lost (the race of A and \
              AAAA, caller resolve --repeat), or its upstream is silent"
+        }
+        QueryOutcome::Referral => "the nameserver does not resolve names for its clients",
+        QueryOutcome::ServFail if zone.is_none() && lookup.is_in_a_cluster() => {
+            "cluster DNS is up but its upstream cannot answer"
+        }
+        QueryOutcome::OtherCode(FORMERR) if has_edns => {
+            "the nameserver does not take EDNS, which options edns0 in resolv.conf asks for"
+        }
+        QueryOutcome::CnameLoop => {
+            let likely = "the name is an alias (CNAME) that leads to itself";
+            return (likely.into(), FailureKind::DnsNxdomain);
+        }
+        QueryOutcome::Unreachable { error, icmp } => {
+            return unreachable(lookup, outcome, error, *icmp).unwrap_or_else(usual);
+        }
+        _ => return usual(),
+    };
+    (likely.into(), kind)
+}
+
+/// The response code FORMERR (RFC 1035, section 4.1.1).
+const FORMERR: u16 = 1;
+
+/// The likely cause of this outcome, if it is that of TCP, while UDP may work.
+fn tcp_cause(lookup: &Lookup, outcome: &QueryOutcome) -> Option<&'static str> {
+    let is_failure = matches!(
+        outcome,
+        QueryOutcome::Timeout | QueryOutcome::Unreachable { .. } | QueryOutcome::Closed
+    );
+    let of_tcp = |query: &&Query| query.transport == Transport::Tcp && query.outcome == *outcome;
+    let failed = lookup.queries.iter().filter(|_| is_failure).find(of_tcp)?;
+    match is_truncated(&lookup.queries, failed) {
+        true => Some(
+            "the answer is too large for UDP, and TCP to port 53 is blocked, or not served by the nameserver",
+        ),
+        false if *outcome == QueryOutcome::Closed => {
+            Some("the nameserver does not serve TCP, which options use-vc in resolv.conf asks for")
+        }
+        false => None,
+    }
+}
+
+/// Whether this query was sent over TCP because the response over UDP was truncated.
+fn is_truncated(queries: &[Query], of: &Query) -> bool {
+    let is_truncated = |query: &Query| query.outcome == QueryOutcome::Truncated;
+    of.transport == Transport::Tcp && queries.iter().any(is_truncated)
+}
+
+/// The likely cause if the name server cannot be reached, and the error shows a more specific one than usual.
+fn unreachable(
+    lookup: &Lookup,
+    outcome: &QueryOutcome,
+    error: &OsError,
+    icmp: Option<Icmp>,
+) -> Option<(Cow<'static, str>, FailureKind)> {
+    let query = lookup
+        .queries
+        .iter()
+        .find(|query| query.outcome == *outcome)?;
+    let server = query.server;
+    if let Some(icmp) = icmp.filter(|icmp| icmp.from != server.ip())
+        && let Some(likely) = super::path::likely_by_icmp(icmp)
+    {
+        return Some((likely.into(), outcome.kind()));
+    }
+    let is_link_local = matches!(server.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let likely: Cow<'static, str> = match error.errno? {
+        libc::EINVAL if is_link_local => {
+            "a link-local nameserver needs an interface of this pod, such as %eth0; one that was \
+             copied from a node names an interface of the node"
                 .into()
         }
-        QueryOutcome::Referral => "the nameserver does not resolve names for its clients".into(),
-        QueryOutcome::ServFail if !is_of_service && lookup.is_in_a_cluster() => {
-            "cluster DNS is up but its upstream cannot answer".into()
+        // About TCP there are no ICMP messages here, so that ENETUNREACH may be due to one.
+        _ if outcome.lacks_route() && query.transport == Transport::Udp => {
+            let family = if server.is_ipv6() { "IPv6" } else { "IPv4" };
+            format!("this pod has no {family} address or route to that nameserver").into()
         }
-        _ => usual(),
-    }
+        libc::ECONNREFUSED if server.ip().is_loopback() && server.port() == 53 => {
+            "nothing listens at this pod's own loopback: the resolv.conf of a node was copied \
+             (systemd-resolved), or a nameserver within this pod is down"
+                .into()
+        }
+        _ => return None,
+    };
+    Some((likely, FailureKind::ResolvConf))
 }
 
 /// The likely cause of NXDOMAIN, if it is not a missing Service in this namespace.
-fn no_such_name(lookup: &Lookup) -> Option<Cow<'static, str>> {
-    if lookup.service_zone().is_none() {
-        return Some(match lookup.is_in_a_cluster() {
-            true => "it is not in the cluster's domain, and DNS outside of it does not know the name",
+fn no_such_name(lookup: &Lookup) -> Option<(Cow<'static, str>, FailureKind)> {
+    let name = lookup.name.trim_end_matches('.');
+    let labels: Vec<&str> = name.split('.').collect();
+    let kind = FailureKind::DnsNxdomain;
+    let is_of_cluster = labels.len() == 1 || labels.iter().skip(2).any(|label| *label == "svc");
+    if !lookup.is_in_a_cluster() && is_of_cluster {
+        let likely = "no such Service, or resolv.conf is not that of a pod, as it has no search domain of a cluster: \
+                      dnsPolicy ClusterFirst, or ClusterFirstWithHostNet with hostNetwork";
+        return Some((likely.into(), FailureKind::ResolvConf));
+    }
+    let zone = lookup.service_zone();
+    let is_in_zone = |zone: &Name| lookup.queries.iter().any(|query| zone.zone_of(&query.name));
+    if zone.is_some_and(|zone| !is_in_zone(&zone)) {
+        let likely = "an answer for another search domain ended the search, as it does in glibc, before the Service's \
+                      own name was asked for";
+        return Some((likely.into(), FailureKind::ResolvConf));
+    }
+    let outside = "nor such a name outside of the cluster";
+    let likely = match (labels.as_slice(), lookup.service_zone(), pod(lookup)) {
+        ([_, _, _, "svc", ..], Some(_), Some((pod, service, Some(namespace)))) => format!(
+            "no Service {service} in the namespace {namespace}, or no ready pod {pod} behind it"
+        ),
+        (_, None, Some((pod, service, Some(namespace)))) => format!(
+            "no ready pod {pod} behind a headless Service {service} in the namespace {namespace}, {outside}"
+        ),
+        (_, None, _) => match lookup.is_in_a_cluster() {
+            true => {
+                "it is not in the cluster's domain, and DNS outside of it does not know the name"
+            }
             false => "DNS does not know the name",
         }
-        .into());
-    }
-    // A name with one dot may be SERVICE.NAMESPACE or a host name outside of the cluster.
-    let (service, namespace) = lookup.name.split_once('.')?;
-    let as_is = lookup.queries.last()?;
-    let is_unknown = as_is.outcome == QueryOutcome::NxDomain && as_is.name.num_labels() == 2;
-    (!namespace.contains('.') && is_unknown).then(|| {
-        let what = "nor such a name outside of the cluster";
-        format!("no Service {service} in the namespace {namespace}, {what}").into()
-    })
+        .to_owned(),
+        // A name with one dot may be SERVICE.NAMESPACE, POD.SERVICE or a host name outside of the cluster.
+        ([service, namespace], Some(_), pod) => {
+            let as_is = lookup.queries.last()?;
+            if as_is.outcome != QueryOutcome::NxDomain || as_is.name.num_labels() != 2 {
+                return None;
+            }
+            let pod = pod.map(|(pod, service, _)| {
+                format!("no ready pod {pod} behind a headless Service {service}, ")
+            });
+            let pod = pod.unwrap_or_default();
+            format!("no Service {service} in the namespace {namespace}, {pod}{outside}")
+        }
+        _ => return None,
+    };
+    Some((likely.into(), kind))
 }
 
-/// The most useful next command, if it differs from the usual one of the failure's kind.
-pub(crate) fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> {
-    let config = || "kubectl get configmap -n kube-system coredns -o yaml".to_owned();
-    let (query, target) = dangling(lookup).unzip();
-    match (failure.kind(), lookup.service_zone(), query) {
-        (FailureKind::DnsNxdomain | FailureKind::DnsNodata, Some(_), Some(_)) => {
-            Some(format!("caller resolve {}", target?))
+/// The pod, the headless Service and, if it is named, the namespace that a name in a cluster may stand for:
+/// `POD.SERVICE.NAMESPACE.svc...`; without `svc` only if the pod ends with a number, as those of a StatefulSet.
+fn pod(lookup: &Lookup) -> Option<(&str, &str, Option<&str>)> {
+    let labels: Vec<&str> = lookup.name.trim_end_matches('.').split('.').collect();
+    let is_numbered = |pod: &str| {
+        let number = pod.rsplit_once('-').map(|(_, number)| number);
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    match *labels.as_slice() {
+        _ if !lookup.is_in_a_cluster()
+            || !labels.iter().all(|label| super::next::is_label(label)) =>
+        {
+            None
         }
-        (FailureKind::DnsNxdomain | FailureKind::DnsNodata, None, _) => Some(config()),
+        [pod, service, namespace, "svc", ..] => Some((pod, service, Some(namespace))),
+        [pod, service, namespace] if namespace != "svc" && is_numbered(pod) => {
+            Some((pod, service, Some(namespace)))
+        }
+        [pod, service] if is_numbered(pod) => Some((pod, service, None)),
         _ => None,
     }
+}
+
+/// The most useful next command, if it differs from the usual one of [`kind_of_cause`].
+pub(crate) fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<String> {
+    let is_of_service = lookup.service_zone().is_some();
+    if let LookupFailure::Answered { outcome, .. } = failure
+        && is_of_service
+        && let Some((_, target)) = dangling(lookup, decisive(lookup, outcome))
+        && !is_address(&target)
+    {
+        return Some(format!("caller resolve {target}"));
+    }
+    let kind = kind_of_cause(lookup, failure);
+    if let Some((_, service, Some(namespace))) =
+        pod(lookup).filter(|_| kind == FailureKind::DnsNxdomain)
+    {
+        return Some(format!(
+            "kubectl get endpointslices -n {namespace} -l kubernetes.io/service-name={service}"
+        ));
+    }
+    let is_unknown = matches!(kind, FailureKind::DnsNxdomain | FailureKind::DnsNodata);
+    (is_unknown && !is_of_service)
+        .then(|| "kubectl get configmap -n kube-system coredns -o yaml".to_owned())
 }
 
 /// A warning about a lookup that succeeded, but with an address that is probably not the intended one.
@@ -202,14 +426,22 @@ pub(crate) fn source(lookup: &Lookup) -> String {
     }
 }
 
-/// A query whose CNAME chain ends at a name without an address, and that name.
-fn dangling(lookup: &Lookup) -> Option<(&Query, String)> {
-    let mut queries = lookup.queries.iter();
-    queries.find_map(|query| {
-        let is_nothing = matches!(query.outcome, QueryOutcome::NxDomain | QueryOutcome::NoData);
-        let target = query.cnames.last().filter(|_| is_nothing)?;
-        Some((query, target.to_ascii()))
-    })
+/// A query whose CNAME chain ends at a name without an address, and that name, if it explains this outcome.
+fn dangling<'a>(lookup: &'a Lookup, outcome: &QueryOutcome) -> Option<(&'a Query, String)> {
+    let is_nothing =
+        |outcome: &QueryOutcome| matches!(outcome, QueryOutcome::NxDomain | QueryOutcome::NoData);
+    let explains = |query: &&Query| match outcome {
+        QueryOutcome::NxDomain | QueryOutcome::NoData => is_nothing(&query.outcome),
+        QueryOutcome::ServFail | QueryOutcome::Refused => query.outcome == *outcome,
+        _ => false,
+    };
+    let mut queries = lookup.queries.iter().filter(explains);
+    queries.find_map(|query| Some((query, query.cnames.last()?.to_ascii())))
+}
+
+/// Whether an absolute name is an IPv4 address with a dot at its end.
+fn is_address(name: &str) -> bool {
+    name.trim_end_matches('.').parse::<Ipv4Addr>().is_ok()
 }
 
 /// Whether a server that let one query time out responded to another query of the same lookup.
@@ -227,7 +459,8 @@ fn silent_server_answered(lookup: &Lookup) -> bool {
             query.outcome,
             QueryOutcome::Timeout
                 | QueryOutcome::Malformed(_)
-                | QueryOutcome::Unreachable(_)
+                | QueryOutcome::Closed
+                | QueryOutcome::Unreachable { .. }
                 | QueryOutcome::Local(_)
                 | QueryOutcome::Truncated
         );
@@ -245,11 +478,27 @@ impl fmt::Display for Outcome<'_> {
         let names = distinct(alike().map(|query| query.name.to_ascii()));
         let servers = distinct(alike().map(|query| query.server.to_string()));
         let types = distinct(alike().map(|query| query.family.to_string()));
-        let shown: fn(&QueryOutcome) -> String = |outcome| match outcome {
-            QueryOutcome::Addresses { addresses, .. } => format!("{} addresses", addresses.len()),
-            outcome => outcome.to_string(),
+        // ECONNREFUSED alone says as much as "port unreachable" from the server itself.
+        let is_plain = |error: &OsError, icmp: &Icmp| {
+            error.errno == Some(libc::ECONNREFUSED)
+                && alike().any(|query| query.server.ip() == icmp.from)
         };
-        write!(f, "{} for {names} from {servers} ({types})", shown(outcome))
+        match outcome {
+            QueryOutcome::Addresses { addresses, .. } => write!(f, "{} addresses", addresses.len()),
+            QueryOutcome::Unreachable {
+                error,
+                icmp: Some(icmp),
+            } if !is_plain(error, icmp) => {
+                write!(f, "unreachable ({error}, {})", super::path::icmp(*icmp))
+            }
+            outcome => outcome.fmt(f),
+        }?;
+        let tcp = match alike().find(|query| query.transport == Transport::Tcp) {
+            Some(query) if is_truncated(queries, query) => " over TCP, truncated over UDP",
+            Some(_) => " over TCP",
+            None => "",
+        };
+        write!(f, " for {names} from {servers} ({types}{tcp})")
     }
 }
 

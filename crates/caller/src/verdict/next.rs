@@ -61,7 +61,7 @@ pub(crate) fn after_lookup(lookup: &Lookup, failure: &LookupFailure) -> String {
         let host = Host::Name(lookup.name.clone());
         let own_namespace = own_namespace(lookup);
         command(
-            failure.kind(),
+            super::dns::kind_of_cause(lookup, failure),
             &subject(&host, own_namespace),
             own_namespace,
         )

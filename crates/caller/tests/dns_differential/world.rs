@@ -62,9 +62,17 @@ enum Server {
     Silent,
     /// An address at which nothing listens.
     Closed,
+    /// An address to which nothing can be sent from here.
+    WithoutRoute,
 }
 
 const FAMILIES: [&str; 5] = ["", "", "", "4", "6"];
+/// Nameservers for which connect(2) fails in a namespace that has only a loopback interface: ENETUNREACH, and EINVAL.
+const WITHOUT_ROUTE: [&str; 3] = [
+    "nameserver 10.77.0.1",
+    "nameserver fd00::77",
+    "nameserver fe80::1%nosuch",
+];
 const LABELS: [&str; 6] = ["a", "b", "web", "DB", "x_y", "a-1"];
 const DOMAINS: [&str; 9] = [
     "n.svc.cluster.local",
@@ -96,6 +104,7 @@ impl World {
             .map(|_| match dice.below(60) {
                 0 => Server::Silent,
                 1..6 => Server::Closed,
+                6..10 => Server::WithoutRoute,
                 n => Server::Answers(u8::from(n > 40)),
             })
             .collect();
@@ -130,12 +139,14 @@ impl World {
         if servers.contains(&Server::Silent) {
             options = options.replace(" use-vc", "");
         }
+        let is_unreachable =
+            |server: &Server| matches!(server, Server::Closed | Server::WithoutRoute);
         let questions = (0..if is_slow { 1 } else { 10 }).map(|_| Question {
             name: name(&mut dice),
             family: FAMILIES[dice.below(FAMILIES.len())],
         });
         let mut questions: Vec<Question> = questions.collect();
-        if options.contains("no-aaaa") && (is_slow || servers.contains(&Server::Closed)) {
+        if options.contains("no-aaaa") && (is_slow || servers.iter().any(is_unreachable)) {
             questions.retain(|question| question.family != "6");
             questions.push(Question {
                 name: "a".to_owned(),
@@ -161,8 +172,11 @@ impl World {
         lines.push(format!("{directive} {}", self.search.join(" ")));
         // A closed server is an address at which no server was started.
         for (n, server) in self.servers.iter().enumerate() {
-            let address = addresses[if *server == Server::Closed { 3 } else { n }];
-            lines.push(format!("nameserver {address}"));
+            lines.push(match server {
+                Server::Closed => format!("nameserver {}", addresses[3]),
+                Server::WithoutRoute => dice.of(&WITHOUT_ROUTE).to_string(),
+                Server::Answers(_) | Server::Silent => format!("nameserver {}", addresses[n]),
+            });
         }
         for odd in [
             "# comment",
@@ -181,7 +195,9 @@ impl World {
             lines.extend(std::iter::repeat_n("# filler".to_owned(), 10_000));
         }
         // With a carriage return the line would be ignored.
-        let is_server = |line: &String| line.starts_with("nameserver 127.10");
+        let is_server = |line: &String| {
+            line.starts_with("nameserver 127.10") || WITHOUT_ROUTE.contains(&line.as_str())
+        };
         let end = |line: &String| if is_server(line) { "\n" } else { ending };
         let text: String = lines.iter().map(|line| line.clone() + end(line)).collect();
         // Latin-1, so that there are bytes that are not UTF-8.

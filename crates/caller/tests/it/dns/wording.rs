@@ -10,20 +10,20 @@ use test_support::process::{Output, run};
 use super::scripted::{caller, file, server};
 use super::wire::{A, Asked, CNAME, record};
 
-const NOERROR: u16 = 0x8180;
-const SERVFAIL: u16 = 0x8182;
-const NXDOMAIN: u16 = 0x8183;
-const REFUSED: u16 = 0x8185;
+pub(super) const NOERROR: u16 = 0x8180;
+pub(super) const SERVFAIL: u16 = 0x8182;
+pub(super) const NXDOMAIN: u16 = 0x8183;
+pub(super) const REFUSED: u16 = 0x8185;
 
-const OWN: &[u8] = b"\xc0\x0c";
-const SERVICE: &str = "backend.demo.svc.cluster.local.";
-const POD: &str = "search demo.svc.cluster.local svc.cluster.local cluster.local corp.example.com\n\
+pub(super) const OWN: &[u8] = b"\xc0\x0c";
+pub(super) const SERVICE: &str = "backend.demo.svc.cluster.local.";
+pub(super) const POD: &str = "search demo.svc.cluster.local svc.cluster.local cluster.local corp.example.com\n\
                    options ndots:5\n";
 
-type Answers = Vec<Vec<u8>>;
+pub(super) type Answers = Vec<Vec<u8>>;
 
 /// Runs a subcommand with this resolv.conf and a name server whose responses `script` makes.
-fn run_with(
+pub(super) fn run_with(
     resolv_conf: &str,
     args: &[&str],
     script: impl Fn(&Asked, bool) -> Answers + Send + Sync + 'static,
@@ -32,7 +32,10 @@ fn run_with(
     run(caller(server(script), file.path()).args(args))
 }
 
-fn resolve(name: &str, script: impl Fn(&Asked, bool) -> Answers + Send + Sync + 'static) -> Output {
+pub(super) fn resolve(
+    name: &str,
+    script: impl Fn(&Asked, bool) -> Answers + Send + Sync + 'static,
+) -> Output {
     run_with(POD, &["resolve", "--dns-timeout=300ms", name], script)
 }
 
@@ -44,17 +47,17 @@ fn found(asked: &Asked) -> Answers {
     }
 }
 
-fn code(asked: &Asked, flags: u16) -> Answers {
+pub(super) fn code(asked: &Asked, flags: u16) -> Answers {
     vec![asked.answer(flags, &[])]
 }
 
-fn dangling(asked: &Asked, flags: u16) -> Answers {
+pub(super) fn dangling(asked: &Asked, flags: u16) -> Answers {
     let target = b"\x02db\x07outside\x07example\0";
     vec![asked.answer(flags, &[record(OWN, CNAME, target)])]
 }
 
 #[track_caller]
-fn assert_says(output: &Output, exit_code: i32, says: &[&str]) {
+pub(super) fn assert_says(output: &Output, exit_code: i32, says: &[&str]) {
     assert_eq!(output.code, Some(exit_code), "{}", output.stdout);
     for text in says {
         assert!(

@@ -106,10 +106,10 @@ dns_faults! {
     dns_another_question: AnotherQuestion, DnsTimeout, "no answer for backend.pod-to-pod", "datagrams came that answer no query";
     dns_garbage: Garbage, DnsMalformed, "malformed answer";
     dns_not_a_response: NotAResponse, DnsMalformed, "malformed answer";
-    dns_cname_loop: CnameLoop, DnsMalformed, "a CNAME loop";
-    dns_truncated_and_tcp_closes: TruncatedAndTcpCloses, DnsMalformed, "malformed answer";
+    dns_cname_loop: CnameLoop, DnsMalformed, "a CNAME loop", "leads to itself";
+    dns_truncated_and_tcp_closes: TruncatedAndTcpCloses, DnsMalformed, "connection closed without an answer for backend.pod-to-pod", "too large for UDP, and TCP to port 53";
     dns_truncated_and_tcp_answers_another_question: TruncatedAndTcpAnswersAnotherQuestion, DnsMalformed, "it answers another question";
-    dns_truncated_and_tcp_silent: TruncatedAndTcpSilent, DnsTimeout, "no answer for backend.pod-to-pod";
+    dns_truncated_and_tcp_silent: TruncatedAndTcpSilent, DnsTimeout, "(A, AAAA over TCP, truncated over UDP)", "too large for UDP, and TCP to port 53";
 }
 
 fn dns_fault(

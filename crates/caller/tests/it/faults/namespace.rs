@@ -5,7 +5,7 @@ use std::process::Command;
 
 use caller::failure::FailureKind;
 use caller::verdict;
-use test_support::netns::Netns;
+use test_support::netns::{BACKEND, Netns, Place, Routed};
 use test_support::process::{Process, run};
 use test_support::tool;
 
@@ -391,6 +391,77 @@ fn a_policy_that_drops_or_forbids_dns_is_reported() {
         assert!(output.stdout.contains(&verdict), "{}", output.stdout);
         namespace.flush();
     }
+}
+
+#[test]
+fn a_rejected_dns_query_is_reported_with_the_icmp_message() {
+    let Some(namespace) = namespace("dns-icmp") else {
+        return;
+    };
+    for (reason, evidence) in [
+        (
+            "host-unreachable",
+            "No route to host (os error 113), ICMP 3/1 (host unreachable)",
+        ),
+        (
+            "net-unreachable",
+            "Network is unreachable (os error 101), ICMP 3/0 (network unreachable)",
+        ),
+        (
+            "prot-unreachable",
+            "Protocol not available (os error 92), ICMP 3/2 (protocol unreachable)",
+        ),
+    ] {
+        namespace.rule(
+            "input",
+            &format!("udp dport 53 reject with icmp type {reason}"),
+        );
+        let mut command = caller(&namespace, "http://backend:8080/");
+        let output = run(command.args(["once", "--nameserver=127.0.0.1"]));
+        assert_eq!(output.code, Some(6), "{}", output.stdout);
+        assert!(output.stdout.contains(evidence), "{}", output.stdout);
+        let usual = verdict::usual_cause(FailureKind::DnsUnreachable);
+        let verdict = format!("Call failed: DNS cannot be reached; likely {usual}\n");
+        assert!(output.stdout.ends_with(&verdict), "{}", output.stdout);
+        namespace.flush();
+    }
+}
+
+#[test]
+fn a_router_that_rejects_dns_queries_is_named() {
+    let Some(routed) = Routed::new("dns-router") else {
+        return;
+    };
+    let rule = "udp dport 53 reject with icmpx type admin-prohibited";
+    routed.rule(Place::Router, "forward", rule);
+    for (server, router) in BACKEND.into_iter().zip(["10.9.1.1", "fd09:1::1"]) {
+        let mut command = routed.client(CALLER);
+        command.args(["once", "http://backend:8080/", "--nameserver"]);
+        let output = run(command.arg(server.to_string()));
+        let likely = format!("likely a policy or a firewall at {router} rejects\n");
+        assert!(output.stdout.ends_with(&likely), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn a_nameserver_without_a_route_is_reported() {
+    let Some(namespace) = namespace("dns-route") else {
+        return;
+    };
+    let resolve = |server: &str, family: &str| {
+        let mut command = caller(&namespace, "http://backend:8080/");
+        let output = run(command.args(["once", "--nameserver", server]));
+        assert_eq!(output.code, Some(6), "{}", output.stdout);
+        let likely = format!(
+            "Call failed: DNS cannot be reached; likely this pod has no {family} address or route to that nameserver\n"
+        );
+        assert!(output.stdout.ends_with(&likely), "{}", output.stdout);
+    };
+    resolve("192.0.2.1", "IPv4");
+    resolve("fd00::10", "IPv6");
+    namespace.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+    resolve("fd00::10", "IPv6");
+    resolve("::1", "IPv6");
 }
 
 #[test]
