@@ -192,6 +192,10 @@ fn cause(lookup: &Lookup, outcome: &QueryOutcome) -> (Cow<'static, str>, Failure
             let likely = "the name is an alias (CNAME) that leads to itself";
             return (likely.into(), FailureKind::DnsNxdomain);
         }
+        QueryOutcome::Local(error) => match super::shortage(error) {
+            Some(likely) => likely,
+            None => return usual(),
+        },
         QueryOutcome::Unreachable { error, icmp } => {
             return unreachable(lookup, outcome, error, *icmp).unwrap_or_else(usual);
         }

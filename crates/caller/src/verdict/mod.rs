@@ -398,7 +398,11 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
 mod tests {
     use std::time::Duration;
 
-    use super::{Cause, Failure, FailureKind, Phase, Report, Stage, likely};
+    use super::{
+        Cause, Failure, FailureKind, Lookup, LookupFailure, OsError, Phase, Report, Source, Stage,
+        likely,
+    };
+    use crate::dns::{GaiError, QueryOutcome};
     use crate::report::Outcome;
 
     fn timed_out(phase: Phase, took: Duration) -> String {
@@ -430,5 +434,40 @@ mod tests {
             timed_out(Phase::Dns, Duration::from_millis(20)),
             "the backend is overloaded or stuck"
         );
+    }
+
+    #[test]
+    fn what_this_pod_is_short_of_is_told_by_the_error() {
+        for (errno, expected) in [
+            (libc::EMFILE, "this pod is short of file descriptors"),
+            (libc::ENFILE, "this pod is short of file descriptors"),
+            (libc::ENOBUFS, "this pod is short of memory for sockets"),
+            (
+                libc::EADDRNOTAVAIL,
+                "this pod is short of local ports for that address",
+            ),
+            (libc::EIO, super::usual_cause(FailureKind::Local)),
+        ] {
+            let error = OsError::from(&std::io::Error::from_raw_os_error(errno));
+            let cause = Cause::Os(error.clone());
+            let failure = Failure::new(Stage::Connect, FailureKind::Local, cause, Duration::ZERO);
+            let report = Report::of_outcome(Outcome::Failed(failure.clone(), None));
+            assert_eq!(likely(&report, &failure), expected);
+
+            let failure = LookupFailure::Answered {
+                outcome: QueryOutcome::Local(error),
+                glibc: GaiError::Again,
+            };
+            let lookup = Lookup {
+                name: "backend".to_owned(),
+                source: Source::Dns,
+                conf: None,
+                queries: Vec::new(),
+                answered: None,
+                duration: Duration::ZERO,
+                outcome: Ok(Vec::new()),
+            };
+            assert_eq!(super::dns::likely_cause(&lookup, &failure), expected);
+        }
     }
 }
