@@ -7,12 +7,14 @@
 //! | module | what it does | and imports of the others |
 //! |---|---|---|
 //! | [`failure`] | stages, kinds and the evidence of a failure, as data | |
-//! | [`dns`] | looks names up | `failure`, and the socket errors of `probe` |
+//! | `socket_error` | what errors of sockets are evidence of | `failure` |
+//! | [`dns`] | looks names up | `failure`, `socket_error` |
 //! | [`expectation`] | the expected result of a call | `failure` |
 //! | [`target`], [`expected_status`] | what to call, and which statuses count as a success | `dns`, for hosts |
 //! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |
-//! | [`trust`] | which certificates TLS trusts and shows | |
 //! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure` |
+//! | `certificate` | the fields of a certificate | `report` |
+//! | [`trust`] | which certificates TLS trusts and shows | `certificate` |
 //! | [`probe`] | makes a round of calls, stage by stage, and tests the network path | those above, `mesh` |
 //! | `listening` | the listening sockets of this pod | |
 //! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
@@ -27,6 +29,7 @@
 //! | `process1` | the targets and options of process 1 of this pod | |
 //! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
 
+mod certificate;
 mod cli;
 mod clock;
 pub mod commands;
@@ -44,6 +47,7 @@ pub mod probe;
 mod process1;
 pub mod program;
 pub mod report;
+mod socket_error;
 pub mod stats;
 pub mod target;
 pub mod targets;

@@ -21,8 +21,8 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 use tracing::warn;
 
+use crate::certificate;
 use crate::clock;
-use crate::probe::certificate;
 
 /// Paths at which Linux distributions keep the trusted CA certificates: the files that Go tries
 /// (crypto/x509/root_linux.go).

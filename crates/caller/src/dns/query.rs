@@ -10,7 +10,7 @@ use hickory_resolver::proto::op::{Edns, Message, Query as Question};
 use hickory_resolver::proto::rr::{Name, RecordType};
 
 use crate::failure::{FailureKind, Icmp, OsError};
-use crate::probe::kind_of_socket_error;
+use crate::socket_error;
 
 /// Largest UDP response in bytes that a query with EDNS allows: the value recommended by DNS Flag Day 2020.
 const EDNS_PAYLOAD: u16 = 1232;
@@ -175,7 +175,7 @@ impl QueryOutcome {
         if error.kind() == ErrorKind::UnexpectedEof {
             return Self::Closed;
         }
-        match kind_of_socket_error(error, server) {
+        match socket_error::kind(error, server) {
             FailureKind::ConnectTimeout => Self::Timeout,
             FailureKind::Reset => Self::Closed,
             FailureKind::Local => Self::Local(error.into()),

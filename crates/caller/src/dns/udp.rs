@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::query::{Family, Query, QueryOutcome, Transport, encode};
 use super::response::{Match, PendingQuery};
 use super::session::{Reply, Round};
-use crate::probe::{received_message, set_error_queue};
+use crate::socket_error::icmp::{received_message, set_error_queue};
 
 /// Largest datagram in bytes. A server may send more than the query allows, and such a response is read as well.
 pub(super) const MAX_DATAGRAM: usize = 65_535;

@@ -1,12 +1,10 @@
 //! A round of calls: the target's name is resolved, then each address is called, stage by stage. Each stage
 //! is a function that returns its result and how long it took.
 
-pub(crate) mod certificate;
 mod conclude;
 mod config;
 mod connect;
 mod http;
-mod icmp;
 mod path;
 mod proxy;
 mod request;
@@ -28,10 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::config::{CaptureLimits, HttpConfig};
-pub(crate) use self::connect::kind as kind_of_socket_error;
 use self::connect::{ConnectError, Options, connect};
 use self::http::{Connection, Exchange, ExchangeError};
-pub(crate) use self::icmp::{received_message, set_error_queue};
 pub(crate) use self::path::ip_of;
 use self::request::RequestOptions;
 use self::retransmissions::RetransmissionWatch;

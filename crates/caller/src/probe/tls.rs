@@ -29,8 +29,8 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::certificate;
 use super::tap::{End, Tap};
+use crate::certificate;
 use crate::clock;
 use crate::dns::Host;
 use crate::failure::{Cause, FailureKind, Received, TlsError, TlsPort};
