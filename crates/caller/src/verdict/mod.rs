@@ -199,6 +199,15 @@ fn outdated_hosts(report: &Report, failure: &Failure) -> Option<Cow<'static, str
     (!next::is_this_pod(&report.target.host)).then_some(likely.into())
 }
 
+/// Whether the name is that of a Service and has one address, which may be a ClusterIP: what becomes of packets to a port
+/// that the Service does not list, differs between modes of kube-proxy and what stands in for it.
+fn has_one_address_of_service(report: &Report) -> bool {
+    let lookup = report.lookup.as_deref();
+    let lookup = lookup.filter(|lookup| lookup.source == Source::Dns);
+    lookup.is_some_and(|lookup| lookup.outcome.as_ref().is_ok_and(|ips| ips.len() == 1))
+        && next::is_service(&report.target.host)
+}
+
 /// The likely cause of a failed connection, if the evidence shows a more specific one than that of its kind.
 fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>> {
     if failure.kind == FailureKind::ConnectRefused && next::is_this_pod(&report.target.host) {
@@ -208,6 +217,10 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
         && matches!(report.target.host, Host::Address { .. })
     {
         return Some("nothing listens at that port; a Service's address without a ready endpoint refuses as well".into());
+    }
+    if failure.kind == FailureKind::ConnectTimeout && has_one_address_of_service(report) {
+        let usual = usual_cause(failure.kind);
+        return Some(format!("{usual}; or the Service does not list this port").into());
     }
     let Cause::Os(OsError {
         errno: Some(errno), ..
@@ -396,6 +409,7 @@ fn table(kind: FailureKind) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::{
@@ -437,6 +451,36 @@ mod tests {
     }
 
     #[test]
+    fn packets_to_the_one_address_of_a_service_may_be_lost_for_want_of_the_port() {
+        let kind = FailureKind::ConnectTimeout;
+        let failure = Failure::new(Stage::Connect, kind, Cause::Timeout, Duration::ZERO);
+        let likely_at = |ips: &[[u8; 4]]| {
+            let mut report = Report::of_outcome(Outcome::Failed(failure.clone(), None));
+            report.lookup = Some(Arc::new(Lookup {
+                outcome: Ok(ips.iter().map(|&ip| ip.into()).collect()),
+                ..lookup()
+            }));
+            likely(&report, &failure).into_owned()
+        };
+        let usual = super::usual_cause(kind);
+        let of_cluster_ip = format!("{usual}; or the Service does not list this port");
+        assert_eq!(likely_at(&[[10, 96, 0, 7]]), of_cluster_ip);
+        assert_eq!(likely_at(&[[10, 0, 0, 7], [10, 0, 1, 7]]), usual);
+    }
+
+    fn lookup() -> Lookup {
+        Lookup {
+            name: "backend".to_owned(),
+            source: Source::Dns,
+            conf: None,
+            queries: Vec::new(),
+            answered: None,
+            duration: Duration::ZERO,
+            outcome: Ok(Vec::new()),
+        }
+    }
+
+    #[test]
     fn what_this_pod_is_short_of_is_told_by_the_error() {
         for (errno, expected) in [
             (libc::EMFILE, "this pod is short of file descriptors"),
@@ -458,16 +502,7 @@ mod tests {
                 outcome: QueryOutcome::Local(error),
                 glibc: GaiError::Again,
             };
-            let lookup = Lookup {
-                name: "backend".to_owned(),
-                source: Source::Dns,
-                conf: None,
-                queries: Vec::new(),
-                answered: None,
-                duration: Duration::ZERO,
-                outcome: Ok(Vec::new()),
-            };
-            assert_eq!(super::dns::likely_cause(&lookup, &failure), expected);
+            assert_eq!(super::dns::likely_cause(&lookup(), &failure), expected);
         }
     }
 }

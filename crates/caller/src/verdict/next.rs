@@ -162,13 +162,16 @@ fn of_service(
             format!("kubectl describe service {within} {name}")
         }
         ConnectUnreachable => format!("kubectl get nodes; kubectl get pods {within} -o wide"),
-        // The egress policies of one namespace or the ingress policies of the other may drop the packets.
+        // The egress policies of one namespace or the ingress policies of the other may drop the packets; and the
+        // Service may not list the port.
         ConnectTimeout if namespace == own_namespace => {
-            format!("kubectl get networkpolicies {within}")
+            format!("kubectl get networkpolicies,services {within}")
         }
         ConnectTimeout => {
             let own = in_namespace(own_namespace);
-            format!("kubectl get networkpolicies {own}; kubectl get networkpolicies {within}")
+            format!(
+                "kubectl get networkpolicies {own}; kubectl get networkpolicies,services {within}"
+            )
         }
         Reset | EmptyReply | Incomplete => format!("kubectl get pods {within} -o wide"),
         HttpStatus | ProxyError | ResponseTimeout if namespace.is_some() => {
@@ -212,6 +215,11 @@ fn own_namespace(lookup: &Lookup) -> Option<&str> {
     search
         .find_map(|domain| domain.split_once(".svc.").map(|(namespace, _)| namespace))
         .filter(|namespace| is_label(namespace))
+}
+
+/// Whether a host is the name of a Service.
+pub(super) fn is_service(host: &Host) -> bool {
+    matches!(subject(host, None), Subject::Service(..))
 }
 
 /// The object that a host stands for. A name is read as `[POD.]SERVICE[.NAMESPACE[.svc...]]`.
