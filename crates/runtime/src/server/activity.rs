@@ -31,6 +31,10 @@ pub(super) struct Activity {
     streaming: AtomicBool,
     /// The socket takes no more bytes, because the client has not read the earlier ones.
     blocked: AtomicBool,
+    /// Bytes of a response have been written, and it is not known that hyper has no more of them.
+    unflushed: AtomicBool,
+    /// Hyper has not taken all of a large response yet.
+    sending: AtomicBool,
     /// The client sends no other request, and the response to its last one is complete.
     last: AtomicBool,
     /// The last response was made before the end of its request, so more of that may be on the way.
@@ -97,6 +101,16 @@ impl Activity {
 
     /// Whether the client does not read what is sent.
     pub(super) fn is_blocked(&self) -> bool {
+    /// Whether hyper has written all that it has.
+    pub(super) fn set_flushed(&self, flushed: bool) {
+        self.unflushed.store(!flushed, Relaxed);
+    }
+
+    /// Whether hyper still has to take a part of the body of a response.
+    pub(super) fn set_sending(&self, sending: bool) {
+        self.sending.store(sending, Relaxed);
+    }
+
         self.blocked.load(Relaxed)
     }
 
@@ -171,7 +185,8 @@ impl Activity {
 
     /// Whether the client has read the last response and has not begun another request.
     fn is_between_requests(&self) -> bool {
-        self.is_idle() && !self.streaming.load(Relaxed) && !self.blocked.load(Relaxed)
+        let is_sent = !self.unflushed.load(Relaxed) && !self.sending.load(Relaxed);
+        is_sent && self.is_idle() && !self.streaming.load(Relaxed) && !self.blocked.load(Relaxed)
     }
 
     /// Whether the connection is between two requests, the last of which was large. Begins to count bytes anew.

@@ -138,7 +138,7 @@ mod tests {
     use http::Response;
     use http::request::Parts;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpSocket, TcpStream};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -162,6 +162,67 @@ mod tests {
     }
 
     #[tokio::test]
+    /// Responds with more than the kernel takes at once.
+    struct Large;
+
+    const LARGE: usize = 1 << 20;
+
+    impl Handler for Large {
+        fn answer(&self, _: &Parts, _: Arrival) -> Reply {
+            Reply::Now(Response::new(vec![b'x'; LARGE].into()))
+        }
+    }
+
+    /// Starts a server, and returns its address.
+    async fn start(handler: impl Handler) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let limits = Limits {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            max_connections: 16,
+            max_body: 0,
+        };
+        let drain = Drain {
+            delay: Duration::ZERO,
+            timeout: Duration::ZERO,
+        };
+        let server = Server::new(listener, handler, limits, drain);
+        tokio::spawn(server.run(std::future::pending()));
+        addr
+    }
+
+    #[tokio::test]
+    async fn a_large_response_is_complete_although_its_client_pauses() {
+        let addr = start(Large).await;
+        for connection in ["close", "keep-alive"] {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_recv_buffer_size(4096).expect("a small buffer");
+            let mut client = socket.connect(addr).await.expect("it listens");
+            let request = format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n");
+            client
+                .write_all(request.as_bytes())
+                .await
+                .expect("it reads");
+            // Longer than the time after which an idle connection is parked.
+            sleep(Duration::from_millis(100)).await;
+            let mut response = vec![0; LARGE];
+            let read = timeout(Duration::from_secs(30), client.read_exact(&mut response)).await;
+            read.expect("it comes in time").expect("it is complete");
+            let mut rest = vec![0; 4096];
+            let mut left = response.windows(4).position(|end| end == b"\r\n\r\n");
+            let left = left.as_mut().expect("the end of the head");
+            *left += 4;
+            while *left > 0 {
+                let read = timeout(Duration::from_secs(30), client.read(&mut rest)).await;
+                let n = read.expect("it comes in time").expect("it is complete");
+                assert!(n > 0, "{left} bytes are missing with {connection}");
+                *left -= n;
+            }
+        }
+    }
+
     async fn a_streamed_response_may_take_longer_than_the_idle_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a free port");

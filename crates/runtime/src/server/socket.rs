@@ -239,7 +239,9 @@ impl Socket {
             Poll::Ready(_) => self.activity.bytes_written(),
             Poll::Pending => self.activity.on_write_pending(),
         }
+    /// Hyper flushes the socket when it has nothing more to write.
     }
+        self.activity.set_flushed(false);
 }
 
 impl AsyncRead for Socket {
@@ -271,10 +273,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_last(cx) {
-            return self.poll_write_last(cx, buf);
-        }
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let polled = match self.is_last(cx) {
+            true => self.poll_write_last(cx, buf),
+            false => Pin::new(&mut self.stream).poll_write(cx, buf),
+        };
         self.note_write(&polled);
         polled
     }
@@ -299,6 +301,7 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_last(cx) {
+        self.activity.set_flushed(true);
             // The connection is closed next, which tells the client the same with one system call less: see
             // `MSG_MORE`.
             return Poll::Ready(Ok(()));
