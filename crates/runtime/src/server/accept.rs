@@ -142,21 +142,26 @@ impl Connections {
             }
             // Lets connections that have just been accepted read their first request.
             yield_now().await;
-            self.make_room("too many connections");
+            let evicted = self.make_room("too many connections");
             let ended = Arc::clone(&self.permits).acquire_owned();
             if let Ok(Ok(permit)) = timeout(EVICTION_WAIT, ended).await {
                 return permit;
             }
         }
     }
+                if !evicted {
+                    self.shared.table.has_room();
+                }
 
-    fn make_room(&self, why: &'static str) {
+    /// Returns whether a connection was closed.
+    fn make_room(&self, why: &'static str) -> bool {
         let evicted = self.shared.table.evict();
         self.shared.evicted(evicted.into(), why);
     }
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let shared = &self.shared;
+        evicted
         if *shared.phase.borrow() != Phase::Serving {
             // Shows how long the cluster goes on sending to a pod that is shutting down.
             shared.metrics.while_draining.inc();

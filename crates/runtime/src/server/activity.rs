@@ -41,6 +41,8 @@ pub(super) struct Activity {
     cut_short: AtomicBool,
     /// At least one request has had its response.
     served: AtomicBool,
+    /// The client was chosen to connect anew, and its connection speaks HTTP/2, in which no response says so.
+    leaving: AtomicBool,
     /// Bytes read since the connection was last idle.
     read: AtomicUsize,
     /// Weight of the connection among those in the middle of a request; 0 if it is not.
@@ -99,8 +101,6 @@ impl Activity {
         }
     }
 
-    /// Whether the client does not read what is sent.
-    pub(super) fn is_blocked(&self) -> bool {
     /// Whether hyper has written all that it has.
     pub(super) fn set_flushed(&self, flushed: bool) {
         self.unflushed.store(!flushed, Relaxed);
@@ -111,6 +111,8 @@ impl Activity {
         self.sending.store(sending, Relaxed);
     }
 
+    /// Whether the client does not read what is sent.
+    pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Relaxed)
     }
 
@@ -125,7 +127,9 @@ impl Activity {
     /// A request is complete, and its response is being made until the guard is dropped.
     pub(super) fn begin_response(&self) -> WaitGuard<'_> {
         self.head_complete();
-        self.responses_due.fetch_add(1, Relaxed);
+        if self.responses_due.fetch_add(1, Relaxed) == 0 {
+            self.restart_wait(Instant::now());
+        }
         WaitGuard(self, &self.responses_due)
     }
 
@@ -183,7 +187,24 @@ impl Activity {
         (self.responses_due.load(Relaxed) == 0).then(|| self.waiting_since.load(Relaxed))
     }
 
-    /// Whether the client has read the last response and has not begun another request.
+    /// Since when a response is due, or streamed, in milliseconds. `None` if there is no such response, or if one is
+    /// due for less than `time`.
+    pub(super) fn due_since_millis(&self, time: Duration) -> Option<u64> {
+        let is_due = self.responses_due.load(Relaxed) > 0 && self.has_waited(time);
+        (is_due || self.streaming.load(Relaxed)).then(|| self.waiting_since.load(Relaxed))
+    }
+
+    /// The connection is to be shut down gracefully.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
+    /// Whether the connection is to be shut down gracefully.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    /// Whether the last response is sent and the client has not begun another request.
     fn is_between_requests(&self) -> bool {
         let is_sent = !self.unflushed.load(Relaxed) && !self.sending.load(Relaxed);
         is_sent && self.is_idle() && !self.streaming.load(Relaxed) && !self.blocked.load(Relaxed)

@@ -74,7 +74,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Timeout between two requests of a connection.
     pub idle_timeout: Duration,
-    /// Limit on open connections. One more replaces the connection that has kept the server waiting longest.
+    /// Limit on open connections. One more replaces the connection that has kept the server waiting longest, or,
+    /// where all are busy, the next one that has a response.
     pub max_connections: usize,
     /// Limit on the bytes of a request body (413 Content Too Large).
     pub max_body: u64,

@@ -10,7 +10,8 @@
 //! 3. Cut: the connections that are left are closed.
 //!
 //! [`Limits`] bound what a client can use of time and memory. Where a limit is reached, the connection that has
-//! kept the server waiting longest is closed to make room, so that a full port still answers.
+//! kept the server waiting longest is closed to make room, or, where all are busy, one ends with its next response;
+//! so a full port still answers.
 
 mod accept;
 mod activity;
@@ -161,7 +162,6 @@ mod tests {
         }
     }
 
-    #[tokio::test]
     /// Responds with more than the kernel takes at once.
     struct Large;
 
@@ -223,6 +223,7 @@ mod tests {
         }
     }
 
+    #[tokio::test]
     async fn a_streamed_response_may_take_longer_than_the_idle_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a free port");

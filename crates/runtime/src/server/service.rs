@@ -219,7 +219,15 @@ impl Client {
         self.shared
             .metrics
             .responded(response.status().as_u16(), took);
-        if origin.version <= Version::HTTP_11 && *self.shared.phase.borrow() != Phase::Serving {
+        let makes_room = self.shared.table.takes_leave(&self.activity);
+        if makes_room {
+            self.shared.metrics.evicted.inc();
+        }
+        if origin.version > Version::HTTP_11 {
+            if makes_room {
+                self.activity.leave();
+            }
+        } else if makes_room || *self.shared.phase.borrow() != Phase::Serving {
             close(&mut response);
         }
         let streaming = matches!(response.body(), Body::Stream(_));
