@@ -177,9 +177,18 @@ impl Activity {
         !self.in_flight() && !self.head_begun.load(Relaxed)
     }
 
-    /// Whether the client is in the middle of a request, or does not read its response.
+    /// Whether the client is in the middle of a request, does not read its response, or has sent a large request
+    /// whose response is not ready.
     pub(super) fn is_mid_request(&self) -> bool {
-        self.head_begun.load(Relaxed) || self.bodies.load(Relaxed) > 0 || self.blocked.load(Relaxed)
+        self.head_begun.load(Relaxed)
+            || self.bodies.load(Relaxed) > 0
+            || self.blocked.load(Relaxed)
+            || self.responses_due.load(Relaxed) > 0 && self.is_large()
+    }
+
+    /// Whether many bytes were read since the connection was last idle, so its buffer has grown.
+    fn is_large(&self) -> bool {
+        self.read.load(Relaxed) >= PARK_AT_ONCE_FROM
     }
 
     /// Start of the wait for the client, in milliseconds. `None` while the client waits for a response.
@@ -212,9 +221,12 @@ impl Activity {
 
     /// Whether the connection is between two requests, the last of which was large. Begins to count bytes anew.
     pub(super) fn is_idle_after_large_request(&self) -> bool {
-        let read = self.read.load(Relaxed);
+        if !self.is_idle() {
+            return false;
+        }
+        let was_large = self.is_large();
         self.read.store(0, Relaxed);
-        read >= PARK_AT_ONCE_FROM && self.is_between_requests()
+        was_large && self.is_between_requests()
     }
 
     /// Whether the connection has been between two requests long enough to be parked.

@@ -45,8 +45,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             },
         };
         let is_complete = body.is_end_stream() || head.method == Method::CONNECT;
-        if let Err(reason) = request::check(&head) {
-            let refusal = origin.refusal(StatusCode::BAD_REQUEST, reason);
+        if let Err((status, reason)) = request::check(&head) {
+            let refusal = origin.refusal(status, reason);
             return ResponseFuture::Now(Some(client.finish(refusal, origin, !is_complete)));
         }
         if !is_complete {
@@ -69,11 +69,16 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 ResponseFuture::Now(Some(client.finish(response, origin, false)))
             }
             Reply::Later(response) => {
+                // It keeps as much of the head as a request with a body does.
+                let Some(kept) = Kept::new(client, request::size_to_keep(&head)) else {
+                    let refusal = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
+                    return ResponseFuture::Now(Some(client.finish(refusal, origin, false)));
+                };
                 let client = Arc::clone(client);
                 ResponseFuture::Later(Box::pin(async move {
                     let owed = client.activity.begin_response();
                     let response = response.await;
-                    drop(owed);
+                    drop((owed, kept));
                     client.finish(response, origin, false)
                 }))
             }
@@ -101,11 +106,6 @@ impl Future for ResponseFuture {
     }
 }
 
-/// What making a response needs to know of its request.
-#[derive(Clone, Copy)]
-struct Origin {
-    version: Version,
-    /// The client has said that it sends no other request, and has sent all of this one.
 /// The body of a response, and of a large one the note that its connection must be kept for it.
 pub(super) struct Outgoing {
     body: Body,
@@ -148,6 +148,11 @@ impl Drop for Sending {
     }
 }
 
+/// What making a response needs to know of its request.
+#[derive(Clone, Copy)]
+struct Origin {
+    version: Version,
+    /// The client has said that it sends no other request, and has sent all of this one.
     is_last: bool,
     arrival: Arrival,
 }

@@ -170,7 +170,16 @@ impl ConnectionTable {
                 longest_pending,
                 ..
             } = &mut *self.lock();
-            let Some(victim) = evict(all, longest_pending, |activity| activity.weight() > 0) else {
+            let pending = |activity: &Activity| {
+                let since = activity.waiting_since_millis();
+                since.filter(|_| activity.weight() > 0)
+            };
+            let due = |activity: &Activity| {
+                let since = activity.due_since_millis(Duration::ZERO);
+                since.filter(|_| activity.weight() > 0)
+            };
+            let victim = evict(all, longest_pending, pending);
+            let Some(victim) = victim.or_else(|| evict(all, &mut Longest::new(), due)) else {
                 break;
             };
             freed += victim.weight();
