@@ -117,7 +117,7 @@ impl Server {
         info!(delay = ?drain.delay, "lame duck: still accepting, asking clients to leave");
         acceptor.accept_until(sleep(drain.delay)).await;
 
-        let connections = acceptor.close();
+        let connections = acceptor.close().await;
         let ended = timeout(drain.timeout, connections.all_ended()).await;
         if ended.is_err() {
             let open = connections.open();
