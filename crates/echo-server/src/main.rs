@@ -1,10 +1,11 @@
 //! The binary `echo-server`: see `echo-server --help`.
 //!
 //! Exit codes: 0 after a graceful shutdown; 1 if it cannot start, for example because a port is in use or too few
-//! open files are allowed; 2 for an unknown flag or a bad value; 127 without a text or with arguments left over, as
-//! http-echo exits.
+//! open files or threads are allowed; 2 for an unknown flag or a bad value; 127 without a text or with arguments left
+//! over, as http-echo exits.
 
-use std::process::ExitCode;
+use std::panic;
+use std::process::{self, ExitCode};
 
 use anyhow::Context;
 use echo_server::Config;
@@ -40,7 +41,15 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
     };
     let config = Config::try_from(args)?.within(runtime::descriptors::raise_limit())?;
+    // Tokio panics where it cannot start a thread, for lack of memory or because there are too many.
+    panic::set_hook(Box::new(|panic| {
+        let reason = panic.payload().downcast_ref::<String>();
+        let reason = reason.map_or("no thread can be started", String::as_str);
+        runtime::log::fatal(format_args!("echo-server: cannot start: {reason}"));
+        process::exit(1)
+    }));
     let tokio = builder.enable_all().build().context("cannot start")?;
+    drop(panic::take_hook());
     tokio.block_on(async {
         let shutdown = runtime::signals::shutdown_requested().context("cannot handle signals")?;
         echo_server::bind(config)?.run(shutdown).await?;

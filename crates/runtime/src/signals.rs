@@ -1,11 +1,12 @@
-//! SIGTERM and SIGINT: the first signal starts a graceful shutdown, the second one ends the process at once.
+//! SIGTERM and SIGINT: the first signal starts a graceful shutdown, the second one ends the process at once. And
+//! SIGXFSZ, which ends nothing.
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -17,6 +18,9 @@ const SIGNAL_EXIT_BASE: i32 = 128;
 ///
 /// A second signal ends the process with the exit code 128 plus its number: 143 for SIGTERM, 130 for SIGINT. The
 /// signal handler does that, whatever the program is doing; nothing is flushed or logged.
+///
+/// From then on a write over the limit on the size of a file (`ulimit -f`) fails, and does not end the process: where
+/// the output is such a file, it loses lines, as it does where the disk is full.
 ///
 /// Call it before a port is opened: a process with PID 1, as in a container, ignores SIGTERM while it has no
 /// handler.
@@ -42,6 +46,8 @@ pub fn shutdown_requested() -> io::Result<impl Future<Output = ()> + Send + 'sta
         )?;
         flag::register(number, Arc::clone(&requested))?;
     }
+    // What the handler does does not matter: with one, the write fails.
+    flag::register(SIGXFSZ, Arc::default())?;
     Ok(async move {
         let signal = tokio::select! {
             _ = terminate.recv() => "SIGTERM",

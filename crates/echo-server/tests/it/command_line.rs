@@ -230,3 +230,18 @@ fn durations_over_the_range_of_the_clock_exit_2_and_name_the_flag() {
     let (_server, addr) = echo_server(&mut command(&["-text=x", longest]));
     assert_eq!(get(addr, "/").status(), 200);
 }
+
+#[test]
+fn too_little_memory_for_the_threads_exits_1() {
+    // A thread reserves two megabytes for its stack, and here there is room for some of them.
+    let script = format!(
+        "ulimit -v 200000; exec {ECHO_SERVER} -text=x -listen=127.0.0.1:0 -admin-listen=off --threads=500"
+    );
+    let output = run(Command::new("sh").args(["-c", &script]));
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("echo-server: cannot start: "),
+        "{}",
+        output.stderr
+    );
+}

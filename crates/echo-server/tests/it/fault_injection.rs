@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use test_support::http::get;
+use test_support::http::{Connection, get, metric};
 use test_support::process::{Process, Signal, echo_server};
+use test_support::{TIMEOUT, wait_until};
 
 use crate::ECHO_SERVER;
 
@@ -70,4 +71,42 @@ fn a_delayed_response_is_sent_before_the_server_exits() {
         "{}",
         output.stdout
     );
+}
+
+#[test]
+fn health_is_answered_while_delayed_responses_hold_every_connection() {
+    let (_server, addr) = start(&[
+        "--fault-percent=100",
+        "--fault-delay=1h",
+        "--max-connections=4",
+    ]);
+    let mut delayed: Vec<Connection> = (0..8).map(|_| Connection::open(addr)).collect();
+    for connection in &mut delayed {
+        connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
+    }
+    for _ in 0..4 {
+        assert_eq!(get(addr, "/health").status(), 200);
+    }
+}
+
+#[test]
+fn large_requests_with_delayed_responses_are_limited_as_incomplete_ones_are() {
+    let (server, addr) = start(&[
+        "--fault-percent=100",
+        "--fault-delay=1h",
+        "--max-connections=64",
+        "-admin-listen=127.0.0.1:0",
+    ]);
+    let admin = server.wait_for_admin();
+    let large = "x".repeat(20_000);
+    // Sixteen of them may be in the middle of a request.
+    let mut delayed: Vec<Connection> = (0..20).map(|_| Connection::open(addr)).collect();
+    for connection in &mut delayed {
+        connection.send(format!(
+            "GET / HTTP/1.1\r\nHost: b\r\nX-Large: {large}\r\n\r\n"
+        ));
+    }
+    wait_until("evictions", TIMEOUT, || {
+        metric(admin, "echo_server_connections_evicted_total").is_some_and(|evicted| evicted >= 4.0)
+    });
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use test_support::http::{Connection, get};
-use test_support::process::{Process, echo_server};
+use test_support::process::{Process, Signal, echo_server};
 
 use crate::ECHO_SERVER;
 
@@ -245,4 +245,67 @@ fn http_2_floods_end_their_own_connection_only() {
         "{before} KiB before, {} after",
         server.memory()
     );
+}
+
+#[test]
+fn a_method_of_more_than_64_bytes_gets_501_and_is_not_logged() {
+    let mut command = Command::new(ECHO_SERVER);
+    command.args(["-text=x", "-admin-listen=off", "--drain-delay=0s"]);
+    let (server, addr) = echo_server(&mut command);
+    for (length, status) in [(64, 200), (65, 501), (20_000, 501)] {
+        let mut connection = Connection::open(addr);
+        connection.send(format!(
+            "{} / HTTP/1.1\r\nHost: b\r\n\r\n",
+            "M".repeat(length)
+        ));
+        assert_eq!(connection.reply().status(), status, "{length}");
+    }
+    server.signal(Signal::TERM);
+    let log = server.finish().stdout;
+    assert_eq!(log.lines().count(), 1, "{log}");
+}
+
+#[test]
+fn a_used_http_1_connection_does_not_become_http_2() {
+    let (_server, addr) = start(&[]);
+    let mut connection = Connection::open(addr);
+    connection.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n");
+    assert_eq!(connection.reply().status(), 200);
+    // Longer than the time after which an idle connection is parked.
+    std::thread::sleep(Duration::from_millis(100));
+    connection.send(preface());
+    assert!(connection.is_closed());
+}
+
+/// Waits for most of the header timeout before and after the beginning of a request. Returns whether it has a
+/// response.
+fn is_late_request_served(addr: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(addr).expect("it listens");
+    for part in ["GET / HT", "TP/1.1\r\nHost: b\r\n\r\n"] {
+        std::thread::sleep(Duration::from_millis(1300));
+        let _ = stream.write_all(part.as_bytes());
+    }
+    matches!(stream.read(&mut [0; 12]), Ok(1..))
+}
+
+#[test]
+fn the_header_timeout_applies_anew_from_the_first_byte() {
+    let (_server, addr) = start(&["--header-timeout=2s"]);
+    // Once is enough: this process may be late itself.
+    assert!((0..5).any(|_| is_late_request_served(addr)));
+}
+
+#[test]
+fn clients_that_do_not_read_a_long_response_share_it() {
+    let (server, addr) = start(&[&format!("-text={}", "x".repeat(100_000))]);
+    get(addr, "/");
+    let before = server.memory();
+    let requests = "GET / HTTP/1.1\r\nHost: b\r\n\r\n".repeat(100);
+    let mut blocked: Vec<Connection> = (0..100).map(|_| Connection::open(addr)).collect();
+    for connection in &mut blocked {
+        connection.send(&requests);
+    }
+    get(addr, "/");
+    let after = server.memory();
+    assert!(after < before + 8192, "{before} KiB before, {after} after");
 }

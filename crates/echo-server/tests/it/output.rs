@@ -183,3 +183,20 @@ fn a_client_cannot_cause_a_log_line_for_each_packet() {
     let stderr = server.finish().stderr;
     assert!(stderr.lines().count() < 10, "{stderr}");
 }
+
+#[test]
+fn a_file_at_the_limit_on_its_size_does_not_end_the_server() {
+    let path = std::env::temp_dir().join(format!("echo-server-log-{}", std::process::id()));
+    let script = format!(
+        "ulimit -f 1; exec {ECHO_SERVER} -text=x -admin-listen=off >{}",
+        path.display()
+    );
+    let (server, addr) = echo_server(Command::new("sh").args(["-c", &script]));
+    // A line has about 100 bytes, and the unit of the limit is 512 or 1024.
+    for _ in 0..40 {
+        assert_eq!(get(addr, "/").body, "x\n");
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.finish().code, Some(0));
+    std::fs::remove_file(path).expect("it is there");
+}

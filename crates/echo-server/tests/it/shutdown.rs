@@ -168,3 +168,26 @@ fn a_signal_right_after_the_start_ends_the_server() {
         assert!(matches!(process.finish().code, None | Some(0)));
     }
 }
+
+#[test]
+fn connections_that_wait_to_be_accepted_are_served_although_idle_ones_hold_the_limit() {
+    let server = start(&["--drain-delay=0s", "--max-connections=4"]);
+    let request = "GET / HTTP/1.1\r\nHost: b\r\n\r\n";
+    let mut idle: Vec<Connection> = (0..4).map(|_| Connection::open(server.addr)).collect();
+    for connection in &mut idle {
+        connection.send(request);
+        assert_eq!(connection.reply().status(), 200);
+    }
+    // While it is stopped, connections wait in the kernel's queue, and then the signal comes first.
+    server.process.signal(Signal::STOP);
+    let mut waiting: Vec<Connection> = (0..12).map(|_| Connection::open(server.addr)).collect();
+    for connection in &mut waiting {
+        connection.send(request);
+    }
+    server.process.signal(Signal::TERM);
+    server.process.signal(Signal::CONT);
+    for connection in &mut waiting {
+        assert_eq!(connection.reply().status(), 200);
+    }
+    assert_eq!(server.process.finish().code, Some(0));
+}

@@ -24,6 +24,9 @@ const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duratio
 /// How long to wait for an evicted connection to end before another one is evicted.
 const EVICTION_WAIT: Duration = Duration::from_millis(10);
 
+/// Longest time to accept what waits in the kernel's queue when the port is closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
 /// An open port, and the connections that it has accepted.
 pub(super) struct Acceptor {
     listener: TcpListener,
@@ -98,31 +101,32 @@ impl Acceptor {
     }
 
     /// Closes the port, after accepting the connections that wait in the kernel's queue: closing would reset
-    /// them. Tokio may not know of them yet, so the kernel itself is asked.
-    pub(super) fn close(self) -> Connections {
+    /// them. Tokio may not know of them yet, so the kernel itself is asked. Where there is no room for them, others
+    /// end first; all of them have been told to.
+    pub(super) async fn close(self) -> Connections {
         let Self {
             listener,
             waiting,
             connections,
             ..
         } = self;
-        let permit = || Arc::clone(&connections.permits).try_acquire_owned();
-        if let Some((stream, peer)) = waiting
-            && let Ok(permit) = permit()
-        {
-            connections.start(stream, peer, permit);
-        }
-        if let Ok(listener) = listener.into_std() {
-            while let Ok(permit) = permit()
-                && let Ok((stream, peer)) = listener.accept()
-            {
+        connections.set_phase(Phase::Draining);
+        let accept_all = async {
+            if let Some((stream, peer)) = waiting {
+                connections.start(stream, peer, connections.permit().await);
+            }
+            let Ok(listener) = listener.into_std() else {
+                return;
+            };
+            while let Ok((stream, peer)) = listener.accept() {
                 let stream = stream.set_nonblocking(true).map(|()| stream);
                 if let Ok(stream) = stream.and_then(TcpStream::from_std) {
-                    connections.start(stream, peer, permit);
+                    connections.start(stream, peer, connections.permit().await);
                 }
             }
-        }
-        connections.set_phase(Phase::Draining);
+        };
+        // Others may go on connecting.
+        let _ = timeout(CLOSING, accept_all).await;
         connections
     }
 }
@@ -142,17 +146,22 @@ impl Connections {
             }
             // Lets connections that have just been accepted read their first request.
             yield_now().await;
-            self.make_room("too many connections");
+            let evicted = self.make_room("too many connections");
             let ended = Arc::clone(&self.permits).acquire_owned();
             if let Ok(Ok(permit)) = timeout(EVICTION_WAIT, ended).await {
+                if !evicted {
+                    self.shared.table.has_room();
+                }
                 return permit;
             }
         }
     }
 
-    fn make_room(&self, why: &'static str) {
+    /// Returns whether a connection was closed.
+    fn make_room(&self, why: &'static str) -> bool {
         let evicted = self.shared.table.evict();
         self.shared.evicted(evicted.into(), why);
+        evicted
     }
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {

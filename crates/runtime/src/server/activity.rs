@@ -31,12 +31,18 @@ pub(super) struct Activity {
     streaming: AtomicBool,
     /// The socket takes no more bytes, because the client has not read the earlier ones.
     blocked: AtomicBool,
+    /// Bytes of a response have been written, and it is not known that hyper has no more of them.
+    unflushed: AtomicBool,
+    /// Hyper has not taken all of a large response yet.
+    sending: AtomicBool,
     /// The client sends no other request, and the response to its last one is complete.
     last: AtomicBool,
     /// The last response was made before the end of its request, so more of that may be on the way.
     cut_short: AtomicBool,
     /// At least one request has had its response.
     served: AtomicBool,
+    /// The client was chosen to connect anew, and its connection speaks HTTP/2, in which no response says so.
+    leaving: AtomicBool,
     /// Bytes read since the connection was last idle.
     read: AtomicUsize,
     /// Weight of the connection among those in the middle of a request; 0 if it is not.
@@ -95,6 +101,16 @@ impl Activity {
         }
     }
 
+    /// Whether hyper has written all that it has.
+    pub(super) fn set_flushed(&self, flushed: bool) {
+        self.unflushed.store(!flushed, Relaxed);
+    }
+
+    /// Whether hyper still has to take a part of the body of a response.
+    pub(super) fn set_sending(&self, sending: bool) {
+        self.sending.store(sending, Relaxed);
+    }
+
     /// Whether the client does not read what is sent.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Relaxed)
@@ -111,7 +127,9 @@ impl Activity {
     /// A request is complete, and its response is being made until the guard is dropped.
     pub(super) fn begin_response(&self) -> WaitGuard<'_> {
         self.head_complete();
-        self.responses_due.fetch_add(1, Relaxed);
+        if self.responses_due.fetch_add(1, Relaxed) == 0 {
+            self.restart_wait(Instant::now());
+        }
         WaitGuard(self, &self.responses_due)
     }
 
@@ -159,9 +177,18 @@ impl Activity {
         !self.in_flight() && !self.head_begun.load(Relaxed)
     }
 
-    /// Whether the client is in the middle of a request, or does not read its response.
+    /// Whether the client is in the middle of a request, does not read its response, or has sent a large request
+    /// whose response is not ready.
     pub(super) fn is_mid_request(&self) -> bool {
-        self.head_begun.load(Relaxed) || self.bodies.load(Relaxed) > 0 || self.blocked.load(Relaxed)
+        self.head_begun.load(Relaxed)
+            || self.bodies.load(Relaxed) > 0
+            || self.blocked.load(Relaxed)
+            || self.responses_due.load(Relaxed) > 0 && self.is_large()
+    }
+
+    /// Whether many bytes were read since the connection was last idle, so its buffer has grown.
+    fn is_large(&self) -> bool {
+        self.read.load(Relaxed) >= PARK_AT_ONCE_FROM
     }
 
     /// Start of the wait for the client, in milliseconds. `None` while the client waits for a response.
@@ -169,16 +196,37 @@ impl Activity {
         (self.responses_due.load(Relaxed) == 0).then(|| self.waiting_since.load(Relaxed))
     }
 
-    /// Whether the client has read the last response and has not begun another request.
+    /// Since when a response is due, or streamed, in milliseconds. `None` if there is no such response, or if one is
+    /// due for less than `time`.
+    pub(super) fn due_since_millis(&self, time: Duration) -> Option<u64> {
+        let is_due = self.responses_due.load(Relaxed) > 0 && self.has_waited(time);
+        (is_due || self.streaming.load(Relaxed)).then(|| self.waiting_since.load(Relaxed))
+    }
+
+    /// The connection is to be shut down gracefully.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
+    /// Whether the connection is to be shut down gracefully.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    /// Whether the last response is sent and the client has not begun another request.
     fn is_between_requests(&self) -> bool {
-        self.is_idle() && !self.streaming.load(Relaxed) && !self.blocked.load(Relaxed)
+        let is_sent = !self.unflushed.load(Relaxed) && !self.sending.load(Relaxed);
+        is_sent && self.is_idle() && !self.streaming.load(Relaxed) && !self.blocked.load(Relaxed)
     }
 
     /// Whether the connection is between two requests, the last of which was large. Begins to count bytes anew.
     pub(super) fn is_idle_after_large_request(&self) -> bool {
-        let read = self.read.load(Relaxed);
+        if !self.is_idle() {
+            return false;
+        }
+        let was_large = self.is_large();
         self.read.store(0, Relaxed);
-        read >= PARK_AT_ONCE_FROM && self.is_between_requests()
+        was_large && self.is_between_requests()
     }
 
     /// Whether the connection has been between two requests long enough to be parked.

@@ -156,6 +156,7 @@ where
         // between two requests when the port is closed. GOAWAY ends an HTTP/2 connection without a race, but
         // not before the client has had a response: some clients give up otherwise.
         let should_shut_down = || match (http2, now) {
+            _ if activity.is_leaving() => true,
             (true, Phase::LameDuck) => activity.has_served() && activity.is_idle(),
             (true, Phase::Draining) => true,
             (false, Phase::Draining) => activity.is_idle(),

@@ -3,7 +3,8 @@
 //! Most connections are idle. An idle connection is parked: it uses a socket and about 1.5 KB. For [`PARK_AFTER`]
 //! after a response it keeps its buffers, about 10 KB. What a client can make larger is bounded for each
 //! connection, and so is the number of connections that can be in the middle of a request at once:
-//! [`Limits::max_pending`], a quarter of all.
+//! [`Limits::max_pending`], a quarter of all. A request of [`PARK_AT_ONCE_FROM`] bytes or more counts until it has its
+//! response, which takes time where the program delays it.
 //!
 //! | memory of an HTTP/1 connection in the middle of a request | at most |
 //! |---|---|
@@ -74,7 +75,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Timeout between two requests of a connection.
     pub idle_timeout: Duration,
-    /// Limit on open connections. One more replaces the connection that has kept the server waiting longest.
+    /// Limit on open connections. One more replaces the connection that has kept the server waiting longest, or,
+    /// where all are busy, the next one that has a response.
     pub max_connections: usize,
     /// Limit on the bytes of a request body (413 Content Too Large).
     pub max_body: u64,

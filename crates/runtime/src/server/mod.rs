@@ -10,7 +10,8 @@
 //! 3. Cut: the connections that are left are closed.
 //!
 //! [`Limits`] bound what a client can use of time and memory. Where a limit is reached, the connection that has
-//! kept the server waiting longest is closed to make room, so that a full port still answers.
+//! kept the server waiting longest is closed to make room, or, where all are busy, one ends with its next response;
+//! so a full port still answers.
 
 mod accept;
 mod activity;
@@ -116,7 +117,7 @@ impl Server {
         info!(delay = ?drain.delay, "lame duck: still accepting, asking clients to leave");
         acceptor.accept_until(sleep(drain.delay)).await;
 
-        let connections = acceptor.close();
+        let connections = acceptor.close().await;
         let ended = timeout(drain.timeout, connections.all_ended()).await;
         if ended.is_err() {
             let open = connections.open();
@@ -138,11 +139,13 @@ mod tests {
     use http::Response;
     use http::request::Parts;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpSocket, TcpStream};
     use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::body::Body;
+    use crate::listen::ListenAddr;
 
     /// Streams a response of single bytes, each sooner than the idle timeout.
     struct Trickling;
@@ -159,6 +162,74 @@ mod tests {
             });
             Reply::Now(Response::new(Body::Stream(pieces)))
         }
+    }
+
+    /// Responds with as many bytes as the path says.
+    struct Sized;
+
+    impl Handler for Sized {
+        fn answer(&self, head: &Parts, _: Arrival) -> Reply {
+            let length = head.uri.path()[1..].parse().expect("a length");
+            Reply::Now(Response::new(vec![b'x'; length].into()))
+        }
+    }
+
+    /// Starts a server, and returns its address.
+    async fn start(handler: impl Handler) -> SocketAddr {
+        let any: ListenAddr = "127.0.0.1:0".parse().expect("an address");
+        let listener = any.bind().expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let limits = Limits {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            // A quarter of them may have clients that do not read.
+            max_connections: 256,
+            max_body: 0,
+        };
+        let drain = Drain {
+            delay: Duration::ZERO,
+            timeout: Duration::ZERO,
+        };
+        let server = Server::new(listener, handler, limits, drain);
+        tokio::spawn(server.run(std::future::pending()));
+        addr
+    }
+
+    /// Requests a response with a body of this length, pauses, and reads the response.
+    async fn read_after_a_pause(addr: SocketAddr, length: usize, connection: &str) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let mut client = socket.connect(addr).await.expect("it listens");
+        let request =
+            format!("GET /{length} HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n");
+        client
+            .write_all(request.as_bytes())
+            .await
+            .expect("it reads");
+        // Longer than the time after which an idle connection is parked.
+        sleep(Duration::from_millis(100)).await;
+        let mut response = Vec::new();
+        let mut left = 1;
+        while left > 0 {
+            let read = timeout(Duration::from_secs(30), client.read_buf(&mut response)).await;
+            let read = read.unwrap_or_else(|_| panic!("{left} of {length} bytes do not come"));
+            assert!(read.expect("no reset") > 0, "{left} of {length} bytes");
+            let head = response.windows(4).position(|end| end == b"\r\n\r\n");
+            left = head.map_or(1, |end| end + 4 + length - response.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_response_is_complete_although_its_client_pauses() {
+        let addr = start(Sized).await;
+        let mut clients = JoinSet::new();
+        // Less than the kernel takes, more than it and hyper's buffer take, and many lengths between.
+        for length in (1..=20).map(|n| n * 8 * 1024).chain([1 << 20]) {
+            for connection in ["close", "keep-alive"] {
+                clients.spawn(read_after_a_pause(addr, length, connection));
+            }
+        }
+        clients.join_all().await;
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use http::header::{
     ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::request::Parts;
-use http::{Method, Request, Uri, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 
 /// Fields that are kept while a body is received. See [`super::Handler::answer`].
 const KEPT: [HeaderName; 4] = [
@@ -25,9 +25,26 @@ const CUT_PATH: usize = 1024;
 /// Longest host and port, in bytes: a DNS name has at most 253.
 const MAX_HOST: usize = 260;
 
-/// Refuses heads that hyper accepts although RFC 9112 requires a server to refuse them. The error is the body of
-/// the response.
-pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
+/// Longest method, in bytes: the longest registered one has 17.
+const MAX_METHOD: usize = 64;
+
+/// Longest value of Accept and of User-Agent, in bytes, that is kept as it is. The access log shows no more.
+const MAX_VALUE: usize = 1024;
+
+/// Refuses heads that hyper accepts although RFC 9112 requires a server to refuse them, and methods that are so long
+/// that they would take memory and lines of a log. The error is the response, whose text begins with its status.
+pub(super) fn check(head: &Parts) -> Result<(), (StatusCode, &'static str)> {
+    if head.method.as_str().len() > MAX_METHOD {
+        // Section 3.
+        return Err((
+            StatusCode::NOT_IMPLEMENTED,
+            "501 Not Implemented: the method is too long\n",
+        ));
+    }
+    check_host_and_target(head).map_err(|reason| (StatusCode::BAD_REQUEST, reason))
+}
+
+fn check_host_and_target(head: &Parts) -> Result<(), &'static str> {
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_host(host.as_bytes()) => {}
@@ -127,7 +144,7 @@ pub fn keep_head(head: &Parts) -> Parts {
     kept.uri = keep_target(&head.uri);
     kept.headers = HeaderMap::with_capacity(KEPT.len());
     for name in KEPT {
-        let value = head.headers.get(&name).map(HeaderValue::as_bytes);
+        let value = head.headers.get(&name).map(|value| cut(&name, value));
         if let Some(Ok(value)) = value.map(HeaderValue::from_bytes) {
             kept.headers.insert(name, value);
         }
@@ -138,8 +155,18 @@ pub fn keep_head(head: &Parts) -> Parts {
 /// About how many bytes [`keep_head`] would copy.
 pub(super) fn size_to_keep(head: &Parts) -> usize {
     let fields = KEPT.into_iter();
-    let fields = fields.filter_map(|name| head.headers.get(name));
-    MAX_TARGET.min(head.uri.path().len()) + fields.map(HeaderValue::len).sum::<usize>()
+    let fields = fields.filter_map(|name| Some(cut(&name, head.headers.get(&name)?).len()));
+    MAX_TARGET.min(head.uri.path().len()) + fields.sum::<usize>()
+}
+
+/// The part of a field's value that is kept: all of X-Request-Id, which goes back to the client, and of Host, which
+/// is short.
+fn cut<'a>(name: &HeaderName, value: &'a HeaderValue) -> &'a [u8] {
+    let value = value.as_bytes();
+    match *name == ACCEPT || *name == USER_AGENT {
+        true => &value[..value.len().min(MAX_VALUE)],
+        false => value,
+    }
 }
 
 /// The target, cut to the beginning of its path where it is long.
@@ -249,5 +276,24 @@ mod tests {
         assert_eq!(kept.uri.path().len(), CUT_PATH);
         let kept = keep_head(&head("POST", "http://b/a?q=1", &fields));
         assert_eq!(kept.uri, "http://b/a?q=1");
+    }
+
+    #[test]
+    fn keep_head_cuts_long_fields_but_for_the_request_id() {
+        let long = "x".repeat(5000);
+        let fields = ["accept", "user-agent", "x-request-id"].map(|name| (name, long.as_str()));
+        let head = head("POST", "/", &fields);
+        let kept = keep_head(&head);
+        let lengths = fields.map(|(name, _)| kept.headers[name].len());
+        assert_eq!(lengths, [MAX_VALUE, MAX_VALUE, 5000]);
+        assert_eq!(size_to_keep(&head), 1 + 2 * MAX_VALUE + 5000);
+    }
+
+    #[test]
+    fn a_long_method_is_refused() {
+        let check = |length| check(&head(&"M".repeat(length), "/", &[("host", "b")]));
+        assert_eq!(check(MAX_METHOD), Ok(()));
+        let refused = check(MAX_METHOD + 1).expect_err("it is too long");
+        assert_eq!(refused.0, StatusCode::NOT_IMPLEMENTED);
     }
 }

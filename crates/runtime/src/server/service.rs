@@ -11,15 +11,16 @@ use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout};
 
+use super::activity::Activity;
 use super::client::Client;
 use super::handler::{Arrival, Reply};
 use super::lifecycle::Phase;
 use super::limits::MAX_KEPT;
 use super::request;
-use crate::body::Body;
+use crate::body::{Body, PIECE};
 
 /// Header values of more than this many bytes, in responses over HTTP/2, are counted while they wait to be sent.
 const LARGE_VALUE: usize = 1024;
@@ -28,7 +29,7 @@ const LARGE_VALUE: usize = 1024;
 pub(super) struct Service(pub(super) Arc<Client>);
 
 impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<Body>;
+    type Response = Response<Outgoing>;
     type Error = Infallible;
     type Future = ResponseFuture;
 
@@ -44,8 +45,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             },
         };
         let is_complete = body.is_end_stream() || head.method == Method::CONNECT;
-        if let Err(reason) = request::check(&head) {
-            let refusal = origin.refusal(StatusCode::BAD_REQUEST, reason);
+        if let Err((status, reason)) = request::check(&head) {
+            let refusal = origin.refusal(status, reason);
             return ResponseFuture::Now(Some(client.finish(refusal, origin, !is_complete)));
         }
         if !is_complete {
@@ -68,11 +69,16 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 ResponseFuture::Now(Some(client.finish(response, origin, false)))
             }
             Reply::Later(response) => {
+                // It keeps as much of the head as a request with a body does.
+                let Some(kept) = Kept::new(client, request::size_to_keep(&head)) else {
+                    let refusal = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
+                    return ResponseFuture::Now(Some(client.finish(refusal, origin, false)));
+                };
                 let client = Arc::clone(client);
                 ResponseFuture::Later(Box::pin(async move {
                     let owed = client.activity.begin_response();
                     let response = response.await;
-                    drop(owed);
+                    drop((owed, kept));
                     client.finish(response, origin, false)
                 }))
             }
@@ -82,12 +88,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 /// A response, or a future of one. Connections keep room for it, so it is small: a future is in a box.
 pub(super) enum ResponseFuture {
-    Now(Option<Response<Body>>),
-    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Now(Option<Response<Outgoing>>),
+    Later(Pin<Box<dyn Future<Output = Response<Outgoing>> + Send>>),
 }
 
 impl Future for ResponseFuture {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<Outgoing>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
@@ -97,6 +103,48 @@ impl Future for ResponseFuture {
             }
             Self::Later(response) => response.as_mut().poll(cx).map(Ok),
         }
+    }
+}
+
+/// The body of a response, and of a large one the note that its connection must be kept for it.
+pub(super) struct Outgoing {
+    body: Body,
+    _sending: Option<Sending>,
+}
+
+impl hyper::body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Until this is dropped, hyper has not taken all of a response: the connection is not to be parked.
+struct Sending(Arc<Activity>);
+
+impl Sending {
+    fn new(client: &Client) -> Self {
+        client.activity.set_sending(true);
+        Self(Arc::clone(&client.activity))
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.set_sending(false);
     }
 }
 
@@ -129,7 +177,7 @@ impl Client {
         kept: Kept,
         body: Incoming,
         origin: Origin,
-    ) -> Response<Body> {
+    ) -> Response<Outgoing> {
         let limits = &self.shared.limits;
         let discarded = {
             let _awaited = self.activity.await_body();
@@ -167,7 +215,7 @@ impl Client {
         mut response: Response<Body>,
         origin: Origin,
         cut_short: bool,
-    ) -> Response<Body> {
+    ) -> Response<Outgoing> {
         if origin.version == Version::HTTP_2 && self.count_large_values(&mut response).is_none() {
             response = origin.refusal(TOO_MUCH_KEPT.0, TOO_MUCH_KEPT.1);
         }
@@ -176,14 +224,27 @@ impl Client {
         self.shared
             .metrics
             .responded(response.status().as_u16(), took);
-        if origin.version <= Version::HTTP_11 && *self.shared.phase.borrow() != Phase::Serving {
+        let makes_room = self.shared.table.takes_leave(&self.activity);
+        if makes_room {
+            self.shared.metrics.evicted.inc();
+        }
+        if origin.version > Version::HTTP_11 {
+            if makes_room {
+                self.activity.leave();
+            }
+        } else if makes_room || *self.shared.phase.borrow() != Phase::Serving {
             close(&mut response);
         }
         let streaming = matches!(response.body(), Body::Stream(_));
         let is_last = origin.is_last && !cut_short;
         self.activity
             .on_response(now, streaming, is_last, cut_short);
-        response
+        let size = response.body().size_hint().lower();
+        let sending = (size > PIECE as u64).then(|| Sending::new(self));
+        response.map(|body| Outgoing {
+            body,
+            _sending: sending,
+        })
     }
 
     /// Counts the large header values of a response until they have been sent, because the client decides when

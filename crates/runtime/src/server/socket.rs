@@ -79,7 +79,12 @@ pub(super) async fn first_bytes(
     loop {
         if !first.is_empty() && pending.is_none() {
             activity.on_bytes_read(first.len());
-            deadline = earlier(deadline, Instant::now().checked_add(limits.header_timeout));
+            let head = Instant::now().checked_add(limits.header_timeout);
+            deadline = if closing {
+                earlier(deadline, head)
+            } else {
+                head
+            };
         }
         if let Some(protocol) = protocol(&mut first, client) {
             if protocol == Protocol::Http1 && pending.is_none() && !first.ends_with(b"\r\n\r\n") {
@@ -120,7 +125,7 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 /// HTTP/1.2, is overwritten with 1.1, as which it has to be served (RFC 9110, section 2.5).
 fn protocol(first: &mut [u8], client: &Client) -> Option<Protocol> {
     #[cfg(feature = "http2")]
-    if client.shared.http2 {
+    if client.shared.http2 && !client.activity.has_served() {
         if first.starts_with(HTTP2_PREFACE) {
             client.activity.head_complete();
             return Some(Protocol::Http2);
@@ -234,7 +239,9 @@ impl Socket {
         }
     }
 
+    /// Hyper flushes the socket when it has nothing more to write.
     fn note_write(&self, polled: &Poll<io::Result<usize>>) {
+        self.activity.set_flushed(false);
         match polled {
             Poll::Ready(_) => self.activity.bytes_written(),
             Poll::Pending => self.activity.on_write_pending(),
@@ -271,10 +278,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_last(cx) {
-            return self.poll_write_last(cx, buf);
-        }
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let polled = match self.is_last(cx) {
+            true => self.poll_write_last(cx, buf),
+            false => Pin::new(&mut self.stream).poll_write(cx, buf),
+        };
         self.note_write(&polled);
         polled
     }
@@ -294,6 +301,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.activity.set_flushed(true);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -1,8 +1,14 @@
-//! The table of a port's open connections, and which of them to close to make room for another: the one that has
-//! kept the server waiting longest. So a full port still answers, and idle connections never keep a probe out.
+//! The table of a port's open connections, and which of them to close to make room for another:
+//!
+//! 1. The one that has kept the server waiting longest, if that is longer than [`MIN_WAIT`].
+//! 2. Where all are busy: the one that has its next response first. That response asks its client to connect anew,
+//!    so no request is lost; and because a connection is served once before it is closed, clients take turns.
+//! 3. Where no response comes either: the one whose response is due or streamed for longest.
+//!
+//! So a full port still answers, and neither idle nor busy connections keep a probe out.
 
 use std::cmp::Reverse;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,10 +26,16 @@ const SCAN_SHARE: usize = 64;
 /// probably on the way. A port at its limit accepts at most `max_connections` connections in this time.
 const MIN_WAIT: Duration = Duration::from_millis(10);
 
+/// A connection whose response is due for no longer than this is not evicted. Responses that take that long are
+/// those of fault injection, and those that a program makes by asking others.
+const MIN_DUE: Duration = Duration::from_millis(100);
+
 /// The open connections of a port.
 #[derive(Debug)]
 pub(super) struct ConnectionTable {
     entries: Mutex<Entries>,
+    /// The connection that has a response next is to end with it.
+    wanted: AtomicBool,
     /// Sum of the weights of the connections in the middle of a request.
     pending: AtomicUsize,
     /// Limit on the sum in `pending`.
@@ -65,6 +77,7 @@ impl ConnectionTable {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             entries: Mutex::default(),
+            wanted: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
             max_pending: limits.max_pending(),
         }
@@ -103,11 +116,36 @@ impl ConnectionTable {
         }
     }
 
-    /// Closes the connection that has kept the server waiting longest. Returns `false` where none has for longer
-    /// than [`MIN_WAIT`].
+    /// Makes room for one connection. Returns whether one was closed for it; where it was not, one ends with its next
+    /// response, or a later call closes one.
     pub(super) fn evict(&self) -> bool {
         let Entries { all, longest, .. } = &mut *self.lock();
-        evict(all, longest, |activity| activity.has_waited(MIN_WAIT)).is_some()
+        let waits = |activity: &Activity| {
+            let since = activity.waiting_since_millis();
+            since.filter(|_| activity.has_waited(MIN_WAIT))
+        };
+        if evict(all, longest, waits).is_some() {
+            return true;
+        }
+        if !self.wanted.swap(true, Relaxed) {
+            return false;
+        }
+        // There was no response since the last call.
+        evict(all, &mut Longest::new(), |activity| {
+            activity.due_since_millis(MIN_DUE)
+        })
+        .is_some()
+    }
+
+    /// A connection has ended: no other one is to end with its next response.
+    pub(super) fn has_room(&self) {
+        self.wanted.store(false, Relaxed);
+    }
+
+    /// Whether the connection that has a response now is to end with it.
+    pub(super) fn takes_leave(&self, activity: &Activity) -> bool {
+        // A load first: it costs less than a swap, and every response comes here.
+        self.wanted.load(Relaxed) && !activity.is_leaving() && self.wanted.swap(false, Relaxed)
     }
 
     /// Whether more connections are in the middle of a request than may be: some are evicted and have not ended
@@ -132,7 +170,16 @@ impl ConnectionTable {
                 longest_pending,
                 ..
             } = &mut *self.lock();
-            let Some(victim) = evict(all, longest_pending, |activity| activity.weight() > 0) else {
+            let pending = |activity: &Activity| {
+                let since = activity.waiting_since_millis();
+                since.filter(|_| activity.weight() > 0)
+            };
+            let due = |activity: &Activity| {
+                let since = activity.due_since_millis(Duration::ZERO);
+                since.filter(|_| activity.weight() > 0)
+            };
+            let victim = evict(all, longest_pending, pending);
+            let Some(victim) = victim.or_else(|| evict(all, &mut Longest::new(), due)) else {
                 break;
             };
             freed += victim.weight();
@@ -158,18 +205,16 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// Removes the eligible connection that has kept the server waiting longest, and aborts its task.
+/// Removes the connection with the earliest start of a wait, of those for which `since` returns one, and aborts its
+/// task.
 fn evict(
     all: &mut Slab<Entry>,
     longest: &mut Longest,
-    eligible: impl Fn(&Activity) -> bool,
+    since: impl Fn(&Activity) -> Option<u64>,
 ) -> Option<Arc<Activity>> {
     let waiting_since = |entry: &Entry| {
-        let activity = &*entry.activity;
         entry.task.as_ref()?;
-        activity
-            .waiting_since_millis()
-            .filter(|_| eligible(activity))
+        since(&entry.activity)
     };
     loop {
         while let Some((since, key)) = longest.pop() {
