@@ -160,6 +160,7 @@ impl Failure {
                 wants_tls: None,
                 icmp: None,
                 lacks_route: false,
+                is_cut_short: false,
                 other_attempts: Vec::new(),
                 hole: None,
                 idle: None,
@@ -182,6 +183,8 @@ pub struct Detail {
     pub icmp: Option<Icmp>,
     /// Whether this pod has no source address or no route for the address, so that no packet was sent.
     pub lacks_route: bool,
+    /// Whether the timeout of the whole call left less time for connecting than the timeout of that step.
+    pub is_cut_short: bool,
     /// The attempts at other addresses of the name, which failed as well. They are made only if connecting fails.
     pub other_attempts: Vec<(SocketAddr, Failure)>,
     /// The limit above which packets are lost, if the path was tested and has one.

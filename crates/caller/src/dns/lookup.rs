@@ -150,6 +150,14 @@ impl Lookup {
         (!is_expected).then_some(answered)
     }
 
+    /// The name that has the addresses, and whether it is in the cluster's zone; `None` if none has, or the search list is
+    /// not that of a pod.
+    pub(crate) fn answered_in_cluster(&self) -> Option<(&Name, bool)> {
+        let (answered, conf) = (self.answered.as_ref()?, self.conf.as_ref()?);
+        let zone = cluster_zone(conf)?;
+        Some((answered, zone.zone_of(answered)))
+    }
+
     /// The only name that had to be queried: the one that has the addresses; or, if none has and the name is not
     /// that of a Service, the name itself. `None` if an unexpected name has the addresses, or the name of a
     /// Service has none.

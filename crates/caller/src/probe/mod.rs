@@ -516,6 +516,7 @@ impl Probe {
             let mut failure = Failure::new(Stage::Connect, kind, cause, took);
             failure.detail.icmp = icmp;
             failure.detail.lacks_route = lacks_route;
+            failure.detail.is_cut_short = left < self.0.http.connect_timeout;
             failure
         })?;
         seen.timings[Phase::Connect] = Some(took);

@@ -295,7 +295,8 @@ fn no_such_name(lookup: &Lookup) -> Option<(Cow<'static, str>, FailureKind)> {
             "no Service {service} in the namespace {namespace}, or no ready pod {pod} behind it"
         ),
         (_, None, Some((pod, service, Some(namespace)))) => format!(
-            "no ready pod {pod} behind a headless Service {service} in the namespace {namespace}, {outside}"
+            "DNS outside of the cluster does not know the name; or there is no ready pod {pod} behind a headless Service \
+             {service} in the namespace {namespace}"
         ),
         (_, None, _) => match lookup.is_in_a_cluster() {
             true => {
@@ -307,8 +308,17 @@ fn no_such_name(lookup: &Lookup) -> Option<(Cow<'static, str>, FailureKind)> {
         // A name with one dot may be SERVICE.NAMESPACE, POD.SERVICE or a host name outside of the cluster.
         ([service, namespace], Some(_), pod) => {
             let as_is = lookup.queries.last()?;
-            if as_is.outcome != QueryOutcome::NxDomain || as_is.name.num_labels() != 2 {
+            if as_is.name.num_labels() != 2 {
                 return None;
+            }
+            if as_is.outcome != QueryOutcome::NxDomain {
+                // A cluster without a way out has the same answers for a Service that is missing.
+                let likely = format!(
+                    "no Service {service} in the namespace {namespace}; or, if {name} is a name outside of the cluster, \
+                     DNS could not answer for it ({})",
+                    as_is.outcome.code()
+                );
+                return Some((likely.into(), kind));
             }
             let pod = pod.map(|(pod, service, _)| {
                 format!("no ready pod {pod} behind a headless Service {service}, ")
@@ -336,7 +346,12 @@ fn pod(lookup: &Lookup) -> Option<(&str, &str, Option<&str>)> {
             None
         }
         [pod, service, namespace, "svc", ..] => Some((pod, service, Some(namespace))),
-        [pod, service, namespace] if namespace != "svc" && is_numbered(pod) => {
+        // `pod` is for records of pods, and `ip-10-0-0-1` is a name of a cloud's.
+        [pod, service, namespace]
+            if !["svc", "pod"].contains(&namespace)
+                && !pod.starts_with("ip-")
+                && is_numbered(pod) =>
+        {
             Some((pod, service, Some(namespace)))
         }
         [pod, service] if is_numbered(pod) => Some((pod, service, None)),
@@ -356,7 +371,7 @@ pub(crate) fn next_command(lookup: &Lookup, failure: &LookupFailure) -> Option<S
     }
     let kind = kind_of_cause(lookup, failure);
     if let Some((_, service, Some(namespace))) =
-        pod(lookup).filter(|_| kind == FailureKind::DnsNxdomain)
+        pod(lookup).filter(|_| kind == FailureKind::DnsNxdomain && is_of_service)
     {
         return Some(format!(
             "kubectl get endpointslices -n {namespace} -l kubernetes.io/service-name={service}"

@@ -106,10 +106,11 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
         Stage::Dns => {
             failed_lookup(report).map(|(lookup, failure)| dns::likely_cause(lookup, failure))
         }
-        Stage::Connect => doubtful_address(report)
-            .or_else(|| connect_cause(report, failure))
-            .or_else(|| outdated_hosts(report, failure)),
-        Stage::Tls => doubtful_address(report).or_else(|| tls::likely(report, failure)),
+        Stage::Connect => {
+            let cause = connect_cause(report, failure).or_else(|| outdated_hosts(report, failure));
+            or_doubtful(report, failure, cause)
+        }
+        Stage::Tls => or_doubtful(report, failure, tls::likely(report, failure)),
         Stage::Http => http::likely(report, failure),
     };
     let likely = refined.unwrap_or_else(|| usual_cause(failure.kind).into());
@@ -129,7 +130,9 @@ pub(crate) fn likely(report: &Report, failure: &Failure) -> Cow<'static, str> {
 /// call did.
 fn slow_phase(report: &Report, failure: &Failure) -> Option<(&'static str, Duration, Duration)> {
     use FailureKind::{ConnectTimeout, ResponseTimeout};
-    if !matches!(failure.kind, ConnectTimeout | ResponseTimeout) {
+    if !matches!(failure.kind, ConnectTimeout | ResponseTimeout)
+        || failure.kind == ConnectTimeout && !failure.detail.is_cut_short
+    {
         return None;
     }
     let total = report.timings[Phase::Total]?;
@@ -174,11 +177,30 @@ fn shortage(error: &OsError) -> Option<&'static str> {
     }
 }
 
-/// Why the address is probably not that of the target, if connecting to it or the TLS handshake failed.
+/// A likely cause; before it, that the address is probably not that of the target, if that is so.
+fn or_doubtful(
+    report: &Report,
+    failure: &Failure,
+    cause: Option<Cow<'static, str>>,
+) -> Option<Cow<'static, str>> {
+    let Some(doubtful) = doubtful_address(report) else {
+        return cause;
+    };
+    let cause = cause.unwrap_or_else(|| usual_cause(failure.kind).into());
+    Some(format!("{doubtful}; or {cause}").into())
+}
+
+/// Why the address is probably not that of the target, if connecting to it or the TLS handshake failed. A certificate for
+/// the target proves the address.
 fn doubtful_address(report: &Report) -> Option<Cow<'static, str>> {
     let failure = report.failure()?;
+    let rejected = report
+        .tls
+        .as_deref()
+        .and_then(|tls| tls.rejected.as_deref());
     let is_of_address = matches!(failure.stage, Stage::Connect | Stage::Tls)
-        && !matches!(failure.kind, FailureKind::Local | FailureKind::Unproven);
+        && !matches!(failure.kind, FailureKind::Local | FailureKind::Unproven)
+        && !rejected.is_some_and(|rejected| rejected.is_for_host);
     let (address, lookup) = (report.address?.ip(), report.lookup.as_deref()?);
     // If there are several addresses, the note may be about another one.
     let is_noted = lookup.unexpected_name().is_some() || address.is_unspecified();
@@ -199,13 +221,13 @@ fn outdated_hosts(report: &Report, failure: &Failure) -> Option<Cow<'static, str
     (!next::is_this_pod(&report.target.host)).then_some(likely.into())
 }
 
-/// Whether the name is that of a Service and has one address, which may be a ClusterIP: what becomes of packets to a port
-/// that the Service does not list, differs between modes of kube-proxy and what stands in for it.
+/// Whether a Service's name has one address, which may be a ClusterIP. Packets to a port that the Service does not list are
+/// dropped or rejected, depending on the mode of kube-proxy or on what replaces it.
 fn has_one_address_of_service(report: &Report) -> bool {
     let lookup = report.lookup.as_deref();
     let lookup = lookup.filter(|lookup| lookup.source == Source::Dns);
     lookup.is_some_and(|lookup| lookup.outcome.as_ref().is_ok_and(|ips| ips.len() == 1))
-        && next::is_service(&report.target.host)
+        && next::is_service(report)
 }
 
 /// The likely cause of a failed connection, if the evidence shows a more specific one than that of its kind.
@@ -217,6 +239,9 @@ fn connect_cause(report: &Report, failure: &Failure) -> Option<Cow<'static, str>
         && matches!(report.target.host, Host::Address { .. })
     {
         return Some("nothing listens at that port; a Service's address without a ready endpoint refuses as well".into());
+    }
+    if failure.kind == FailureKind::ConnectRefused && next::is_outside(report) {
+        return Some("nothing listens at that port there, or a firewall refuses".into());
     }
     if failure.kind == FailureKind::ConnectTimeout && has_one_address_of_service(report) {
         let usual = usual_cause(failure.kind);
@@ -416,7 +441,7 @@ mod tests {
         Cause, Failure, FailureKind, Lookup, LookupFailure, OsError, Phase, Report, Source, Stage,
         likely,
     };
-    use crate::dns::{GaiError, QueryOutcome};
+    use crate::dns::{ConfSource, GaiError, QueryOutcome};
     use crate::report::Outcome;
 
     fn timed_out(phase: Phase, took: Duration) -> String {
@@ -456,7 +481,19 @@ mod tests {
         let failure = Failure::new(Stage::Connect, kind, Cause::Timeout, Duration::ZERO);
         let likely_at = |ips: &[[u8; 4]]| {
             let mut report = Report::of_outcome(Outcome::Failed(failure.clone(), None));
+            let files = tempfile::NamedTempFile::new().expect("a file");
+            std::fs::write(
+                files.path(),
+                "nameserver 10.96.0.10\nsearch demo.svc.cluster.local\n",
+            )
+            .expect("it can be written");
+            let source = ConfSource {
+                path: files.path().to_owned(),
+                nameservers: Vec::new(),
+            };
             report.lookup = Some(Arc::new(Lookup {
+                conf: Some(source.read().expect("a configuration")),
+                answered: "backend.demo.svc.cluster.local.".parse().ok(),
                 outcome: Ok(ips.iter().map(|&ip| ip.into()).collect()),
                 ..lookup()
             }));

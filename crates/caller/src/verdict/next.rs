@@ -26,16 +26,15 @@ pub(crate) fn next_command(report: &Report, kind: FailureKind) -> String {
         return after_lookup(lookup, failure);
     }
     let own_namespace = report.lookup.as_deref().and_then(own_namespace);
-    let subject = subject(&report.target.host, own_namespace);
-    let subject = match (subject, report.address) {
-        (Subject::Outside, Some(address)) => Subject::Address(address.ip()),
-        (subject, _) => subject,
-    };
     if super::doubtful_address(report).is_some()
         && let Host::Name(name) = &report.target.host
     {
-        return after_doubtful_lookup(name, &subject);
+        return after_doubtful_lookup(name, &subject(&report.target.host, own_namespace));
     }
+    let subject = match (called(report), report.address) {
+        (Subject::Outside, Some(address)) => Subject::Address(address.ip()),
+        (subject, _) => subject,
+    };
     // The name of the pod comes from the network, so it is checked before it becomes part of a command.
     let pod = report
         .response()
@@ -85,15 +84,16 @@ fn after_doubtful_lookup(name: &str, subject: &Subject) -> String {
 
 /// How to interpret the output of the next command, if it distinguishes several causes.
 pub(crate) fn how_to_read(report: &Report, kind: FailureKind) -> Option<&'static str> {
-    let is_service = matches!(
-        subject(
-            &report.target.host,
-            report.lookup.as_deref().and_then(own_namespace)
-        ),
-        Subject::Service(_, Some(_))
-    );
-    let is_of_service = is_service && super::doubtful_address(report).is_none();
-    (is_of_service && kind == FailureKind::ConnectRefused).then_some(
+    let is_of_service = match report
+        .lookup
+        .as_deref()
+        .and_then(Lookup::answered_in_cluster)
+    {
+        Some(_) => is_service(report),
+        None => matches!(called(report), Subject::Service(_, Some(_))),
+    };
+    let is_it = is_of_service && super::doubtful_address(report).is_none();
+    (is_it && kind == FailureKind::ConnectRefused).then_some(
         "no endpoints: no pod matches the selector, or none is ready; endpoints: call one of them with \
          caller diagnose, and if that is refused too, nothing listens at the target port",
     )
@@ -217,9 +217,36 @@ fn own_namespace(lookup: &Lookup) -> Option<&str> {
         .filter(|namespace| is_label(namespace))
 }
 
-/// Whether a host is the name of a Service.
-pub(super) fn is_service(host: &Host) -> bool {
-    matches!(subject(host, None), Subject::Service(..))
+/// The object that was called. The name that has the addresses tells whether `A.B` is a Service, a pod of one or a host
+/// outside of the cluster.
+fn called(report: &Report) -> Subject {
+    let (host, lookup) = (&report.target.host, report.lookup.as_deref());
+    match lookup.and_then(Lookup::answered_in_cluster) {
+        Some((name, true)) => subject(&Host::Name(name.to_string().to_lowercase()), None),
+        Some((_, false)) => Subject::Outside,
+        None => subject(host, lookup.and_then(own_namespace)),
+    }
+}
+
+/// Whether the name that has the addresses is that of a Service, and not of one of its pods.
+pub(super) fn is_service(report: &Report) -> bool {
+    let answered = report
+        .lookup
+        .as_deref()
+        .and_then(Lookup::answered_in_cluster);
+    answered.is_some_and(|(name, is_in_zone)| {
+        let is_svc = |label: &[u8]| label.eq_ignore_ascii_case(b"svc");
+        is_in_zone && name.iter().position(is_svc) == Some(2)
+    })
+}
+
+/// Whether the name that has the addresses is outside of the cluster's zone.
+pub(super) fn is_outside(report: &Report) -> bool {
+    let answered = report
+        .lookup
+        .as_deref()
+        .and_then(Lookup::answered_in_cluster);
+    answered.is_some_and(|(_, is_in_zone)| !is_in_zone)
 }
 
 /// The object that a host stands for. A name is read as `[POD.]SERVICE[.NAMESPACE[.svc...]]`.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use ::http::StatusCode;
-
 use super::connect_cause;
 use crate::failure::{Failure, FailureKind, Stage};
 use crate::report::Report;
@@ -16,9 +14,7 @@ pub(crate) fn likely_of_some<'a>(
     reports: impl Iterator<Item = &'a Report> + Clone,
 ) -> Option<&'static str> {
     use FailureKind::*;
-    let is_limit = report
-        .response()
-        .is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS);
+    let status = report.response().map(|response| response.status.as_u16());
     let fails = |report: &&Report| !report.is_ok();
     let failing: BTreeSet<_> = reports
         .clone()
@@ -27,14 +23,18 @@ pub(crate) fn likely_of_some<'a>(
         .collect();
     let succeeding = reports.clone().filter(|report| report.is_ok());
     let mut healthy = succeeding.clone().filter_map(Report::backend);
-    // Without a response, it is not known which of the pods behind an address failed.
+    // Without the name of a pod, it is not known which of the pods behind an address failed.
     let is_of_unknown_pod = reports.clone().filter(fails).any(|failed| {
         let mut succeeding = succeeding.clone();
-        failed.response().is_none() && succeeding.any(|well| well.address == failed.address)
+        let pod = failed.response().and_then(|response| response.pod.as_ref());
+        pod.is_none() && succeeding.any(|well| well.address == failed.address)
     });
     Some(match (failure.stage, failure.kind) {
         (_, ResolvConf | Local | PathMtu | ProxyError | Unproven) => return None,
-        (_, HttpStatus) if is_limit => return None,
+        (_, HttpStatus) if status == Some(429) => return None,
+        (_, HttpStatus) if is_of_unknown_pod && status.is_some_and(|status| status < 500) => {
+            "some of the pods do not serve the request, or the backend does so only at times"
+        }
         (_, ConnectUnreachable)
             if failure.stage > Stage::Connect || connect_cause(report, failure).is_some() =>
         {
@@ -111,9 +111,15 @@ mod tests {
                 Stage::Http,
                 HttpStatus,
                 Some(500),
-                Some("whichever pod answers"),
+                Some("one of its pods, or all of them"),
             ),
             (Stage::Http, HttpStatus, Some(429), None),
+            (
+                Stage::Http,
+                HttpStatus,
+                Some(404),
+                Some("some of the pods do not serve the request"),
+            ),
         ] {
             let well = Response::of_status(StatusCode::OK);
             let well = Report::of_outcome(Outcome::Answered(well));

@@ -637,7 +637,8 @@ fn diagnose_makes_several_calls_and_names_the_pods_that_failed() {
     assert!(share.contains(" of 8 failed: http_status "), "{output}");
     assert!(share.contains("backend-2 "), "{output}");
     assert!(
-        output.contains("likely       some of the pods are sick, and others are well\n"),
+        // The response names no pod, so it may be one of the same pod.
+        output.contains("likely       some of the pods do not serve the request, or the backend "),
         "{output}"
     );
 }

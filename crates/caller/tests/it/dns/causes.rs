@@ -112,8 +112,11 @@ unknown_names! {
         "no Service web in the namespace demo, or no ready pod web-0 behind it\n",
         "kubectl get endpointslices -n demo -l kubernetes.io/service-name=web\n";
     a_pod_of_a_statefulset_with_its_namespace: POD, "web-0.web.demo",
-        "no ready pod web-0 behind a headless Service web in the namespace demo, nor such a name outside of the cluster\n",
-        "kubectl get endpointslices -n demo -l kubernetes.io/service-name=web\n";
+        "DNS outside of the cluster does not know the name; or there is no ready pod web-0 behind a headless Service web \
+         in the namespace demo\n",
+        "kubectl get configmap";
+    a_numbered_host_of_a_cloud: POD, "ip-10-0-0-1.ec2.internal",
+        "it is not in the cluster's domain, and DNS outside of it does not know the name\n", "kubectl get configmap";
     a_pod_of_a_statefulset_without_its_namespace: POD, "web-0.web",
         "no Service web-0 in the namespace web, no ready pod web-0 behind a headless Service web, nor such a name outside",
         "kubectl get services -n web\n";
@@ -130,6 +133,67 @@ fn a_search_that_ends_before_the_services_name() {
     });
     let likely = "likely an answer for another search domain ended the search, as it does in glibc";
     assert_says(&output, 6, &[likely]);
+}
+
+#[test]
+fn a_name_of_two_labels_that_dns_outside_of_the_cluster_cannot_answer() {
+    let output = resolve("github.com", |asked, _| {
+        let is_outside = asked.name == "github.com.";
+        code(asked, if is_outside { SERVFAIL } else { NXDOMAIN })
+    });
+    let likely = "likely no Service github in the namespace com; or, if github.com is a name outside of the cluster, DNS could \
+                  not answer for it (SERVFAIL)\n";
+    assert_says(&output, 6, &[likely]);
+}
+
+/// Calls a closed port of an address that one name alone has.
+fn diagnose_at_a_closed_port(host: &str, with_address: &'static str) -> Output {
+    let closed = test_support::pki::free_addr();
+    let url = format!("http://{host}:{}/", closed.port());
+    run_with(
+        POD,
+        &["diagnose", "--no-path", &url],
+        move |asked, _| match (asked.name == with_address, asked.qtype) {
+            (true, A) => vec![asked.answer(NOERROR, &[record(OWN, A, &[127, 0, 0, 1])])],
+            (true, _) => code(asked, NOERROR),
+            _ => code(asked, NXDOMAIN),
+        },
+    )
+}
+
+#[test]
+fn the_name_that_has_the_address_tells_a_pod_and_an_outside_host_from_a_service() {
+    let outside = diagnose_at_a_closed_port("github.com", "github.com.");
+    let says = [
+        "likely       nothing listens at that port there, or a firewall refuses\n",
+        "next         kubectl get services -A --field-selector spec.clusterIP=127.0.0.1; ",
+    ];
+    assert_says(&outside, 7, &says);
+    assert!(!outside.stdout.contains("read  "), "{}", outside.stdout);
+    let pod = diagnose_at_a_closed_port("web-0.web", "web-0.web.demo.svc.cluster.local.");
+    assert_says(
+        &pod,
+        7,
+        &["next         kubectl describe service -n demo web\n"],
+    );
+    let service = diagnose_at_a_closed_port("web", "web.demo.svc.cluster.local.");
+    let says = [
+        "next         kubectl describe service -n demo web\n",
+        "read         no endpoints: ",
+    ];
+    assert_says(&service, 7, &says);
+}
+
+#[test]
+fn an_unexpected_name_that_has_the_address_is_one_cause_beside_the_usual_one() {
+    let output = diagnose_at_a_closed_port("db", "db.corp.example.com.");
+    let likely = "db.corp.example.com. answered, which is not where db was to be found: a wildcard in a search domain, or a \
+                  resolver that makes names up; or nothing listens at that port there, or a firewall refuses\n";
+    assert_says(
+        &output,
+        7,
+        &[likely, "next         kubectl get services -n demo\n"],
+    );
 }
 
 #[test]
