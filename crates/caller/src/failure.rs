@@ -325,7 +325,7 @@ impl Received {
     }
 
     /// Whether the data begins as that of an HTTP/2 server: with a SETTINGS frame on stream 0 (RFC 9113, section 3.4).
-    pub fn starts_as_http2(&self) -> bool {
+    pub(crate) fn starts_as_http2(&self) -> bool {
         matches!(self.start.as_slice(), [0, _, _, 4, _, 0, 0, 0, 0, ..])
     }
 }

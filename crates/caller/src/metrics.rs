@@ -1,5 +1,6 @@
 //! Prometheus metrics of calls.
 
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -93,9 +94,7 @@ impl Observer for MeshMetrics {
             let bounded = unpoisoned(self.names.lock()).bounded(name);
             let labels = |to_node, result| NodeLabels { to_node, result };
             if let Some(forgotten) = bounded.forgotten {
-                for result in results() {
-                    self.calls.remove(&labels(forgotten.clone(), result));
-                }
+                remove_series(&self.calls, |result| labels(forgotten.clone(), result));
             }
             let labels = labels(bounded.name, report.result());
             self.calls.get_or_create(&labels).inc();
@@ -155,6 +154,16 @@ struct ResponseLabels {
 fn results() -> impl Iterator<Item = &'static str> {
     let kinds = FailureKind::ALL.iter().map(|kind| kind.label());
     ["ok"].into_iter().chain(kinds)
+}
+
+/// Removes the series of a name, whatever their result.
+fn remove_series<L: Clone + Eq + Hash>(
+    family: &Family<L, Counter>,
+    labels: impl Fn(&'static str) -> L,
+) {
+    for result in results() {
+        family.remove(&labels(result));
+    }
 }
 
 impl Metrics {
@@ -316,9 +325,7 @@ impl Observer for TargetMetrics {
                 result,
             };
             if let Some(forgotten) = bounded.forgotten {
-                for result in results() {
-                    responses.remove(&labels(forgotten.clone(), result));
-                }
+                remove_series(responses, |result| labels(forgotten.clone(), result));
             }
             let labels = labels(bounded.name, result);
             responses.get_or_create(&labels).inc();

@@ -1,5 +1,5 @@
-//! Errors of sockets as evidence: the kind of failure that they are, whether there was a route, and the ICMP messages that
-//! caused them.
+//! Errors of sockets as evidence: which kind of failure an error is, whether the pod lacks a route, and the ICMP message
+//! that caused it.
 
 pub(crate) mod icmp;
 

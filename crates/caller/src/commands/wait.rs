@@ -16,7 +16,7 @@ use crate::report::Report;
 /// Time from the end of an attempt to the start of the next.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Shortest time that is left for an attempt, so that none fails for want of it alone.
+/// Shortest time that is left for an attempt, so that none fails only because its time was too short.
 const MIN_ATTEMPT: Duration = Duration::from_millis(250);
 
 /// A round whose calls have ended.

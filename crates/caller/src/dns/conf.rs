@@ -94,12 +94,10 @@ pub enum ConfError {
 impl ConfError {
     /// Whether the cause is this process and not the file: no file descriptor is left.
     pub(super) fn is_local(&self) -> bool {
-        const ENFILE: i32 = 23;
-        const EMFILE: i32 = 24;
         let Self::Unreadable { source, .. } = self else {
             return false;
         };
-        matches!(source.raw_os_error(), Some(ENFILE | EMFILE))
+        matches!(source.raw_os_error(), Some(libc::ENFILE | libc::EMFILE))
     }
 }
 

@@ -93,6 +93,8 @@ pub enum QueryOutcome {
         error: OsError,
         /// The ICMP message that rejected a query over UDP, if the kernel passed one on.
         icmp: Option<Icmp>,
+        /// Whether this pod has no source address or no route for the server, so that nothing was sent.
+        lacks_route: bool,
     },
     /// This pod lacks what a query needs, such as a file descriptor; the operating system's error.
     Local(OsError),
@@ -159,17 +161,6 @@ impl QueryOutcome {
         }
     }
 
-    /// Whether this pod has no address or no route for the server, so that nothing was sent.
-    pub(crate) fn lacks_route(&self) -> bool {
-        let Self::Unreachable { error, icmp: None } = self else {
-            return false;
-        };
-        matches!(
-            error.errno,
-            Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EINVAL | libc::ENETUNREACH)
-        )
-    }
-
     /// The outcome of a query to `server` whose socket failed with this error.
     pub(super) fn failed(error: &Error, server: SocketAddr) -> Self {
         if error.kind() == ErrorKind::UnexpectedEof {
@@ -182,6 +173,7 @@ impl QueryOutcome {
             _ => Self::Unreachable {
                 error: error.into(),
                 icmp: None,
+                lacks_route: socket_error::lacks_route(error, server),
             },
         }
     }

@@ -379,7 +379,9 @@ fn significance(outcome: &QueryOutcome) -> u8 {
         QueryOutcome::Malformed(_) | QueryOutcome::CnameLoop | QueryOutcome::Closed => 5,
         QueryOutcome::Timeout => 4,
         // Another server, which could be asked, tells more.
-        outcome if outcome.lacks_route() => 2,
+        QueryOutcome::Unreachable {
+            lacks_route: true, ..
+        } => 2,
         QueryOutcome::Unreachable { .. } | QueryOutcome::Local(_) => 3,
         QueryOutcome::NoData => 1,
         QueryOutcome::NxDomain | QueryOutcome::Addresses { .. } | QueryOutcome::Truncated => 0,

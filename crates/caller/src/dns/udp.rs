@@ -126,10 +126,16 @@ fn all_failed(round: &Round<'_>, outcome: &QueryOutcome) -> Vec<Reply> {
 /// The outcome of queries that the kernel reports this error about.
 fn rejected(error: &io::Error, socket: &UdpSocket, server: SocketAddr) -> QueryOutcome {
     match QueryOutcome::failed(error, server) {
-        QueryOutcome::Unreachable { error, .. } => QueryOutcome::Unreachable {
-            error,
-            icmp: received_message(socket),
-        },
+        QueryOutcome::Unreachable {
+            error, lacks_route, ..
+        } => {
+            let icmp = received_message(socket);
+            QueryOutcome::Unreachable {
+                error,
+                lacks_route: lacks_route && icmp.is_none(),
+                icmp,
+            }
+        }
         outcome => outcome,
     }
 }

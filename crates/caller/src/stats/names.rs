@@ -17,11 +17,11 @@ const MIN_NAMES: usize = 10;
 /// Stands for all names beyond the limit.
 pub(crate) const OTHER: &str = "other";
 
-/// Time after which a name that has not come again may make room for a new one: names of pods change with each rollout.
+/// Time after which a name that has not been seen again may make room for a new one: names of pods change with each rollout.
 /// So names that are made up cost a metrics database at most [`MAX_NAMES`] new series in this time.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
-/// The distinct names of late, each with the time when it came last. It limits memory and the number of metric labels,
+/// The recent names, each with the time when it was last seen. It limits memory and the number of metric labels,
 /// whatever backends send.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
@@ -47,7 +47,7 @@ impl Names {
         }
     }
 
-    /// Bounds a name that has just come.
+    /// Bounds a name that is seen now.
     pub(crate) fn bounded(&mut self, name: String) -> Bounded {
         let mut forgotten = None;
         if !self.seen.contains_key(&name) && self.seen.len() >= self.max {
@@ -61,7 +61,7 @@ impl Names {
         Bounded { name, forgotten }
     }
 
-    /// Removes the name that has not come for longest, if that is long enough.
+    /// Removes the name that has not been seen for longest, if that is long enough.
     fn forget(&mut self) -> Option<String> {
         let (name, last) = self.seen.iter().min_by_key(|(_, last)| **last)?;
         if last.elapsed() < FORGET_AFTER {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_name_takes_the_place_of_one_that_has_not_come_for_an_hour() {
+    async fn a_new_name_takes_the_place_of_one_that_was_not_seen_for_an_hour() {
         let mut names = Names::for_one_of(1);
         for number in 0..100 {
             names.bounded(format!("pod-{number}"));

@@ -196,8 +196,8 @@ fn cause(lookup: &Lookup, outcome: &QueryOutcome) -> (Cow<'static, str>, Failure
             Some(likely) => likely,
             None => return usual(),
         },
-        QueryOutcome::Unreachable { error, icmp } => {
-            return unreachable(lookup, outcome, error, *icmp).unwrap_or_else(usual);
+        QueryOutcome::Unreachable { .. } => {
+            return unreachable(lookup, outcome).unwrap_or_else(usual);
         }
         _ => return usual(),
     };
@@ -236,9 +236,15 @@ fn is_truncated(queries: &[Query], of: &Query) -> bool {
 fn unreachable(
     lookup: &Lookup,
     outcome: &QueryOutcome,
-    error: &OsError,
-    icmp: Option<Icmp>,
 ) -> Option<(Cow<'static, str>, FailureKind)> {
+    let QueryOutcome::Unreachable {
+        error,
+        icmp,
+        lacks_route,
+    } = outcome
+    else {
+        return None;
+    };
     let query = lookup
         .queries
         .iter()
@@ -256,8 +262,7 @@ fn unreachable(
              copied from a node names an interface of the node"
                 .into()
         }
-        // About TCP there are no ICMP messages here, so that ENETUNREACH may be due to one.
-        _ if outcome.lacks_route() && query.transport == Transport::Udp => {
+        _ if *lacks_route => {
             let family = if server.is_ipv6() { "IPv6" } else { "IPv4" };
             format!("this pod has no {family} address or route to that nameserver").into()
         }
@@ -507,6 +512,7 @@ impl fmt::Display for Outcome<'_> {
             QueryOutcome::Unreachable {
                 error,
                 icmp: Some(icmp),
+                ..
             } if !is_plain(error, icmp) => {
                 write!(f, "unreachable ({error}, {})", super::path::icmp(*icmp))
             }

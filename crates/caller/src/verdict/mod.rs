@@ -476,6 +476,18 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_to_connect_that_had_all_its_time_was_not_cut_short_by_dns() {
+        let kind = FailureKind::ConnectTimeout;
+        let mut failure = Failure::new(Stage::Connect, kind, Cause::Timeout, Duration::ZERO);
+        let mut report = Report::of_outcome(Outcome::Failed(failure.clone(), None));
+        report.timings[Phase::Dns] = Some(Duration::from_millis(2300));
+        report.timings[Phase::Total] = Some(Duration::from_millis(4300));
+        assert_eq!(likely(&report, &failure), super::usual_cause(kind));
+        failure.detail.is_cut_short = true;
+        assert!(likely(&report, &failure).starts_with("DNS took 2300.0ms of the call's 4300.0ms"));
+    }
+
+    #[test]
     fn packets_to_the_one_address_of_a_service_may_be_lost_for_want_of_the_port() {
         let kind = FailureKind::ConnectTimeout;
         let failure = Failure::new(Stage::Connect, kind, Cause::Timeout, Duration::ZERO);

@@ -43,32 +43,32 @@ macro_rules! one_family {
 }
 
 one_family! {
-    a_servfail_and_aaaa_nodata: |asked| code(asked, SERVFAIL), |asked| code(asked, NOERROR),
+    ipv4_servfail_is_named_although_ipv6_has_nodata: |asked| code(asked, SERVFAIL), |asked| code(asked, NOERROR),
         "there is no usable answer for A of backend.demo.svc.cluster.local.: cluster DNS is up but cannot answer",
         "kubectl logs -n kube-system";
-    a_refused_and_aaaa_nodata: |asked| code(asked, REFUSED), |asked| code(asked, NOERROR),
+    ipv4_refused_is_named_although_ipv6_has_nodata: |asked| code(asked, REFUSED), |asked| code(asked, NOERROR),
         "there is no usable answer for A of backend.demo.svc.cluster.local.: cluster DNS is up but will not answer",
         "kubectl logs -n kube-system";
-    a_silent_and_aaaa_nodata: silence, |asked| code(asked, NOERROR),
+    ipv4_silence_is_named_although_ipv6_has_nodata: silence, |asked| code(asked, NOERROR),
         "there is no usable answer for A of backend.demo.svc.cluster.local.: DNS is up",
         "kubectl get pods -n kube-system";
-    a_servfail_and_aaaa_nxdomain: |asked| code(asked, SERVFAIL), |asked| code(asked, NXDOMAIN),
+    ipv4_servfail_is_named_although_ipv6_has_nxdomain: |asked| code(asked, SERVFAIL), |asked| code(asked, NXDOMAIN),
         "there is no usable answer for A of backend.demo.svc.cluster.local.: cluster DNS is up but cannot answer",
         "kubectl logs -n kube-system";
-    a_silent_and_aaaa_nxdomain: silence, |asked| code(asked, NXDOMAIN),
+    ipv4_silence_is_named_although_ipv6_has_nxdomain: silence, |asked| code(asked, NXDOMAIN),
         "there is no usable answer for A of backend.demo.svc.cluster.local.: DNS is up",
         "kubectl get pods -n kube-system";
-    a_nodata_and_aaaa_servfail: |asked| code(asked, NOERROR), |asked| code(asked, SERVFAIL),
+    ipv6_servfail_is_named_although_ipv4_has_nodata: |asked| code(asked, NOERROR), |asked| code(asked, SERVFAIL),
         "there is no usable answer for AAAA of backend.demo.svc.cluster.local.: cluster DNS is up but cannot answer",
         "kubectl logs -n kube-system";
-    a_nxdomain_and_aaaa_servfail: |asked| code(asked, NXDOMAIN), |asked| code(asked, SERVFAIL),
+    nxdomain_for_ipv4_counts_for_both_families: |asked| code(asked, NXDOMAIN), |asked| code(asked, SERVFAIL),
         "no such Service in that namespace\n", "kubectl get services -n demo\n";
-    a_and_aaaa_nodata: |asked| code(asked, NOERROR), |asked| code(asked, NOERROR),
+    nodata_for_both_families_is_a_service_without_a_ready_pod: |asked| code(asked, NOERROR), |asked| code(asked, NOERROR),
         "a headless Service with no ready pod", "kubectl get endpointslices -n demo";
 }
 
 #[test]
-fn a_truncated_answer_and_a_closed_tcp_port() {
+fn a_truncated_answer_names_tcp_that_is_blocked() {
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = udp.local_addr().expect("it is bound");
     std::thread::spawn(move || {
