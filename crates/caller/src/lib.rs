@@ -12,22 +12,23 @@
 //! | [`expectation`] | the expected result of a call | `failure` |
 //! | [`target`], [`expected_status`] | what to call, and which statuses count as a success | `dns`, for hosts |
 //! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |
-//! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure` |
+//! | [`mesh`]: `sample` | which addresses a caller of a mesh calls | |
+//! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure`, `sample` |
 //! | `certificate` | the fields of a certificate | `report` |
 //! | [`trust`] | which certificates TLS trusts and shows | `certificate` |
 //! | [`probe`] | makes a round of calls, stage by stage, and tests the network path | those above, `mesh` |
 //! | `listening` | the listening sockets of this pod | |
-//! | [`stats`] | totals and history of a run | `report`, `dns`, `target` |
-//! | [`mesh`]: `sample`, `node`, `row` | which peers a caller of a mesh calls, and the results of these calls | `report`, `dns`, `stats`, `probe` |
-//! | [`mesh`]: `collect`, `matrix`, `conclude`, `report` | collects the rows of all callers, and finds what is wrong | `dns`, `target`, `failure`, `verdict` |
+//! | [`stats`] | totals and history of a run | `report` and what it is made of |
+//! | [`mesh`]: `node`, `row` | the state of a caller of a mesh, and its row: the results of its calls | `report` and what it is made of, `stats`, `probe` |
+//! | [`mesh`]: `collect`, `matrix`, `fault`, `conclude`, `report` | collects the rows of all callers, and finds what is wrong | `dns`, `target`, `failure`, `verdict` |
 //! | [`verdict`] | describes failures and faults of a mesh in words | `report` and what it is made of, `stats`, `mesh` |
 //! | [`views`] | text, JSON, table, TAP, JUnit, summary, transcript, diagnosis, mesh | `report`, `stats`, `mesh`, `verdict` |
-//! | `metrics`, `page` | Prometheus metrics, and the live page | `report`, `stats`, `mesh`, `views`, `verdict` |
+//! | `metrics`, `page` | Prometheus metrics, and the live page | `report` and what it is made of, `stats`, `mesh`, `views`, `verdict` |
 //! | [`commands`] | the loop and the subcommands | all of those |
 //! | `curl` | the program when it is called as `curl` | `probe`, `report`, `verdict`, `cli` |
 //! | `cli` | flags and environment variables | `commands` and their configurations |
 //! | `process1` | the targets and options of process 1 of this pod | |
-//! | [`program`] | the life of the process | `cli`, `commands`, `curl` |
+//! | [`program`] | the life of the process | `cli`, `commands`, `curl`, `stats` |
 
 mod certificate;
 mod cli;

@@ -25,6 +25,8 @@ pub(crate) struct Process1 {
 pub(crate) struct Arguments {
     pub(crate) options: Vec<OsString>,
     pub(crate) targets: Vec<OsString>,
+    /// The first target that process 1 calls, if it is not from a file.
+    pub(crate) first_target: Option<OsString>,
     /// Whether process 1 is a caller of a mesh.
     pub(crate) is_of_mesh: bool,
 }
@@ -111,14 +113,10 @@ impl Process1 {
             (false, true) => arguments.targets.clear(),
             _ => {}
         }
-        if subcommand.get_name() == "resolve" && arguments.targets.is_empty() {
-            // It looks up the host of the first target.
-            let targets = urls.or_else(|| {
-                let urls = variable(Some(OsStr::new("CALLER_URL")))?;
-                Some(urls.split_whitespace().map(OsString::from).collect())
-            });
-            arguments.targets = targets.into_iter().flatten().take(1).collect();
-        }
+        arguments.first_target = urls.into_iter().flatten().next().or_else(|| {
+            let urls = variable(Some(OsStr::new("CALLER_URL")))?;
+            Some(urls.split_whitespace().next()?.into())
+        });
         Some(arguments)
     }
 }

@@ -225,8 +225,14 @@ fn with_process_1_arguments(
     let Arguments {
         options,
         targets,
+        first_target,
         is_of_mesh,
     } = Process1::read()?.arguments(command, subcommand)?;
+    let targets = match name {
+        // It looks up the host of one target, or else the default name.
+        "resolve" if targets.is_empty() => Vec::from_iter(first_target),
+        _ => targets,
+    };
     let has_nothing = options.is_empty() && targets.is_empty();
     if name == "mesh" && !is_of_mesh || name == "resolve" && has_nothing {
         return None;
