@@ -226,7 +226,7 @@ impl Client {
             .responded(response.status().as_u16(), took);
         let makes_room = self.shared.table.takes_leave(&self.activity);
         if makes_room {
-            self.shared.metrics.evicted.inc();
+            self.shared.evicted(1, "all connections are busy");
         }
         if origin.version > Version::HTTP_11 {
             if makes_room {
