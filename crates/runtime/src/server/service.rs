@@ -224,15 +224,15 @@ impl Client {
         self.shared
             .metrics
             .responded(response.status().as_u16(), took);
-        let makes_room = self.shared.table.takes_leave(&self.activity);
-        if makes_room {
+        let is_evicted = self.shared.table.claim_eviction(&self.activity);
+        if is_evicted {
             self.shared.evicted(1, "all connections are busy");
         }
         if origin.version > Version::HTTP_11 {
-            if makes_room {
-                self.activity.leave();
+            if is_evicted {
+                self.activity.request_graceful_shutdown();
             }
-        } else if makes_room || *self.shared.phase.borrow() != Phase::Serving {
+        } else if is_evicted || *self.shared.phase.borrow() != Phase::Serving {
             close(&mut response);
         }
         let streaming = matches!(response.body(), Body::Stream(_));
