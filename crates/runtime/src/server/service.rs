@@ -106,7 +106,7 @@ impl Future for ResponseFuture {
     }
 }
 
-/// The body of a response, and of a large one the note that its connection must be kept for it.
+/// The body of a response. While a large one is being sent, its connection is not parked.
 pub(super) struct Outgoing {
     body: Body,
     _sending: Option<Sending>,
@@ -132,7 +132,7 @@ impl hyper::body::Body for Outgoing {
     }
 }
 
-/// Until this is dropped, hyper has not taken all of a response: the connection is not to be parked.
+/// Until this is dropped, hyper has not taken all of a large response, and its connection is not parked.
 struct Sending(Arc<Activity>);
 
 impl Sending {
