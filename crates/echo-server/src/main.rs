@@ -41,7 +41,9 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
     };
     let config = Config::try_from(args)?.within(runtime::descriptors::raise_limit())?;
-    // Tokio panics where it cannot start a thread, for lack of memory or because there are too many.
+    // Tokio panics where it cannot start a thread, for lack of memory or because there are too many. Whether that many
+    // can be started is not known beforehand, as it is of the files that `runtime::descriptors::start_tokio` tries:
+    // so a hook makes an error of it, and of too few files, too.
     panic::set_hook(Box::new(|panic| {
         let reason = panic.payload().downcast_ref::<String>();
         let reason = reason.map_or("no thread can be started", String::as_str);

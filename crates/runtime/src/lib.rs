@@ -8,7 +8,7 @@
 //!   [`escape`] makes text from the network safe to print.
 //! - [`signals`]: SIGTERM and SIGINT as the beginning of a graceful shutdown.
 //! - [`listen`], [`duration`] and [`environment`]: values of flags and variables, as Go programs and Kubernetes
-//!   write them. [`descriptors`]: the limit on open files, and a start that minds it.
+//!   write them. [`descriptors`]: the limit on open files, and starting Tokio within it.
 //!
 //! A program with a port that serves requests, probes, and drains on SIGTERM:
 //!

@@ -37,7 +37,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// An output that has accepted nothing for this long counts as stuck, and is not waited for.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// Longest time to write the last lines in after [`Lines::shut_down`]: a program whose reader is slow still ends within
+/// Longest time to write the last lines in after [`Lines::limit_flush_time`]: a program whose reader is slow still ends within
 /// the grace period of its pod.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,6 +68,8 @@ struct Queue {
     taken: Notify,
     /// Number of lines that were not written.
     dropped: Counter,
+    /// Longest time to write the last lines in: [`SHUTDOWN_TIMEOUT`].
+    shutdown_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,14 @@ impl Output {
 
     /// Starts a thread that writes to a file. `name` is the name of the thread, and of the output in log events.
     pub fn start(name: &'static str, out: impl AsFd + Send + 'static) -> Self {
+        Self::start_with(name, out, SHUTDOWN_TIMEOUT)
+    }
+
+    fn start_with(
+        name: &'static str,
+        out: impl AsFd + Send + 'static,
+        shutdown_timeout: Duration,
+    ) -> Self {
         let queue = Arc::new(Queue {
             name,
             state: Mutex::new(State {
@@ -116,6 +126,7 @@ impl Output {
             written: Condvar::new(),
             taken: Notify::new(),
             dropped: Counter::default(),
+            shutdown_timeout,
         });
         let writer = Arc::clone(&queue);
         let thread = thread::Builder::new().name(name.into());
@@ -136,7 +147,7 @@ impl Output {
     }
 
     /// Blocks until all lines have been written, or until the output has accepted nothing for a second; after
-    /// [`Lines::shut_down`] for 5 seconds at most.
+    /// [`Lines::limit_flush_time`] for 5 seconds at most.
     pub fn flush(&self) {
         let state = self.0.lock();
         let _ = self.0.wait_while(state, |state| {
@@ -210,9 +221,9 @@ impl Lines {
         }
     }
 
-    /// Says that the program is ending: from now on nothing waits for room, and [`Output::finish`] gives a slow reader 5
-    /// seconds in all.
-    pub fn shut_down(&self) {
+    /// Limits the time for the last lines to 5 seconds, because the program is ending. From now on nothing
+    /// waits for room either.
+    pub fn limit_flush_time(&self) {
         self.queue.lock().shutting_down = true;
         self.queue.taken.notify_waiters();
     }
@@ -264,7 +275,7 @@ impl Queue {
         mut state: MutexGuard<'a, State>,
         mut condition: impl FnMut(&mut State) -> bool,
     ) -> bool {
-        let latest = Instant::now() + SHUTDOWN_TIMEOUT;
+        let latest = Instant::now() + self.shutdown_timeout;
         while condition(&mut state) {
             let stuck = state.progress + STUCK_AFTER;
             let until = if state.shutting_down {
@@ -380,6 +391,7 @@ mod tests {
     use std::fs::File;
     use std::io::{PipeReader, Read, pipe};
     use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
 
     use super::*;
 
@@ -454,18 +466,32 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_waited_for_only_until_the_program_ends() {
-        let (output, mut reader) = to_a_pipe();
+        let (mut reader, writer) = pipe().expect("a pipe");
+        let output = Output::start_with("a pipe", writer, Duration::from_millis(200));
         let lines = output.lines();
-        fill(&lines);
-        lines.shut_down();
-        // All of it would take two minutes.
+        let taken = fill(&lines);
+        lines.limit_flush_time();
+        let (hurry, hurried) = mpsc::channel::<()>();
+        let (sender, first_read) = mpsc::channel();
         let reading = thread::spawn(move || {
-            while reader.read(&mut [0; PIECE]).expect("it can be read") > 0 {
-                thread::sleep(Duration::from_millis(700));
+            let (mut n, mut piece) = (0, [0; PIECE]);
+            loop {
+                match reader.read(&mut piece).expect("it can be read") {
+                    0 => return n,
+                    more => n += more as u64,
+                }
+                let _ = sender.send(());
+                // All of it would take more than a second.
+                let _ = hurried.recv_timeout(Duration::from_millis(20));
             }
         });
+        first_read.recv().expect("it is being read");
         assert!(!output.close_and_wait());
-        drop(reading);
+        // It was not stuck: the reader was only slow.
+        assert!(first_read.try_recv().is_ok());
+        drop(hurry);
+        drop(output);
+        assert_eq!(reading.join().expect("a number"), taken * 1000);
     }
 
     #[tokio::test]
@@ -473,7 +499,7 @@ mod tests {
         let (output, _reader) = to_a_pipe();
         let lines = output.lines();
         fill(&lines);
-        lines.shut_down();
+        lines.limit_flush_time();
         tokio::select! {
             biased;
             () = lines.room() => {}

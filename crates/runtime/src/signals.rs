@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: the first signal starts a graceful shutdown, the second one ends the process at once. And
-//! SIGXFSZ, which ends nothing.
+//! SIGTERM and SIGINT: the first signal starts a graceful shutdown, the second one ends the process at once.
+//! SIGXFSZ is ignored: a write over the file size limit fails instead.
 
 use std::future::Future;
 use std::io;
@@ -46,7 +46,7 @@ pub fn shutdown_requested() -> io::Result<impl Future<Output = ()> + Send + 'sta
         )?;
         flag::register(number, Arc::clone(&requested))?;
     }
-    // What the handler does does not matter: with one, the write fails.
+    // With any handler, the write returns EFBIG and the process lives.
     flag::register(SIGXFSZ, Arc::default())?;
     Ok(async move {
         let signal = tokio::select! {

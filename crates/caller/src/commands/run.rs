@@ -255,7 +255,7 @@ impl Caller {
                 () = &mut shutdown, if !stopping => {
                     stopping = true;
                     readiness.set(false);
-                    printer.lines.shut_down();
+                    printer.lines.limit_flush_time();
                     stop.send_replace(true);
                 }
             }

@@ -92,7 +92,7 @@ impl AccessLog {
     /// Waits until all lines are written, or until stdout has accepted nothing for a second, and for 5 seconds at most.
     pub(crate) fn finish(self) {
         if let Some(output) = self.output {
-            output.lines().shut_down();
+            output.lines().limit_flush_time();
             output.finish();
         }
     }

@@ -1,6 +1,6 @@
 //! A stdout or stderr that is blocked, full or closed: `echo-server` loses lines, and nothing else happens.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -44,8 +44,7 @@ impl Server {
     }
 
     fn lines_lost(&self) -> f64 {
-        let lost = metric(self.admin, "echo_server_access_log_dropped_total");
-        lost.expect("it is counted")
+        lines_lost(self.admin)
     }
 
     fn assert_ends_cleanly(mut self) {
@@ -61,6 +60,11 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn lines_lost(admin: SocketAddr) -> f64 {
+    let lost = metric(admin, "echo_server_access_log_dropped_total");
+    lost.expect("it is counted")
 }
 
 /// A device that is always full.
@@ -186,9 +190,10 @@ fn a_client_cannot_cause_a_log_line_for_each_packet() {
 
 #[test]
 fn a_file_at_the_limit_on_its_size_does_not_end_the_server() {
-    let path = std::env::temp_dir().join(format!("echo-server-log-{}", std::process::id()));
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
     let script = format!(
-        "ulimit -f 1; exec {ECHO_SERVER} -text=x -admin-listen=off >{}",
+        "ulimit -f 1; exec {ECHO_SERVER} -text=x -admin-listen=127.0.0.1:0 >{}",
         path.display()
     );
     let (server, addr) = echo_server(Command::new("sh").args(["-c", &script]));
@@ -196,7 +201,13 @@ fn a_file_at_the_limit_on_its_size_does_not_end_the_server() {
     for _ in 0..40 {
         assert_eq!(get(addr, "/").body, "x\n");
     }
+    let admin = server.wait_for_admin();
+    wait_until("the lost lines", TIMEOUT, || {
+        let log = fs::read_to_string(&path).expect("it is there");
+        assert!(log.len() <= 1024, "{log}");
+        let complete = log.matches('\n').count();
+        complete < 40 && lines_lost(admin) == (40 - complete) as f64
+    });
     server.signal(Signal::TERM);
     assert_eq!(server.finish().code, Some(0));
-    std::fs::remove_file(path).expect("it is there");
 }

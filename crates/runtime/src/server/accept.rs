@@ -25,7 +25,7 @@ const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duratio
 const EVICTION_WAIT: Duration = Duration::from_millis(10);
 
 /// Longest time to accept what waits in the kernel's queue when the port is closed.
-const CLOSING: Duration = Duration::from_secs(1);
+const ACCEPT_QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open port, and the connections that it has accepted.
 pub(super) struct Acceptor {
@@ -126,7 +126,7 @@ impl Acceptor {
             }
         };
         // Others may go on connecting.
-        let _ = timeout(CLOSING, accept_all).await;
+        let _ = timeout(ACCEPT_QUEUE_TIMEOUT, accept_all).await;
         connections
     }
 }
@@ -150,7 +150,7 @@ impl Connections {
             let ended = Arc::clone(&self.permits).acquire_owned();
             if let Ok(Ok(permit)) = timeout(EVICTION_WAIT, ended).await {
                 if !evicted {
-                    self.shared.table.has_room();
+                    self.shared.table.cancel_eviction();
                 }
                 return permit;
             }

@@ -16,7 +16,8 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// tasks; none of them guards other data.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Start of the current wait, in milliseconds since [`START`].
+    /// Start of the current wait, in milliseconds since [`START`]: of the server for the client, or, while a response
+    /// is due, of the client for the server.
     waiting_since: AtomicU64,
     /// Bytes have been read since the last response, so the server waits for the rest of a head and not for a
     /// request.
@@ -42,7 +43,7 @@ pub(super) struct Activity {
     /// At least one request has had its response.
     served: AtomicBool,
     /// The client was chosen to connect anew, and its connection speaks HTTP/2, in which no response says so.
-    leaving: AtomicBool,
+    shutdown_requested: AtomicBool,
     /// Bytes read since the connection was last idle.
     read: AtomicUsize,
     /// Weight of the connection among those in the middle of a request; 0 if it is not.
@@ -124,7 +125,8 @@ impl Activity {
         WaitGuard(self, &self.bodies)
     }
 
-    /// A request is complete, and its response is being made until the guard is dropped.
+    /// A request is complete, and its response is being made until the guard is dropped. The first of several restarts
+    /// the clock, so that [`Activity::due_since_millis`] tells since when a response is due.
     pub(super) fn begin_response(&self) -> WaitGuard<'_> {
         self.head_complete();
         if self.responses_due.fetch_add(1, Relaxed) == 0 {
@@ -204,13 +206,13 @@ impl Activity {
     }
 
     /// The connection is to be shut down gracefully.
-    pub(super) fn leave(&self) {
-        self.leaving.store(true, Relaxed);
+    pub(super) fn request_graceful_shutdown(&self) {
+        self.shutdown_requested.store(true, Relaxed);
     }
 
     /// Whether the connection is to be shut down gracefully.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Relaxed)
+    pub(super) fn is_shutdown_requested(&self) -> bool {
+        self.shutdown_requested.load(Relaxed)
     }
 
     /// Whether the last response is sent and the client has not begun another request.
@@ -220,7 +222,7 @@ impl Activity {
     }
 
     /// Whether the connection is between two requests, the last of which was large. Begins to count bytes anew.
-    pub(super) fn is_idle_after_large_request(&self) -> bool {
+    pub(super) fn take_idle_after_large_request(&self) -> bool {
         if !self.is_idle() {
             return false;
         }

@@ -97,10 +97,7 @@ impl Shared {
         }
         self.metrics.evicted.inc_by(connections);
         if let Some(more) = self.evictions.next() {
-            warn!(
-                why,
-                connections, more, "closing the connections that have waited longest"
-            );
+            warn!(why, connections, more, "closing connections to make room");
         }
     }
 }

@@ -156,7 +156,7 @@ where
         // between two requests when the port is closed. GOAWAY ends an HTTP/2 connection without a race, but
         // not before the client has had a response: some clients give up otherwise.
         let should_shut_down = || match (http2, now) {
-            _ if activity.is_leaving() => true,
+            _ if activity.is_shutdown_requested() => true,
             (true, Phase::LameDuck) => activity.has_served() && activity.is_idle(),
             (true, Phase::Draining) => true,
             (false, Phase::Draining) => activity.is_idle(),
@@ -174,7 +174,7 @@ where
                 if activity.is_mid_request() != pending.is_some() {
                     pending = pending.is_none().then(|| client.begin_pending(1));
                 }
-                should_park = !shutting_down && activity.is_idle_after_large_request();
+                should_park = !shutting_down && activity.take_idle_after_large_request();
             }
             if polled.is_pending() && !shutting_down && should_shut_down() {
                 // It became idle in this very poll: poll again to shut it down.

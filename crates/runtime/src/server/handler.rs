@@ -16,8 +16,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// Of a request that had a body, `head` has these parts only: the method, the version, the target, cut where
     /// it is longer than 2 KiB, and the fields Host, Accept, User-Agent and X-Request-Id, of which Accept and
-    /// User-Agent are cut where they are longer than 1 KiB. The rest is not kept
-    /// while the body is received.
+    /// User-Agent are cut where they are longer than 1 KiB. The rest is not kept while the body is received.
     fn answer(&self, head: &Parts, arrival: Arrival) -> Reply;
 }
 

@@ -175,17 +175,10 @@ mod tests {
     }
 
     /// Starts a server, and returns its address.
-    async fn start(handler: impl Handler) -> SocketAddr {
+    async fn start(handler: impl Handler, limits: Limits) -> SocketAddr {
         let any: ListenAddr = "127.0.0.1:0".parse().expect("an address");
         let listener = any.bind().expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
-        let limits = Limits {
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(10),
-            // A quarter of them may have clients that do not read.
-            max_connections: 256,
-            max_body: 0,
-        };
         let drain = Drain {
             delay: Duration::ZERO,
             timeout: Duration::ZERO,
@@ -221,7 +214,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_response_is_complete_although_its_client_pauses() {
-        let addr = start(Sized).await;
+        let limits = Limits {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            // A quarter of them may have clients that do not read.
+            max_connections: 256,
+            max_body: 0,
+        };
+        let addr = start(Sized, limits).await;
         let mut clients = JoinSet::new();
         // Less than the kernel takes, more than it and hyper's buffer take, and many lengths between.
         for length in (1..=20).map(|n| n * 8 * 1024).chain([1 << 20]) {
@@ -234,21 +234,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_streamed_response_may_take_longer_than_the_idle_timeout() {
-        let listener = TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.expect("a free port");
-        let addr = listener.local_addr().expect("it is bound");
         let limits = Limits {
             header_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             max_connections: 1,
             max_body: 0,
         };
-        let drain = Drain {
-            delay: Duration::ZERO,
-            timeout: Duration::ZERO,
-        };
-        let server = Server::new(listener, Trickling, limits, drain);
-        tokio::spawn(server.run(std::future::pending()));
+        let addr = start(Trickling, limits).await;
         let mut client = TcpStream::connect(addr).await.expect("it listens");
         let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).await.expect("it reads");

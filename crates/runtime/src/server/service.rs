@@ -106,7 +106,7 @@ impl Future for ResponseFuture {
     }
 }
 
-/// The body of a response, and of a large one the note that its connection must be kept for it.
+/// The body of a response. While a large one is being sent, its connection is not parked.
 pub(super) struct Outgoing {
     body: Body,
     _sending: Option<Sending>,
@@ -132,7 +132,7 @@ impl hyper::body::Body for Outgoing {
     }
 }
 
-/// Until this is dropped, hyper has not taken all of a response: the connection is not to be parked.
+/// Until this is dropped, hyper has not taken all of a large response, and its connection is not parked.
 struct Sending(Arc<Activity>);
 
 impl Sending {
@@ -224,15 +224,15 @@ impl Client {
         self.shared
             .metrics
             .responded(response.status().as_u16(), took);
-        let makes_room = self.shared.table.takes_leave(&self.activity);
-        if makes_room {
-            self.shared.metrics.evicted.inc();
+        let is_evicted = self.shared.table.claim_eviction(&self.activity);
+        if is_evicted {
+            self.shared.evicted(1, "all connections are busy");
         }
         if origin.version > Version::HTTP_11 {
-            if makes_room {
-                self.activity.leave();
+            if is_evicted {
+                self.activity.request_graceful_shutdown();
             }
-        } else if makes_room || *self.shared.phase.borrow() != Phase::Serving {
+        } else if is_evicted || *self.shared.phase.borrow() != Phase::Serving {
             close(&mut response);
         }
         let streaming = matches!(response.body(), Body::Stream(_));

@@ -35,7 +35,7 @@ const MIN_DUE: Duration = Duration::from_millis(100);
 pub(super) struct ConnectionTable {
     entries: Mutex<Entries>,
     /// The connection that has a response next is to end with it.
-    wanted: AtomicBool,
+    evict_next: AtomicBool,
     /// Sum of the weights of the connections in the middle of a request.
     pending: AtomicUsize,
     /// Limit on the sum in `pending`.
@@ -77,7 +77,7 @@ impl ConnectionTable {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             entries: Mutex::default(),
-            wanted: AtomicBool::new(false),
+            evict_next: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
             max_pending: limits.max_pending(),
         }
@@ -127,7 +127,7 @@ impl ConnectionTable {
         if evict(all, longest, waits).is_some() {
             return true;
         }
-        if !self.wanted.swap(true, Relaxed) {
+        if !self.evict_next.swap(true, Relaxed) {
             return false;
         }
         // There was no response since the last call.
@@ -138,14 +138,16 @@ impl ConnectionTable {
     }
 
     /// A connection has ended: no other one is to end with its next response.
-    pub(super) fn has_room(&self) {
-        self.wanted.store(false, Relaxed);
+    pub(super) fn cancel_eviction(&self) {
+        self.evict_next.store(false, Relaxed);
     }
 
-    /// Whether the connection that has a response now is to end with it.
-    pub(super) fn takes_leave(&self, activity: &Activity) -> bool {
+    /// Whether the connection that has a response now is to end with it. If so, no other one is.
+    pub(super) fn claim_eviction(&self, activity: &Activity) -> bool {
         // A load first: it costs less than a swap, and every response comes here.
-        self.wanted.load(Relaxed) && !activity.is_leaving() && self.wanted.swap(false, Relaxed)
+        self.evict_next.load(Relaxed)
+            && !activity.is_shutdown_requested()
+            && self.evict_next.swap(false, Relaxed)
     }
 
     /// Whether more connections are in the middle of a request than may be: some are evicted and have not ended
