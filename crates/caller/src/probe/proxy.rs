@@ -42,8 +42,9 @@ const SERVERS: [(&str, &str); 16] = [
     ("linkerd", "Linkerd"),
 ];
 
-/// Phrases in the bodies of responses that proxies generate, and the proxy's name.
-const BODIES: [(&str, &str); 18] = [
+/// Beginnings of the bodies of responses that proxies generate, and the proxy's name. The same words further on in a
+/// body may be those of a backend, about a call of its own.
+const BODY_STARTS: [(&str, &str); 11] = [
     (
         "upstream connect error or disconnect/reset before headers",
         "Envoy",
@@ -51,25 +52,33 @@ const BODIES: [(&str, &str); 18] = [
     ("no healthy upstream", "Envoy"),
     ("upstream request timeout", "Envoy"),
     ("RBAC: access denied", "Envoy"),
-    ("No server is available to handle this request", "HAProxy"),
+    ("local_rate_limited", "Envoy"),
+    ("envoy overloaded", "Envoy"),
     ("no available server", "Traefik"),
+    ("default backend - 404", "an ingress controller"),
+    ("error trying to reach service", "the API server's proxy"),
+    (
+        "no endpoints available for service",
+        "the API server's proxy",
+    ),
+    ("response 404 (backend NotFound)", "a Google load balancer"),
+];
+
+/// What precedes the message in an error of the API server.
+const API_STATUS: &str =
+    r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":""#;
+
+/// Phrases in pages and JSON that proxies generate, and the proxy's name.
+const BODY_PARTS: [(&str, &str); 7] = [
+    ("No server is available to handle this request", "HAProxy"),
     ("failure to get a peer from the ring-balancer", "Kong"),
     (
         "An invalid response was received from the upstream server",
         "Kong",
     ),
     ("Backend fetch failed", "Varnish"),
-    ("error trying to reach service", "the API server's proxy"),
-    (
-        "no endpoints available for service",
-        "the API server's proxy",
-    ),
-    ("default backend - 404", "an ingress controller"),
-    ("local_rate_limited", "Envoy"),
     ("Application is not available", "OpenShift's router"),
-    ("envoy overloaded", "Envoy"),
     ("no Route matched with those values", "Kong"),
-    ("response 404 (backend NotFound)", "a Google load balancer"),
     ("<h1>Error: Server Error</h1>", "a Google load balancer"),
 ];
 
@@ -110,7 +119,13 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
     let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
     let by_server = by_server.filter(|_| !is_of_upstream);
     let body = String::from_utf8_lossy(body);
-    let by_body = BODIES.iter().find(|(words, _)| body.contains(words));
+    let text = body.trim_start();
+    let text = text.strip_prefix(API_STATUS).unwrap_or(text);
+    let by_start = BODY_STARTS
+        .iter()
+        .find(|(words, _)| text.starts_with(words));
+    let by_part = || BODY_PARTS.iter().find(|(words, _)| body.contains(words));
+    let by_body = by_start.or_else(by_part);
     let (by_server, by_body) = (
         by_server.map(|(_, name)| *name),
         by_body.map(|(_, name)| *name),
@@ -263,6 +278,13 @@ mod tests {
                 "<h1>Error: Server Error</h1>\n<h2>The service you requested is not available at this time.",
                 "a Google load balancer",
             ),
+            (503, &[], "\n no available server\n", "Traefik"),
+            (
+                503,
+                &[],
+                r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no endpoints available for service \"backend\"","reason":"ServiceUnavailable","code":503}"#,
+                "the API server's proxy",
+            ),
             (407, &[], "", "a proxy"),
             (407, &[("server", "squid/5.7")], "", "Squid"),
             (511, &[], "login", "a proxy"),
@@ -287,6 +309,18 @@ mod tests {
             (503, &[("via", "1.1 google")], "busy"),
             (502, &[("x-app-name", "echo-server")][..], "injected fault"),
             (503, &[], "busy"),
+            // These are the words of another proxy, which the backend passes on.
+            (
+                503,
+                &[],
+                r#"{"error":"call to payment failed: no healthy upstream"}"#,
+            ),
+            (
+                502,
+                BEHIND_ENVOY,
+                r#"{"error":"payment: upstream connect error or disconnect/reset before headers"}"#,
+            ),
+            (404, &[], "see also: default backend - 404"),
             (500, &[("server", "nginx")], "oops"),
             (403, &[("server", "nginx")], "Forbidden"),
             (404, &[("server", "envoy")], "no such page"),

@@ -237,6 +237,10 @@ fn protocol(received: &Received) -> Option<&'static str> {
 fn proxy_error(response: &Response) -> Option<String> {
     let Proxy { name, headers } = response.proxy.as_ref()?;
     let body = String::from_utf8_lossy(&response.body);
+    let body = body.trim_start();
+    // Why Envoy's own connection failed. In any other body, these words may be about a call of the backend's own.
+    let is_reset = body.starts_with("upstream connect error");
+    let reset = if is_reset { body } else { "" };
     let is_overloaded = headers.iter().any(|field| field.contains("overloaded:"));
     let why = match response.status.as_u16() {
         407 => {
@@ -252,16 +256,19 @@ fn proxy_error(response: &Response) -> Option<String> {
         403 => "does not let this call through: a policy of the mesh or of the proxy",
         404 => "has no route for this host and path",
         429 => "limits the rate of calls",
-        _ if is_overloaded || says(&body, &["reset reason: overflow", "envoy overloaded"]) => {
+        _ if is_overloaded
+            || reset.contains("reset reason: overflow")
+            || body.starts_with("envoy overloaded") =>
+        {
             "turns calls away: it is overloaded, or the limit of a circuit breaker is reached"
         }
-        _ if body.contains("CERTIFICATE_VERIFY_FAILED") => {
+        _ if reset.contains("CERTIFICATE_VERIFY_FAILED") => {
             "does not accept the backend's certificate"
         }
-        _ if says(&body, &["TLS_error", "TLS error"]) => {
+        _ if says(reset, &["TLS_error", "TLS error"]) => {
             "reached it, but the TLS handshake failed: one side is without TLS, or refuses the other's certificate"
         }
-        _ if body.contains("reset reason: protocol error") => {
+        _ if reset.contains("reset reason: protocol error") => {
             "got an answer in another protocol than it speaks with it, such as HTTP/1 in place of HTTP/2"
         }
         504 => "waited for the backend in vain",
