@@ -103,21 +103,16 @@ pub(super) fn author(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Op
         .iter()
         .find(|(field, _)| headers.contains_key(*field))
         .map(|(_, name)| *name);
-    let named = by_field.or_else(|| by_status(status, headers, body))?;
+    let by_body = by_body(body);
+    let named = by_field.or_else(|| by_status(status, headers, body, by_body))?;
     Some(Proxy {
         name: named,
         headers: evidence(headers),
+        may_pass_on: by_field.or(by_body).is_none(),
     })
 }
 
-fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'static str> {
-    // This response was sent to the Envoy that names itself as `Server`. A second one, in the backend's pod, may have
-    // generated it: only the body tells.
-    let is_of_upstream = headers.contains_key(ENVOY_UPSTREAM_TIME);
-    let server = headers.get(SERVER).map_or(&b""[..], HeaderValue::as_bytes);
-    let server = String::from_utf8_lossy(server).to_ascii_lowercase();
-    let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
-    let by_server = by_server.filter(|_| !is_of_upstream);
+fn by_body(body: &[u8]) -> Option<&'static str> {
     let body = String::from_utf8_lossy(body);
     let text = body.trim_start();
     let text = text.strip_prefix(API_STATUS).unwrap_or(text);
@@ -125,11 +120,23 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
         .iter()
         .find(|(words, _)| text.starts_with(words));
     let by_part = || BODY_PARTS.iter().find(|(words, _)| body.contains(words));
-    let by_body = by_start.or_else(by_part);
-    let (by_server, by_body) = (
-        by_server.map(|(_, name)| *name),
-        by_body.map(|(_, name)| *name),
-    );
+    by_start.or_else(by_part).map(|(_, name)| *name)
+}
+
+fn by_status(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    by_body: Option<&'static str>,
+) -> Option<&'static str> {
+    // This response was sent to the Envoy that names itself as `Server`. A second one, in the backend's pod, may have
+    // generated it: only the body tells.
+    let is_of_upstream = headers.contains_key(ENVOY_UPSTREAM_TIME);
+    let server = headers.get(SERVER).map_or(&b""[..], HeaderValue::as_bytes);
+    let server = String::from_utf8_lossy(server).to_ascii_lowercase();
+    let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
+    let by_server = by_server.filter(|_| !is_of_upstream);
+    let by_server = by_server.map(|(_, name)| *name);
     match status.as_u16() {
         // Only a gateway sends 502 and 504 (RFC 9110, sections 15.6.3 and 15.6.5), and 520 to 527 are
         // Cloudflare's own.
@@ -137,8 +144,8 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
             .or(by_body)
             .or((!is_of_upstream).then_some("a gateway")),
         503 => by_server.or(by_body).or_else(|| {
-            let is_nginx = !headers.contains_key(SERVER) && body.contains(NGINX_PAGE);
-            is_nginx.then_some("nginx")
+            let is_page = String::from_utf8_lossy(body).contains(NGINX_PAGE);
+            (is_page && !headers.contains_key(SERVER)).then_some("nginx")
         }),
         // Only a proxy sends 407 (RFC 9110, section 15.5.8) and 511 (RFC 6585, section 6).
         407 | 511 => by_server.or(by_body).or(Some("a proxy")),

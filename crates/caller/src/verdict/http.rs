@@ -83,7 +83,7 @@ fn status(response: &Response) -> String {
     if let Some(pod) = &response.pod {
         text += &format!(" from {pod}");
     }
-    if let Some(Proxy { name, headers }) = &response.proxy {
+    if let Some(Proxy { name, headers, .. }) = &response.proxy {
         text += &format!(" by {name}");
         if !headers.is_empty() {
             text += &format!(" ({})", headers.join(", "));
@@ -235,7 +235,11 @@ fn protocol(received: &Received) -> Option<&'static str> {
 }
 
 fn proxy_error(response: &Response) -> Option<String> {
-    let Proxy { name, headers } = response.proxy.as_ref()?;
+    let Proxy {
+        name,
+        headers,
+        may_pass_on,
+    } = response.proxy.as_ref()?;
     let body = String::from_utf8_lossy(&response.body);
     let body = body.trim_start();
     // Why Envoy's own connection failed. In any other body, these words may be about a call of the backend's own.
@@ -252,6 +256,9 @@ fn proxy_error(response: &Response) -> Option<String> {
             return Some(format!(
                 "{name} intercepts calls until somebody has logged in to the network"
             ));
+        }
+        403 if *may_pass_on => {
+            "does not let this call through: a policy of the mesh or of the proxy, or passes on the backend's refusal"
         }
         403 => "does not let this call through: a policy of the mesh or of the proxy",
         404 => "has no route for this host and path",
@@ -272,8 +279,8 @@ fn proxy_error(response: &Response) -> Option<String> {
             "got an answer in another protocol than it speaks with it, such as HTTP/1 in place of HTTP/2"
         }
         504 => "waited for the backend in vain",
-        // nginx itself sends 503 if it limits calls, and ingress-nginx if it has no endpoint.
-        503 if *name == "nginx" => {
+        // nginx, for one, sends 503 if it limits calls, and ingress-nginx if it has no endpoint.
+        503 if *may_pass_on => {
             "has no ready endpoint for it, limits the calls, or passes on an error of the backend's"
         }
         _ => "could not reach it: no ready endpoint, the wrong port, or mutual TLS",

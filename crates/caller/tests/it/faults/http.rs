@@ -346,6 +346,10 @@ faults! { false;
         ProxyError, "by an AWS load balancer", "could not reach it";
     the_sidecar_of_the_backend_without_a_connection: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 57\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure"),
         ProxyError, "by Envoy (server: istio-envoy, x-envoy-upstream-service-time: 57)", "could not reach it: no ready endpoint";
+    an_error_with_the_name_of_a_load_balancer: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nServer: Google Frontend\r\nConnection: close\r\n\r\n{\"status\":\"DOWN\"}"),
+        ProxyError, "by a Google load balancer", "or passes on an error of the backend's";
+    a_refusal_with_the_name_of_envoy: Mode::Says("HTTP/1.1 403 Forbidden\r\nServer: envoy\r\nConnection: close\r\n\r\n{\"error\":\"admins only\"}"),
+        ProxyError, "by Envoy", "or passes on the backend's refusal";
     an_error_that_quotes_another_proxy: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n{\"error\":\"call to payment failed: no healthy upstream\"}"),
         HttpStatus, "HTTP 503 Service Unavailable after";
     a_gateway_whose_page_speaks_of_tls: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nServer: nginx\r\nConnection: close\r\n\r\nTLS error while talking to the database"),
