@@ -11,7 +11,7 @@ use runtime::escape::Escaped;
 use crate::report::Proxy;
 
 /// Header fields that a proxy sets only on the responses that it generates, and the proxy's name.
-const PROXY_FIELDS: [(&str, &str); 7] = [
+const PROXY_FIELDS: [(&str, &str); 6] = [
     // Set on errors that the proxy generated: <https://linkerd.io/2/reference/proxy-metrics/>.
     ("l5d-proxy-error", "Linkerd"),
     ("l5d-proxy-connection", "Linkerd"),
@@ -19,7 +19,6 @@ const PROXY_FIELDS: [(&str, &str); 7] = [
     ("x-envoy-local-overloaded", "Envoy"),
     ("x-envoy-immediate-health-check-fail", "Envoy"),
     ("x-squid-error", "Squid"),
-    ("x-amzn-errortype", "an AWS gateway"),
 ];
 
 /// Beginnings of the `Server` header field in lower case, and the proxy's name.
@@ -88,6 +87,9 @@ const NGINX_PAGE: &str = "<hr><center>nginx";
 /// Envoy sets this field on responses of its upstream, and not on those that it generates.
 const ENVOY_UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
+/// AWS gateways set this field on errors that they generate, and AWS services on all of theirs.
+const AWS_ERROR: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
 /// echo-server sets this field: a response that has it is from the backend.
 const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
 
@@ -136,7 +138,8 @@ fn by_status(
     let server = String::from_utf8_lossy(server).to_ascii_lowercase();
     let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
     let by_server = by_server.filter(|_| !is_of_upstream);
-    let by_server = by_server.map(|(_, name)| *name);
+    let of_aws = headers.contains_key(AWS_ERROR).then_some("an AWS gateway");
+    let by_server = of_aws.or(by_server.map(|(_, name)| *name));
     match status.as_u16() {
         // Only a gateway sends 502 and 504 (RFC 9110, sections 15.6.3 and 15.6.5), and 520 to 527 are
         // Cloudflare's own.
@@ -156,7 +159,8 @@ fn by_status(
         404 if body.is_empty() && by_server.is_some_and(|name| name.ends_with("Envoy")) => {
             by_server
         }
-        404 | 408 | 426 | 429 => by_body,
+        429 => of_aws.or(by_body),
+        404 | 408 | 426 => by_body,
         _ => None,
     }
 }
@@ -167,6 +171,7 @@ fn evidence(headers: &HeaderMap) -> Vec<String> {
         let name_str = name.as_str();
         *name == SERVER
             || *name == VIA
+            || *name == AWS_ERROR
             || name_str.starts_with("x-envoy-")
             || PROXY_FIELDS.iter().any(|(field, _)| *field == name_str)
     };
@@ -292,6 +297,18 @@ mod tests {
                 r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no endpoints available for service \"backend\"","reason":"ServiceUnavailable","code":503}"#,
                 "the API server's proxy",
             ),
+            (
+                429,
+                &[("x-amzn-errortype", "TooManyRequestsException")],
+                "{}",
+                "an AWS gateway",
+            ),
+            (
+                403,
+                &[("x-amzn-errortype", "MissingAuthenticationTokenException")],
+                "{}",
+                "an AWS gateway",
+            ),
             (407, &[], "", "a proxy"),
             (407, &[("server", "squid/5.7")], "", "Squid"),
             (511, &[], "login", "a proxy"),
@@ -316,6 +333,9 @@ mod tests {
             (503, &[("via", "1.1 google")], "busy"),
             (502, &[("x-app-name", "echo-server")][..], "injected fault"),
             (503, &[], "busy"),
+            // These are errors of AWS services.
+            (400, &[("x-amzn-errortype", "ValidationException")], "{}"),
+            (500, &[("x-amzn-errortype", "InternalFailure")], "{}"),
             // These are the words of another proxy, which the backend passes on.
             (
                 503,

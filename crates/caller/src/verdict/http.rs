@@ -263,6 +263,10 @@ fn proxy_error(response: &Response) -> Option<String> {
         403 => "does not let this call through: a policy of the mesh or of the proxy",
         404 => "has no route for this host and path",
         429 => "limits the rate of calls",
+        400..500 => {
+            "does not take this request: its path, method, host, size, protocol or credentials"
+        }
+        508 => "found that the call leads back to it, in a loop",
         _ if is_overloaded
             || reset.contains("reset reason: overflow")
             || body.starts_with("envoy overloaded") =>
@@ -278,6 +282,8 @@ fn proxy_error(response: &Response) -> Option<String> {
         _ if reset.contains("reset reason: protocol error") => {
             "got an answer in another protocol than it speaks with it, such as HTTP/1 in place of HTTP/2"
         }
+        // Not statuses of a proxy that could not reach its backend.
+        500 | 501 | 505..=510 => "failed itself, or does not take this request",
         504 => "waited for the backend in vain",
         // nginx, for one, sends 503 if it limits calls, and ingress-nginx if it has no endpoint.
         503 if *may_pass_on => {
@@ -314,7 +320,7 @@ fn error_status(response: &Response) -> Option<&'static str> {
             Some("the server does not accept this client's certificate: --cert and --key")
         }
         400..500 => Some(
-            "the request is not one that the backend serves: its path, method, host or credentials; the network is fine",
+            "the request is not one that the backend serves: its path, method, host, size, protocol or credentials; the network is fine",
         ),
         _ => None,
     }

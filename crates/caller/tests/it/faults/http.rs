@@ -350,6 +350,14 @@ faults! { false;
         ProxyError, "by a Google load balancer", "or passes on an error of the backend's";
     a_refusal_with_the_name_of_envoy: Mode::Says("HTTP/1.1 403 Forbidden\r\nServer: envoy\r\nConnection: close\r\n\r\n{\"error\":\"admins only\"}"),
         ProxyError, "by Envoy", "or passes on the backend's refusal";
+    a_proxy_that_does_not_take_the_request: Mode::Says("HTTP/1.1 400 Bad Request\r\nX-Squid-Error: ERR_INVALID_URL 0\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Squid (x-squid-error: ERR_INVALID_URL 0)", "Squid, between here and the backend, does not take this request";
+    a_proxy_that_calls_itself: Mode::Says("HTTP/1.1 508 Loop Detected\r\nl5d-proxy-error: request loop detected\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Linkerd", "leads back to it, in a loop";
+    a_fault_of_a_proxy: Mode::Says("HTTP/1.1 500 Internal Server Error\r\nl5d-proxy-error: unexpected error\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Linkerd", "failed itself, or";
+    a_request_that_is_too_large: Mode::Says("HTTP/1.1 413 Payload Too Large\r\nConnection: close\r\n\r\n"),
+        HttpStatus, "HTTP 413 Payload Too Large", "size, protocol or credentials; the network is fine";
     an_error_that_quotes_another_proxy: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n{\"error\":\"call to payment failed: no healthy upstream\"}"),
         HttpStatus, "HTTP 503 Service Unavailable after";
     a_gateway_whose_page_speaks_of_tls: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nServer: nginx\r\nConnection: close\r\n\r\nTLS error while talking to the database"),
