@@ -102,6 +102,8 @@ pub struct Proxy {
     pub name: &'static str,
     /// The header fields that identify it, as `name: value`.
     pub headers: Vec<String>,
+    /// Whether it may have passed on a response of the backend's: it puts its name on those as well.
+    pub may_pass_on: bool,
 }
 
 /// TCP retransmissions in this pod during a call. They are counted for the pod as a whole: see

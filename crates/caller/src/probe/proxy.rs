@@ -11,7 +11,7 @@ use runtime::escape::Escaped;
 use crate::report::Proxy;
 
 /// Header fields that a proxy sets only on the responses that it generates, and the proxy's name.
-const PROXY_FIELDS: [(&str, &str); 7] = [
+const PROXY_FIELDS: [(&str, &str); 6] = [
     // Set on errors that the proxy generated: <https://linkerd.io/2/reference/proxy-metrics/>.
     ("l5d-proxy-error", "Linkerd"),
     ("l5d-proxy-connection", "Linkerd"),
@@ -19,7 +19,6 @@ const PROXY_FIELDS: [(&str, &str); 7] = [
     ("x-envoy-local-overloaded", "Envoy"),
     ("x-envoy-immediate-health-check-fail", "Envoy"),
     ("x-squid-error", "Squid"),
-    ("x-amzn-errortype", "an AWS gateway"),
 ];
 
 /// Beginnings of the `Server` header field in lower case, and the proxy's name.
@@ -42,8 +41,9 @@ const SERVERS: [(&str, &str); 16] = [
     ("linkerd", "Linkerd"),
 ];
 
-/// Phrases in the bodies of responses that proxies generate, and the proxy's name.
-const BODIES: [(&str, &str); 18] = [
+/// Beginnings of the bodies of responses that proxies generate, and the proxy's name. The same words further on in a
+/// body may be those of a backend, about a call of its own.
+const BODY_STARTS: [(&str, &str); 11] = [
     (
         "upstream connect error or disconnect/reset before headers",
         "Envoy",
@@ -51,25 +51,33 @@ const BODIES: [(&str, &str); 18] = [
     ("no healthy upstream", "Envoy"),
     ("upstream request timeout", "Envoy"),
     ("RBAC: access denied", "Envoy"),
-    ("No server is available to handle this request", "HAProxy"),
+    ("local_rate_limited", "Envoy"),
+    ("envoy overloaded", "Envoy"),
     ("no available server", "Traefik"),
+    ("default backend - 404", "an ingress controller"),
+    ("error trying to reach service", "the API server's proxy"),
+    (
+        "no endpoints available for service",
+        "the API server's proxy",
+    ),
+    ("response 404 (backend NotFound)", "a Google load balancer"),
+];
+
+/// What precedes the message in an error of the API server.
+const API_STATUS: &str =
+    r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":""#;
+
+/// Phrases in pages and JSON that proxies generate, and the proxy's name.
+const BODY_PARTS: [(&str, &str); 7] = [
+    ("No server is available to handle this request", "HAProxy"),
     ("failure to get a peer from the ring-balancer", "Kong"),
     (
         "An invalid response was received from the upstream server",
         "Kong",
     ),
     ("Backend fetch failed", "Varnish"),
-    ("error trying to reach service", "the API server's proxy"),
-    (
-        "no endpoints available for service",
-        "the API server's proxy",
-    ),
-    ("default backend - 404", "an ingress controller"),
-    ("local_rate_limited", "Envoy"),
     ("Application is not available", "OpenShift's router"),
-    ("envoy overloaded", "Envoy"),
     ("no Route matched with those values", "Kong"),
-    ("response 404 (backend NotFound)", "a Google load balancer"),
     ("<h1>Error: Server Error</h1>", "a Google load balancer"),
 ];
 
@@ -78,6 +86,9 @@ const NGINX_PAGE: &str = "<hr><center>nginx";
 
 /// Envoy sets this field on responses of its upstream, and not on those that it generates.
 const ENVOY_UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// AWS gateways set this field on errors that they generate, and AWS services on all of theirs.
+const AWS_ERROR: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 /// echo-server sets this field: a response that has it is from the backend.
 const APP_NAME: HeaderName = HeaderName::from_static("x-app-name");
@@ -94,14 +105,32 @@ pub(super) fn author(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Op
         .iter()
         .find(|(field, _)| headers.contains_key(*field))
         .map(|(_, name)| *name);
-    let named = by_field.or_else(|| by_status(status, headers, body))?;
+    let by_body = by_body(body);
+    let named = by_field.or_else(|| by_status(status, headers, body, by_body))?;
     Some(Proxy {
         name: named,
         headers: evidence(headers),
+        may_pass_on: by_field.or(by_body).is_none(),
     })
 }
 
-fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'static str> {
+fn by_body(body: &[u8]) -> Option<&'static str> {
+    let body = String::from_utf8_lossy(body);
+    let text = body.trim_start();
+    let text = text.strip_prefix(API_STATUS).unwrap_or(text);
+    let by_start = BODY_STARTS
+        .iter()
+        .find(|(words, _)| text.starts_with(words));
+    let by_part = || BODY_PARTS.iter().find(|(words, _)| body.contains(words));
+    by_start.or_else(by_part).map(|(_, name)| *name)
+}
+
+fn by_status(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    by_body: Option<&'static str>,
+) -> Option<&'static str> {
     // This response was sent to the Envoy that names itself as `Server`. A second one, in the backend's pod, may have
     // generated it: only the body tells.
     let is_of_upstream = headers.contains_key(ENVOY_UPSTREAM_TIME);
@@ -109,12 +138,8 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
     let server = String::from_utf8_lossy(server).to_ascii_lowercase();
     let by_server = SERVERS.iter().find(|(start, _)| server.starts_with(start));
     let by_server = by_server.filter(|_| !is_of_upstream);
-    let body = String::from_utf8_lossy(body);
-    let by_body = BODIES.iter().find(|(words, _)| body.contains(words));
-    let (by_server, by_body) = (
-        by_server.map(|(_, name)| *name),
-        by_body.map(|(_, name)| *name),
-    );
+    let of_aws = headers.contains_key(AWS_ERROR).then_some("an AWS gateway");
+    let by_server = of_aws.or(by_server.map(|(_, name)| *name));
     match status.as_u16() {
         // Only a gateway sends 502 and 504 (RFC 9110, sections 15.6.3 and 15.6.5), and 520 to 527 are
         // Cloudflare's own.
@@ -122,8 +147,8 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
             .or(by_body)
             .or((!is_of_upstream).then_some("a gateway")),
         503 => by_server.or(by_body).or_else(|| {
-            let is_nginx = !headers.contains_key(SERVER) && body.contains(NGINX_PAGE);
-            is_nginx.then_some("nginx")
+            let is_page = String::from_utf8_lossy(body).contains(NGINX_PAGE);
+            (is_page && !headers.contains_key(SERVER)).then_some("nginx")
         }),
         // Only a proxy sends 407 (RFC 9110, section 15.5.8) and 511 (RFC 6585, section 6).
         407 | 511 => by_server.or(by_body).or(Some("a proxy")),
@@ -134,7 +159,8 @@ fn by_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<&'s
         404 if body.is_empty() && by_server.is_some_and(|name| name.ends_with("Envoy")) => {
             by_server
         }
-        404 | 408 | 426 | 429 => by_body,
+        429 => of_aws.or(by_body),
+        404 | 408 | 426 => by_body,
         _ => None,
     }
 }
@@ -145,6 +171,7 @@ fn evidence(headers: &HeaderMap) -> Vec<String> {
         let name_str = name.as_str();
         *name == SERVER
             || *name == VIA
+            || *name == AWS_ERROR
             || name_str.starts_with("x-envoy-")
             || PROXY_FIELDS.iter().any(|(field, _)| *field == name_str)
     };
@@ -263,6 +290,25 @@ mod tests {
                 "<h1>Error: Server Error</h1>\n<h2>The service you requested is not available at this time.",
                 "a Google load balancer",
             ),
+            (503, &[], "\n no available server\n", "Traefik"),
+            (
+                503,
+                &[],
+                r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no endpoints available for service \"backend\"","reason":"ServiceUnavailable","code":503}"#,
+                "the API server's proxy",
+            ),
+            (
+                429,
+                &[("x-amzn-errortype", "TooManyRequestsException")],
+                "{}",
+                "an AWS gateway",
+            ),
+            (
+                403,
+                &[("x-amzn-errortype", "MissingAuthenticationTokenException")],
+                "{}",
+                "an AWS gateway",
+            ),
             (407, &[], "", "a proxy"),
             (407, &[("server", "squid/5.7")], "", "Squid"),
             (511, &[], "login", "a proxy"),
@@ -287,6 +333,21 @@ mod tests {
             (503, &[("via", "1.1 google")], "busy"),
             (502, &[("x-app-name", "echo-server")][..], "injected fault"),
             (503, &[], "busy"),
+            // These are errors of AWS services.
+            (400, &[("x-amzn-errortype", "ValidationException")], "{}"),
+            (500, &[("x-amzn-errortype", "InternalFailure")], "{}"),
+            // These are the words of another proxy, which the backend passes on.
+            (
+                503,
+                &[],
+                r#"{"error":"call to payment failed: no healthy upstream"}"#,
+            ),
+            (
+                502,
+                BEHIND_ENVOY,
+                r#"{"error":"payment: upstream connect error or disconnect/reset before headers"}"#,
+            ),
+            (404, &[], "see also: default backend - 404"),
             (500, &[("server", "nginx")], "oops"),
             (403, &[("server", "nginx")], "Forbidden"),
             (404, &[("server", "envoy")], "no such page"),

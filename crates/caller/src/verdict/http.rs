@@ -1,6 +1,7 @@
 //! The wording of requests that failed after the connection was made.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use h2::Reason;
 use runtime::escape::Escaped;
@@ -16,6 +17,19 @@ const WANTS_TLS: [&str; 4] = [
     "speaking plain HTTP to an SSL-enabled server port",
     "This combination of host and port requires TLS",
 ];
+
+/// Envoy's words for a connection to its upstream that was made, and ended before a response.
+const RESET_REASONS: [&str; 3] = [
+    "reset reason: connection termination",
+    "reset reason: remote reset",
+    "reset reason: local reset",
+];
+
+/// The likely cause of an answer that only a port for TLS gives.
+const USE_TLS: &str = "the port wants TLS: https://";
+
+/// The shortest time for which a server is taken to have waited for a request.
+const MIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     let received = &failure.detail.received;
@@ -83,7 +97,7 @@ fn status(response: &Response) -> String {
     if let Some(pod) = &response.pod {
         text += &format!(" from {pod}");
     }
-    if let Some(Proxy { name, headers }) = &response.proxy {
+    if let Some(Proxy { name, headers, .. }) = &response.proxy {
         text += &format!(" by {name}");
         if !headers.is_empty() {
             text += &format!(" ({})", headers.join(", "));
@@ -167,7 +181,7 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         }
         (FailureKind::Reset | FailureKind::EmptyReply, _) if detail.wants_tls.is_some() => {
             match detail.wants_tls? {
-                TlsPort::Server => "the port wants TLS: https://",
+                TlsPort::Server => USE_TLS,
                 TlsPort::Mutual => "the port wants TLS, and asks for a client certificate: https:// with --cert and --key, or, in a mesh with mutual TLS, a sidecar here",
             }
             .into()
@@ -207,8 +221,8 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
                 false => "the backend is stuck in the middle of its answer, the answer is a stream, or large packets are lost on the way".into(),
             }
         }
-        (FailureKind::HttpStatus, _) => error_status(response?)?.into(),
-        (FailureKind::BodyTooLarge, _) if !response?.status.is_success() => error_status(response?)
+        (FailureKind::HttpStatus, _) => error_status(response?, detail.after)?.into(),
+        (FailureKind::BodyTooLarge, _) if !response?.status.is_success() => error_status(response?, detail.after)
             .unwrap_or(super::usual_cause(FailureKind::HttpStatus))
             .into(),
         _ => return None,
@@ -222,7 +236,7 @@ pub(super) fn starts_as_http1(received: &Received) -> bool {
 /// The likely cause of a response that is not valid HTTP/1, by its first bytes.
 fn protocol(received: &Received) -> Option<&'static str> {
     Some(if received.starts_as_tls() {
-        "the port wants TLS: https://"
+        USE_TLS
     } else if received.starts_as_http2() {
         "the port speaks HTTP/2 alone: --http2"
     } else if received.body.is_some() {
@@ -235,8 +249,16 @@ fn protocol(received: &Received) -> Option<&'static str> {
 }
 
 fn proxy_error(response: &Response) -> Option<String> {
-    let Proxy { name, headers } = response.proxy.as_ref()?;
+    let Proxy {
+        name,
+        headers,
+        may_pass_on,
+    } = response.proxy.as_ref()?;
     let body = String::from_utf8_lossy(&response.body);
+    let body = body.trim_start();
+    // Why Envoy's own connection failed. In any other body, these words may be about a call of the backend's own.
+    let is_reset = body.starts_with("upstream connect error");
+    let reset = if is_reset { body } else { "" };
     let is_overloaded = headers.iter().any(|field| field.contains("overloaded:"));
     let why = match response.status.as_u16() {
         407 => {
@@ -249,24 +271,39 @@ fn proxy_error(response: &Response) -> Option<String> {
                 "{name} intercepts calls until somebody has logged in to the network"
             ));
         }
+        403 if *may_pass_on => {
+            "does not let this call through: a policy of the mesh or of the proxy, or passes on the backend's refusal"
+        }
         403 => "does not let this call through: a policy of the mesh or of the proxy",
         404 => "has no route for this host and path",
         429 => "limits the rate of calls",
-        _ if is_overloaded || says(&body, &["reset reason: overflow", "envoy overloaded"]) => {
+        400..500 => {
+            "does not take this request: its path, method, host, size, protocol or credentials"
+        }
+        508 => "found that the call leads back to it, in a loop",
+        _ if is_overloaded
+            || reset.contains("reset reason: overflow")
+            || body.starts_with("envoy overloaded") =>
+        {
             "turns calls away: it is overloaded, or the limit of a circuit breaker is reached"
         }
-        _ if body.contains("CERTIFICATE_VERIFY_FAILED") => {
+        _ if reset.contains("CERTIFICATE_VERIFY_FAILED") => {
             "does not accept the backend's certificate"
         }
-        _ if says(&body, &["TLS_error", "TLS error"]) => {
+        _ if says(reset, &["TLS_error", "TLS error"]) => {
             "reached it, but the TLS handshake failed: one side is without TLS, or refuses the other's certificate"
         }
-        _ if body.contains("reset reason: protocol error") => {
+        _ if reset.contains("reset reason: protocol error") => {
             "got an answer in another protocol than it speaks with it, such as HTTP/1 in place of HTTP/2"
         }
+        _ if says(reset, &RESET_REASONS) => {
+            "reached it, but the connection ended before an answer: it died, closes idle connections sooner than the proxy, or wants mutual TLS"
+        }
+        // Not statuses of a proxy that could not reach its backend.
+        500 | 501 | 505..=510 => "failed itself, or does not take this request",
         504 => "waited for the backend in vain",
-        // nginx itself sends 503 if it limits calls, and ingress-nginx if it has no endpoint.
-        503 if *name == "nginx" => {
+        // nginx, for one, sends 503 if it limits calls, and ingress-nginx if it has no endpoint.
+        503 if *may_pass_on => {
             "has no ready endpoint for it, limits the calls, or passes on an error of the backend's"
         }
         _ => "could not reach it: no ready endpoint, the wrong port, or mutual TLS",
@@ -279,19 +316,23 @@ fn says(text: &str, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| text.contains(phrase))
 }
 
-fn error_status(response: &Response) -> Option<&'static str> {
+fn error_status(response: &Response, after: Duration) -> Option<&'static str> {
     let body = String::from_utf8_lossy(&response.body);
     match response.status.as_u16() {
         100..300 => Some("its status is not one that --expect-status allows; the network is fine"),
-        408 => {
-            Some("the backend waited for the request in vain: packets are lost on the way there")
+        // No server gives up on a request so soon, and Envoy says these words of what it waited for itself.
+        408 if after < MIN_REQUEST_TIMEOUT || body.trim_start().starts_with("stream timeout") => {
+            Some("the backend, or a proxy, gave up waiting")
         }
+        408 => Some(
+            "packets of the request are lost on the way there, or the backend gave up waiting for something else",
+        ),
         429 => Some("the backend limits the rate of calls; the network is fine"),
         304 => Some(
             "the answer to a conditional request (If-None-Match, If-Modified-Since); the network is fine",
         ),
         300..400 => Some("a redirect, which is not followed; the network is fine"),
-        400 if says(&body, &WANTS_TLS) => Some("the port wants TLS: https://"),
+        400 if says(&body, &WANTS_TLS) => Some(USE_TLS),
         // In nginx's words.
         400 if body.contains("No required SSL certificate was sent") => {
             Some("the server wants a client certificate: --cert and --key")
@@ -300,8 +341,52 @@ fn error_status(response: &Response) -> Option<&'static str> {
             Some("the server does not accept this client's certificate: --cert and --key")
         }
         400..500 => Some(
-            "the request is not one that the backend serves: its path, method, host or credentials; the network is fine",
+            "the request is not one that the backend serves: its path, method, host, size, protocol or credentials; the network is fine",
         ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::{Cause, Failure, FailureKind, Received, Report, error_status, likely};
+    use crate::failure::Stage;
+    use crate::report::{Outcome, Response};
+
+    #[test]
+    fn packets_are_blamed_for_a_408_only_if_it_took_long() {
+        let words = |body: &str, after| {
+            let mut response = Response::of_status(StatusCode::REQUEST_TIMEOUT);
+            response.body = body.into();
+            error_status(&response, Duration::from_millis(after)).expect("a cause")
+        };
+        let waited = "the backend, or a proxy, gave up waiting";
+        assert_eq!(words("", 5), waited);
+        assert_eq!(words("stream timeout", 5000), waited);
+        assert!(words("", 5000).starts_with("packets of the request are lost"));
+    }
+
+    #[test]
+    fn a_body_that_stalls_is_told_from_one_that_goes_on() {
+        let kind = FailureKind::ResponseTimeout;
+        let after = Duration::from_secs(2);
+        for (silence, words) in [
+            (100, "a stream, which has no end"),
+            (1900, "the backend is stuck in the middle of its answer"),
+        ] {
+            let mut failure = Failure::new(Stage::Http, kind, Cause::Timeout, after);
+            failure.detail.received = Received {
+                body: Some(5),
+                silence: Duration::from_millis(silence),
+                ..Received::default()
+            };
+            let report = Report::of_outcome(Outcome::Failed(failure.clone(), None));
+            let likely = likely(&report, &failure).expect("a cause");
+            assert!(likely.starts_with(words), "{likely}");
+        }
     }
 }

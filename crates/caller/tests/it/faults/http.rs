@@ -238,7 +238,7 @@ fn trickle(stream: &mut TcpStream) {
 }
 
 /// A test for each way in which a backend misbehaves. The last part of a row is the likely cause, if it is not the
-/// usual one of the kind.
+/// usual one of the kind; it is empty if the cause depends on times, as that of a body that does not end.
 macro_rules! faults {
     ($with:expr; $($test:ident: $mode:expr, $kind:ident, $evidence:literal $(, $likely:literal)?;)*) => {
         $(#[test]
@@ -294,8 +294,8 @@ faults! { false;
     http2_alone: Mode::Says("\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"), Protocol, "which begins", "speaks HTTP/2 alone: --http2";
     silent: Mode::Silent, ResponseTimeout, "connected, then no answer";
     a_byte_at_a_time_of_the_head: Mode::AByteAtATimeOfTheHead, ResponseTimeout, " bytes of a head, which begins";
-    a_byte_at_a_time_of_the_body: Mode::AByteAtATimeOfTheBody, ResponseTimeout, " bytes of body (none in the last ", "a stream, which has no end";
-    stalled_in_the_body: Mode::StallsInTheBody, ResponseTimeout, "no more than 5 bytes of body (none in the last ", "stuck in the middle of its answer";
+    a_byte_at_a_time_of_the_body: Mode::AByteAtATimeOfTheBody, ResponseTimeout, " bytes of body (none in the last ", "";
+    stalled_in_the_body: Mode::StallsInTheBody, ResponseTimeout, "no more than 5 bytes of body (none in the last ", "";
     endless_body: Mode::EndlessBody, BodyTooLarge, "over 1048576 bytes of body";
     an_endless_error: Mode::Says(large_error()), BodyTooLarge, "HTTP 500 Internal Server Error, over 1048576 bytes of body", "a fault of the backend's own";
     an_error_of_a_proxy_that_is_cut_short: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nContent-Length: 190\r\n\r\nno healthy upstream"),
@@ -346,6 +346,26 @@ faults! { false;
         ProxyError, "by an AWS load balancer", "could not reach it";
     the_sidecar_of_the_backend_without_a_connection: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 57\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure"),
         ProxyError, "by Envoy (server: istio-envoy, x-envoy-upstream-service-time: 57)", "could not reach it: no ready endpoint";
+    an_error_with_the_name_of_a_load_balancer: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nServer: Google Frontend\r\nConnection: close\r\n\r\n{\"status\":\"DOWN\"}"),
+        ProxyError, "by a Google load balancer", "or passes on an error of the backend's";
+    a_refusal_with_the_name_of_envoy: Mode::Says("HTTP/1.1 403 Forbidden\r\nServer: envoy\r\nConnection: close\r\n\r\n{\"error\":\"admins only\"}"),
+        ProxyError, "by Envoy", "or passes on the backend's refusal";
+    a_proxy_that_does_not_take_the_request: Mode::Says("HTTP/1.1 400 Bad Request\r\nX-Squid-Error: ERR_INVALID_URL 0\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Squid (x-squid-error: ERR_INVALID_URL 0)", "Squid, between here and the backend, does not take this request";
+    a_proxy_that_calls_itself: Mode::Says("HTTP/1.1 508 Loop Detected\r\nl5d-proxy-error: request loop detected\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Linkerd", "leads back to it, in a loop";
+    a_fault_of_a_proxy: Mode::Says("HTTP/1.1 500 Internal Server Error\r\nl5d-proxy-error: unexpected error\r\nConnection: close\r\n\r\n"),
+        ProxyError, "by Linkerd", "failed itself, or";
+    a_request_that_is_too_large: Mode::Says("HTTP/1.1 413 Payload Too Large\r\nConnection: close\r\n\r\n"),
+        HttpStatus, "HTTP 413 Payload Too Large", "size, protocol or credentials; the network is fine";
+    envoy_whose_connection_ended: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection termination"),
+        ProxyError, "by Envoy", "reached it, but the connection ended before an answer";
+    a_timeout_that_is_not_of_the_request: Mode::Says("HTTP/1.1 408 Request Timeout\r\nserver: envoy\r\nConnection: close\r\n\r\nstream timeout"),
+        HttpStatus, "HTTP 408 Request Timeout", "the backend, or a proxy, gave up waiting";
+    an_error_that_quotes_another_proxy: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n{\"error\":\"call to payment failed: no healthy upstream\"}"),
+        HttpStatus, "HTTP 503 Service Unavailable after";
+    a_gateway_whose_page_speaks_of_tls: Mode::Says("HTTP/1.1 502 Bad Gateway\r\nServer: nginx\r\nConnection: close\r\n\r\nTLS error while talking to the database"),
+        ProxyError, "by nginx", "nginx, between here and the backend, could not reach it";
     an_error_of_the_backends_through_envoy: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\nx-envoy-upstream-service-time: 3\r\nConnection: close\r\n\r\nbusy"),
         HttpStatus, "HTTP 503 Service Unavailable after";
 }
