@@ -340,8 +340,11 @@ fn error_status(response: &Response, after: Duration) -> Option<&'static str> {
         400 if body.contains("The SSL certificate error") => {
             Some("the server does not accept this client's certificate: --cert and --key")
         }
+        413 | 414 | 415 | 426 | 431 => Some(
+            "the request is too large for the backend, or in another format or protocol than it takes; the network is fine",
+        ),
         400..500 => Some(
-            "the request is not one that the backend serves: its path, method, host, size, protocol or credentials; the network is fine",
+            "the request is not one that the backend serves: its path, method, host or credentials; the network is fine",
         ),
         _ => None,
     }

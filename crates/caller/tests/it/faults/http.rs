@@ -357,7 +357,7 @@ faults! { false;
     a_fault_of_a_proxy: Mode::Says("HTTP/1.1 500 Internal Server Error\r\nl5d-proxy-error: unexpected error\r\nConnection: close\r\n\r\n"),
         ProxyError, "by Linkerd", "failed itself, or";
     a_request_that_is_too_large: Mode::Says("HTTP/1.1 413 Payload Too Large\r\nConnection: close\r\n\r\n"),
-        HttpStatus, "HTTP 413 Payload Too Large", "size, protocol or credentials; the network is fine";
+        HttpStatus, "HTTP 413 Payload Too Large", "the request is too large for the backend, or in another format";
     envoy_whose_connection_ended: Mode::Says("HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\nConnection: close\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection termination"),
         ProxyError, "by Envoy", "reached it, but the connection ended before an answer";
     a_timeout_that_is_not_of_the_request: Mode::Says("HTTP/1.1 408 Request Timeout\r\nserver: envoy\r\nConnection: close\r\n\r\nstream timeout"),
