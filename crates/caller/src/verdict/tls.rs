@@ -243,9 +243,7 @@ fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, s
         true if rejected.is_for_host => {
             "the certificate vouches for itself: if it is the right one, --cacert with it".into()
         }
-        true => {
-            "it is not for this host: a default certificate, as of an ingress that has none for it, or the wrong Service".into()
-        }
+        true => not_for_host(certificate).into(),
         false if rejected.is_alone => {
             "its issuer is not among those that are trusted here, and the server sent no other certificate: --cacert lacks the issuer, or the server has to send its whole chain".into()
         }
@@ -259,6 +257,19 @@ fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, s
 }
 
 const WORKLOAD: &str = "the certificate is the identity of a workload in a mesh, and names no host: only sidecars of that mesh accept it";
+
+const NAMELESS: &str =
+    "the certificate has no host name in its subjectAltName, and a common name no longer counts";
+
+/// The likely cause if a certificate is not for the host of the target, whatever else is wrong with it.
+fn not_for_host(certificate: &Certificate) -> &'static str {
+    match certificate.names.is_empty() {
+        true => NAMELESS,
+        false => {
+            "the certificate is not for this host: a default certificate, as of an ingress that has none for it, the wrong Service, or a certificate without the name that is used here"
+        }
+    }
+}
 
 fn shown(report: &Report) -> Option<&Certificate> {
     report.tls.as_deref()?.certificate.as_ref()
@@ -324,9 +335,7 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
         }
         (FailureKind::TlsName, _) => match shown(report)? {
             certificate if is_of_workload(certificate) => WORKLOAD.into(),
-            certificate if certificate.names.is_empty() => {
-                "the certificate has no host name in its subjectAltName, and a common name no longer counts".into()
-            }
+            certificate if certificate.names.is_empty() => NAMELESS.into(),
             _ => return None,
         },
         (FailureKind::ResponseTimeout, _) => {

@@ -136,6 +136,7 @@ const CHAINS: &str = r#"
     echo subjectAltName=URI:spiffe://cluster.local/ns/demo/sa/default | leaf workload ca
     echo subjectAltName=email:a@example.com | leaf mail ca
     openssl req -x509 -key good.key -subj "/CN=TRAEFIK DEFAULT CERT" -days 9 -out default.pem       -addext subjectAltName=DNS:traefik.default; cp good.key default.key
+    openssl req -x509 -key good.key -subj "/CN=localhost" -days 9 -out common-name.pem; cp good.key common-name.key
     echo subjectAltName=DNS:backend.123,DNS:*.demo.0x7f,DNS:b-.x | leaf unusual ca
 "#;
 
@@ -265,7 +266,14 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
             "ca",
             TlsUntrusted,
             "(for traefik.default, self-signed by CN=TRAEFIK DEFAULT CERT,",
-            "a default certificate, as of an ingress",
+            "the wrong Service, or a certificate without the name that is used here",
+        ),
+        (
+            "common-name",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for no host name, subject CN=localhost, self-signed,",
+            "no host name in its subjectAltName",
         ),
     ] {
         let (_server, addr) = serve_chain(&pki, certificate);
