@@ -429,9 +429,7 @@ impl ServerCertVerifier for HandshakeCallbacks {
             let trusted = trusted.map(|trusted| (IssuerSource::Trusted, trusted));
             let rejected = Rejected {
                 is_for_host: is_for_host.is_ok(),
-                is_alone: intermediates.is_empty(),
-                last_issuer: certificate::last_issuer(end_entity, intermediates)
-                    .unwrap_or_default(),
+                last_issuer: certificate::last_issuer(end_entity, intermediates),
                 outdated_issuer: trusted.or_else(|| {
                     let sent = outdated(&error, certificate.as_ref(), intermediates)?;
                     Some((IssuerSource::Sent, sent))

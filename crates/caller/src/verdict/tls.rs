@@ -244,15 +244,16 @@ fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, s
             "the certificate vouches for itself: if it is the right one, --cacert with it".into()
         }
         true => not_for_host(certificate).into(),
-        false if rejected.is_alone => {
-            "its issuer is not among those that are trusted here, and the server sent no other certificate: --cacert lacks the issuer, or the server has to send its whole chain".into()
-        }
-        false if rejected.last_issuer.is_empty() => return None,
-        false => format!(
-            "the chain that the server sent ends at {}, which is not among those that are trusted here: --cacert names others",
-            rejected.last_issuer
-        )
-        .into(),
+        false => match rejected.last_issuer.as_deref() {
+            None => {
+                "its issuer is not among those that are trusted here, and the server did not send the issuer's certificate: --cacert lacks it, or the server has to send its whole chain".into()
+            }
+            Some("") => return None,
+            Some(issuer) => format!(
+                "the chain that the server sent ends at {issuer}, which is not among those that are trusted here: --cacert names others, or the server has to send its whole chain"
+            )
+            .into(),
+        },
     })
 }
 

@@ -114,8 +114,10 @@ const CHAINS: &str = r#"
     ca=basicConstraints=critical,CA:true
     echo $ca | authority between "/CN=Between" ca
     echo $san | leaf alone between
+    for name in twice unrelated; do cp alone.pem $name.pem; cp alone.key $name.key; done; cp alone.pem twice-chain.pem
     echo $ca | authority strange-between "/CN=Strange Between" stranger
     echo $san | leaf strange strange-between; cat strange-between.pem > strange-chain.pem
+    cp strange-between.pem unrelated-chain.pem; echo $san | leaf with-root stranger; cp stranger.pem with-root-chain.pem
     key old; faketime "40 days ago" openssl req -x509 -key old.key -subj "/CN=Old" -days 10 -out old.pem
     echo $san | leaf by-old old
     openssl req -x509 -key old.key -subj "/CN=Old" -days 9 -out renewed.pem; cat old.pem renewed.pem > both.pem
@@ -168,14 +170,35 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
             "ca",
             TlsUntrusted,
             "not trusted (for localhost, issued by CN=Between,",
-            "the server sent no other certificate: --cacert lacks the issuer, or",
+            "the server did not send the issuer's certificate: --cacert lacks it, or",
+        ),
+        (
+            "twice",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Between,",
+            "the server did not send the issuer's certificate: --cacert lacks it, or",
+        ),
+        (
+            "unrelated",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Between,",
+            "the server did not send the issuer's certificate: --cacert lacks it, or",
+        ),
+        (
+            "with-root",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Another CA,",
+            "ends at CN=Another CA, which",
         ),
         (
             "strange",
             "ca",
             TlsUntrusted,
             "not trusted (for localhost, issued by CN=Strange Between,",
-            "ends at CN=Another CA, which",
+            "is not among those that are trusted here: --cacert names others, or the server has",
         ),
         (
             "old-chain",
