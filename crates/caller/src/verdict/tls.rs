@@ -259,17 +259,20 @@ fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, s
 
 const WORKLOAD: &str = "the certificate is the identity of a workload in a mesh, and names no host: only sidecars of that mesh accept it";
 
-const NAMELESS: &str =
-    "the certificate has no host name in its subjectAltName, and a common name no longer counts";
-
-/// The likely cause if a certificate is not for the host of the target, whatever else is wrong with it.
-fn not_for_host(certificate: &Certificate) -> &'static str {
-    match certificate.names.is_empty() {
-        true => NAMELESS,
-        false => {
-            "the certificate is not for this host: a default certificate, as of an ingress that has none for it, the wrong Service, or a certificate without the name that is used here"
-        }
+/// What the names of a certificate tell of why it is not for the host of the target, if they do.
+fn likely_by_names(certificate: &Certificate) -> Option<&'static str> {
+    match certificate {
+        _ if is_of_workload(certificate) => Some(WORKLOAD),
+        _ if certificate.names.is_empty() => Some(
+            "the certificate has no host name in its subjectAltName, and a common name no longer counts",
+        ),
+        _ => None,
     }
+}
+
+/// The likely cause if a certificate is not for the host of the target, beside what else is wrong with it.
+fn not_for_host(certificate: &Certificate) -> &'static str {
+    likely_by_names(certificate).unwrap_or("the certificate is not for this host: a default certificate, as of an ingress that has none for it, the wrong Service, or a certificate without the name that is used here")
 }
 
 fn shown(report: &Report) -> Option<&Certificate> {
@@ -319,26 +322,28 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             "its RSA key is shorter than 2048 bits, or the server has the key of another certificate".into()
         }
         (FailureKind::TlsExpired, _) => {
-            let issuer = outdated_issuer(report);
-            let outdated = issuer.map_or(shown(report), |(_, issuer)| Some(issuer));
-            match (issuer, outdated?) {
-                (_, outdated) if outdated.not_before > report.started => {
-                    "the certificate is from the future: the clock here, or where it was issued, is wrong".into()
+            let (certificate, issuer) = (shown(report)?, outdated_issuer(report));
+            let outdated = issuer.map_or(certificate, |(_, issuer)| issuer);
+            let likely = match issuer {
+                _ if outdated.not_before > report.started => {
+                    "the certificate is from the future: the clock here, or where it was issued, is wrong"
                 }
-                (Some((IssuerSource::Sent, _)), _) => {
-                    "the server sends an old chain, or that CA was not renewed".into()
+                Some((IssuerSource::Sent, _)) => {
+                    "the server sends an old chain, or that CA was not renewed"
                 }
-                (Some((IssuerSource::Trusted, _)), _) => {
-                    "--cacert, or the system's store, has an old certificate of that CA, or the CA was not renewed".into()
+                Some((IssuerSource::Trusted, _)) => {
+                    "--cacert, or the system's store, has an old certificate of that CA, or the CA was not renewed"
                 }
-                (None, _) => return None,
+                None => super::usual_cause(failure.kind),
+            };
+            match rejected(report) {
+                Some(rejected) if !rejected.is_for_host => {
+                    format!("{likely}; and {}", not_for_host(certificate)).into()
+                }
+                _ => likely.into(),
             }
         }
-        (FailureKind::TlsName, _) => match shown(report)? {
-            certificate if is_of_workload(certificate) => WORKLOAD.into(),
-            certificate if certificate.names.is_empty() => NAMELESS.into(),
-            _ => return None,
-        },
+        (FailureKind::TlsName, _) => likely_by_names(shown(report)?)?.into(),
         (FailureKind::ResponseTimeout, _) => {
             "the backend is overloaded or stuck, or waits for a client that speaks first in another protocol".into()
         }

@@ -124,6 +124,9 @@ const CHAINS: &str = r#"
     openssl req -new -key old.key -subj "/CN=Old Between" -out old-between.csr; echo $ca > old-between.ext
     faketime "20 days ago" openssl x509 -req -in old-between.csr -CA ca.pem -CAkey ca.key -CAcreateserial       -out old-between.pem -days 10 -extfile old-between.ext; cp old.key old-between.key
     echo $san | leaf old-chain old-between; cat old-between.pem > old-chain-chain.pem
+    echo subjectAltName=DNS:other.example > old-other.ext; cp good.key old-other.key
+    faketime "20 days ago" openssl x509 -req -in good.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+      -out old-other.pem -days 10 -extfile old-other.ext
     key namesake; openssl req -x509 -key namesake.key -subj "/CN=Test CA" -days 9 -out namesake.pem
     echo $san | leaf by-namesake namesake
     (echo $san; echo extendedKeyUsage=clientAuth) | leaf for-clients ca
@@ -213,6 +216,13 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
             TlsExpired,
             "of a CA that is trusted here, CN=Old, expired 30 days ago (for localhost,",
             "an old certificate of that CA",
+        ),
+        (
+            "old-other",
+            "ca",
+            TlsExpired,
+            "TLS certificate expired 10 days ago (for other.example,",
+            "or the server has not loaded the new one; and the certificate is not for this host: a default certificate,",
         ),
         (
             "by-namesake",
