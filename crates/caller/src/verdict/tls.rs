@@ -110,9 +110,16 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     if is_certificate_wanted(report) && failure.kind == FailureKind::TlsHandshake {
         text += " (it asked for a client certificate)";
     }
-    let is_name_sent = report.tls.as_deref().is_none_or(|tls| tls.is_name_sent);
-    if !is_name_sent && matches!(report.target.host, Host::Name(_)) {
-        text += " (the server was not told the name, which cannot be sent in TLS here)";
+    if !is_name_sent(report) {
+        // The certificate of an address is the right one without a name.
+        let is_right = rejected(report).is_some_and(|rejected| rejected.is_for_host);
+        text += match &report.target.host {
+            Host::Name(_) => {
+                " (the server was not told the name, which cannot be sent in TLS here)"
+            }
+            Host::Address { .. } if is_right => "",
+            Host::Address { .. } => " (the server was not told a name: an address sends none)",
+        };
     }
     text
 }
@@ -275,8 +282,15 @@ fn not_for_host(certificate: &Certificate) -> &'static str {
     likely_by_names(certificate).unwrap_or("the certificate is not for this host: a default certificate, as of an ingress that has none for it, the wrong Service, or a certificate without the name that is used here")
 }
 
+const SERVES_NAMES: &str = "serves host names only (none was sent)";
+
 fn shown(report: &Report) -> Option<&Certificate> {
     report.tls.as_deref()?.certificate.as_ref()
+}
+
+fn is_name_sent(report: &Report) -> bool {
+    let tls = report.tls.as_deref();
+    tls.is_none_or(|tls| tls.is_name_sent)
 }
 
 fn is_certificate_wanted(report: &Report) -> bool {
@@ -299,7 +313,17 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     let received = &failure.detail.received;
     Some(match (failure.kind, &failure.detail.cause) {
         (FailureKind::TlsHandshake, Cause::Tls(TlsError::Alert(alert))) => {
-            likely_by_alert(alert, is_certificate_wanted(report)).into()
+            let is_wanted = is_certificate_wanted(report);
+            let likely = likely_by_alert(alert, is_wanted);
+            match alert.as_str() {
+                // A server that asks for a certificate has chosen its own.
+                _ if is_name_sent(report) || is_wanted => likely.into(),
+                "unrecognized_name" => format!("the server {SERVES_NAMES}").into(),
+                "handshake_failure" | "internal_error" | "access_denied" => {
+                    format!("{likely}, or the server {SERVES_NAMES}").into()
+                }
+                _ => likely.into(),
+            }
         }
         (FailureKind::TlsHandshake, _) if starts_as_http1(received) => {
             "the port speaks plain HTTP: http://".into()
@@ -308,7 +332,11 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             "the wrong port: another protocol is spoken there".into()
         }
         (FailureKind::TlsHandshake, Cause::Closed | Cause::Os(_)) => {
-            "what listens there hangs up on TLS: it does not speak it, does not serve this name, or is a proxy without a backend".into()
+            let unserved = match is_name_sent(report) {
+                true => "does not serve this name",
+                false => SERVES_NAMES,
+            };
+            format!("what listens there hangs up on TLS: it does not speak it, {unserved}, or is a proxy without a backend").into()
         }
         (FailureKind::TlsHandshake, Cause::Tls(TlsError::Handshake(error)))
             if error.contains("incompatible") =>

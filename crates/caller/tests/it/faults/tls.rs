@@ -433,6 +433,51 @@ fn an_alert_shows_that_the_port_speaks_tls() {
     }
 }
 
+/// An address is not sent as the name of the server.
+#[test]
+fn a_server_that_serves_host_names_only_may_be_why_an_address_fails() {
+    let not_told = "(the server was not told a name: an address sends none)";
+    for (alert, likely) in [
+        (
+            Some(40),
+            "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3, or the server serves host names only",
+        ),
+        (
+            Some(80),
+            "it may have no certificate, or the server serves host names only (none was sent)",
+        ),
+        (
+            Some(112),
+            "likely the server serves host names only (none was sent)",
+        ),
+        (
+            Some(70),
+            "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3\n",
+        ),
+        (
+            None,
+            "it does not speak it, serves host names only (none was sent), or is a proxy",
+        ),
+    ] {
+        let addr = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            if let Some(alert) = alert {
+                let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, alert]);
+            }
+        });
+        let mut command = Command::new(CALLER);
+        let output = run(command.args(["once", &format!("https://{addr}/")]));
+        assert_eq!(output.code, Some(35), "{}", output.stdout);
+        for expected in [not_told, likely] {
+            assert!(
+                output.stdout.contains(expected),
+                "no {expected:?} in {}",
+                output.stdout
+            );
+        }
+    }
+}
+
 /// As the sidecar of a mesh with mutual TLS.
 #[test]
 fn a_plain_call_to_a_port_of_mutual_tls_is_named() {
