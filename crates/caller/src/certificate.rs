@@ -18,6 +18,9 @@ use crate::report::Certificate;
 /// Most names of a certificate to keep: it comes from the network.
 const MAX_NAMES: usize = 32;
 
+/// What an address that is given as a DNS name, and so does not count, is shown with.
+pub(crate) const AS_DNS_NAME: &str = "DNS:";
+
 /// Most certificates of a chain to look at.
 pub(crate) const MAX_CHAIN: usize = 8;
 
@@ -113,6 +116,10 @@ fn shown(name: &Name) -> String {
 /// A DNS name, an IP address or a URI of the certificate's subjectAltName; `None` for other types of names.
 fn name(name: &GeneralName) -> Option<String> {
     match name {
+        // An address has to be in a name of its own type, which is not shown like this.
+        GeneralName::DnsName(name) if name.as_str().parse::<IpAddr>().is_ok() => {
+            Some(format!("{AS_DNS_NAME}{}", name.as_str()))
+        }
         GeneralName::DnsName(name) => Some(cut(name.to_string())),
         // As in the certificate of a workload of a mesh: spiffe://...
         GeneralName::UniformResourceIdentifier(uri) => Some(cut(uri.to_string())),

@@ -208,7 +208,8 @@ pub enum IssuerSource {
 pub struct Certificate {
     /// The subject, such as `CN=kubernetes`.
     pub subject: String,
-    /// The host names, IP addresses and URIs in its subjectAltName.
+    /// The host names, IP addresses and URIs in its subjectAltName. `DNS:` is before an address that is there as a host
+    /// name.
     pub names: Vec<String>,
     /// The issuer, in the form of the subject.
     pub issuer: String,

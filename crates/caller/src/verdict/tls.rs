@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use tokio_rustls::rustls::{CertificateError, OtherError};
 
 use super::http::starts_as_http1;
+use crate::certificate;
 use crate::clock;
 use crate::dns::Host;
 use crate::failure::{Cause, Failure, FailureKind, TlsError};
@@ -250,7 +251,7 @@ fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, s
         true if rejected.is_for_host => {
             "the certificate vouches for itself: if it is the right one, --cacert with it".into()
         }
-        true => not_for_host(certificate).into(),
+        true => not_for_host(report, certificate).into(),
         false => match rejected.last_issuer.as_deref() {
             None => {
                 "its issuer is not among those that are trusted here, and the server did not send the issuer's certificate: --cacert lacks it, or the server has to send its whole chain".into()
@@ -267,19 +268,29 @@ fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, s
 const WORKLOAD: &str = "the certificate is the identity of a workload in a mesh, and names no host: only sidecars of that mesh accept it";
 
 /// What the names of a certificate tell of why it is not for the host of the target, if they do.
-fn likely_by_names(certificate: &Certificate) -> Option<&'static str> {
+fn likely_by_names(report: &Report, certificate: &Certificate) -> Option<&'static str> {
+    let is_address_as_name = |name: &String| match &report.target.host {
+        Host::Address { ip, .. } => {
+            let name = name.strip_prefix(certificate::AS_DNS_NAME);
+            name.and_then(|name| name.parse().ok()) == Some(*ip)
+        }
+        Host::Name(_) => false,
+    };
     match certificate {
         _ if is_of_workload(certificate) => Some(WORKLOAD),
         _ if certificate.names.is_empty() => Some(
             "the certificate has no host name in its subjectAltName, and a common name no longer counts",
+        ),
+        _ if certificate.names.iter().any(is_address_as_name) => Some(
+            "the certificate has the address as a DNS name: in the subjectAltName it has to be IP:, not DNS:",
         ),
         _ => None,
     }
 }
 
 /// The likely cause if a certificate is not for the host of the target, beside what else is wrong with it.
-fn not_for_host(certificate: &Certificate) -> &'static str {
-    likely_by_names(certificate).unwrap_or("the certificate is not for this host: a default certificate, as of an ingress that has none for it, the wrong Service, or a certificate without the name that is used here")
+fn not_for_host(report: &Report, certificate: &Certificate) -> &'static str {
+    likely_by_names(report, certificate).unwrap_or("the certificate is not for this host: a default certificate, as of an ingress that has none for it, the wrong Service, or a certificate without the name that is used here")
 }
 
 const SERVES_NAMES: &str = "serves host names only (none was sent)";
@@ -366,12 +377,12 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             };
             match rejected(report) {
                 Some(rejected) if !rejected.is_for_host => {
-                    format!("{likely}; and {}", not_for_host(certificate)).into()
+                    format!("{likely}; and {}", not_for_host(report, certificate)).into()
                 }
                 _ => likely.into(),
             }
         }
-        (FailureKind::TlsName, _) => likely_by_names(shown(report)?)?.into(),
+        (FailureKind::TlsName, _) => likely_by_names(report, shown(report)?)?.into(),
         (FailureKind::ResponseTimeout, _) => {
             "the backend is overloaded or stuck, or waits for a client that speaks first in another protocol".into()
         }

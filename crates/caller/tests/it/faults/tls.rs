@@ -113,6 +113,7 @@ const CHAINS: &str = r#"
     san=subjectAltName=DNS:localhost
     ca=basicConstraints=critical,CA:true
     echo $ca | authority between "/CN=Between" ca
+    echo subjectAltName=DNS:127.0.0.1 | leaf address ca
     echo $san | leaf alone between
     for name in twice unrelated; do cp alone.pem $name.pem; cp alone.key $name.key; done; cp alone.pem twice-chain.pem
     echo $ca | authority strange-between "/CN=Strange Between" stranger
@@ -326,6 +327,21 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
         .env("CALLER_CACERT", pki.file("both.pem"))
         .arg("once"));
     assert_eq!(output.code, Some(0), "{}", output.stdout);
+}
+
+#[test]
+fn an_address_as_a_dns_name_does_not_count() {
+    let Some(pki) = Pki::new() else { return };
+    make(&pki, CHAINS);
+    let (_server, addr) = serve_chain(&pki, "address");
+    let url = format!("https://{addr}/");
+    let output = run(caller(&pki, addr).args(["once", &url]));
+    for expected in [
+        "not for 127.0.0.1 (for DNS:127.0.0.1, issued",
+        "; likely the certificate has the address as a DNS name",
+    ] {
+        assert!(output.stdout.contains(expected), "{}", output.stdout);
+    }
 }
 
 /// Numeric namespaces are legal, and curl accepts a certificate for a name in one.
