@@ -187,8 +187,8 @@ pub struct Tls {
 pub struct Rejected {
     /// Whether the certificate is for the host of the target.
     pub is_for_host: bool,
-    /// The issuer of the last certificate of the chain that the server sent, in the form of a subject; `None` if it sent
-    /// no certificate of the issuer of its own one.
+    /// The issuer of the last certificate of the chain that the server sent, in the form of a subject; `None` if it did
+    /// not send the certificate of the first issuer.
     pub last_issuer: Option<String>,
     /// The certificate of an issuer because of which the chain is out of date, and where it is from.
     pub outdated_issuer: Option<(IssuerSource, Certificate)>,
