@@ -18,8 +18,11 @@ use crate::report::Certificate;
 /// Most names of a certificate to keep: it comes from the network.
 const MAX_NAMES: usize = 32;
 
+/// What an address that is given as a DNS name, and so does not count, is shown with.
+pub(crate) const AS_DNS_NAME: &str = "DNS:";
+
 /// Most certificates of a chain to look at.
-pub(super) const MAX_CHAIN: usize = 8;
+pub(crate) const MAX_CHAIN: usize = 8;
 
 /// Longest name, subject or issuer to keep, in bytes; longer ones are cut.
 const MAX_NAME: usize = 256;
@@ -41,7 +44,7 @@ pub(crate) fn read(der: &CertificateDer<'_>) -> Option<Certificate> {
 
 /// Whether the certificate is for this DNS name: its subjectAltName has the name, or a wildcard for the leftmost
 /// label of it. For names that webpki does not accept.
-pub(super) fn is_for(der: &CertificateDer<'_>, host: &str) -> bool {
+pub(crate) fn is_for(der: &CertificateDer<'_>, host: &str) -> bool {
     let parent = host.split_once('.').map_or("", |(_, parent)| parent);
     parse(der).is_some_and(|certificate| {
         names(&certificate).iter().any(|name| match name {
@@ -55,14 +58,16 @@ pub(super) fn is_for(der: &CertificateDer<'_>, host: &str) -> bool {
     })
 }
 
-/// The issuer at which the chain of the server's certificate ends: that of the last certificate which was sent.
-pub(super) fn last_issuer(
+/// The issuer at which the chain of the server's certificate ends: that of the last certificate which was sent. `None`
+/// if no certificate of the first issuer was sent; others may have been, such as the server's own once more.
+pub(crate) fn last_issuer(
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
 ) -> Option<String> {
     let sent = intermediates.iter().take(MAX_CHAIN);
     let sent: Vec<_> = sent.filter_map(parse).collect();
     let mut issuer = parse(end_entity)?.issuer().clone();
+    sent.iter().find(|sent| *sent.subject() == issuer)?;
     for _ in &sent {
         let mut next = sent.iter();
         let next = next.find(|next| *next.subject() == issuer && *next.issuer() != issuer);
@@ -111,6 +116,10 @@ fn shown(name: &Name) -> String {
 /// A DNS name, an IP address or a URI of the certificate's subjectAltName; `None` for other types of names.
 fn name(name: &GeneralName) -> Option<String> {
     match name {
+        // An address has to be in a name of its own type, which is not shown like this.
+        GeneralName::DnsName(name) if name.as_str().parse::<IpAddr>().is_ok() => {
+            Some(format!("{AS_DNS_NAME}{}", name.as_str()))
+        }
         GeneralName::DnsName(name) => Some(cut(name.to_string())),
         // As in the certificate of a workload of a mesh: spiffe://...
         GeneralName::UniformResourceIdentifier(uri) => Some(cut(uri.to_string())),

@@ -189,10 +189,9 @@ pub struct Tls {
 pub struct Rejected {
     /// Whether the certificate is for the host of the target.
     pub is_for_host: bool,
-    /// Whether the server sent no other certificate along with it.
-    pub is_alone: bool,
-    /// The issuer of the last certificate of the chain that the server sent, in the form of a subject.
-    pub last_issuer: String,
+    /// The issuer of the last certificate of the chain that the server sent, in the form of a subject; `None` if it did
+    /// not send the certificate of the first issuer.
+    pub last_issuer: Option<String>,
     /// The certificate of an issuer because of which the chain is out of date, and where it is from.
     pub outdated_issuer: Option<(IssuerSource, Certificate)>,
 }
@@ -211,7 +210,8 @@ pub enum IssuerSource {
 pub struct Certificate {
     /// The subject, such as `CN=kubernetes`.
     pub subject: String,
-    /// The host names, IP addresses and URIs in its subjectAltName.
+    /// The host names, IP addresses and URIs in its subjectAltName. `DNS:` is before an address that is there as a host
+    /// name.
     pub names: Vec<String>,
     /// The issuer, in the form of the subject.
     pub issuer: String,

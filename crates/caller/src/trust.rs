@@ -157,16 +157,19 @@ pub(crate) enum TrustError {
 }
 
 impl TrustFiles {
+    /// The files of which the first that exists holds the default CA certificates; `None` if those are not used.
+    fn default_stores(&self, is_needed: bool) -> Option<Vec<PathBuf>> {
+        let is_used = is_needed && !self.insecure && self.cacert.is_none();
+        is_used.then(|| {
+            let given = ssl_cert_file().map(|path| vec![path]);
+            given.unwrap_or_else(|| SYSTEM_STORES.map(PathBuf::from).into())
+        })
+    }
+
     /// The files that are read, and those that would be if they existed.
     fn paths(&self, is_needed: bool) -> impl Iterator<Item = PathBuf> {
-        let has_default = is_needed && !self.insecure && self.cacert.is_none();
-        let default = has_default.then(|| {
-            let stores: Vec<PathBuf> = match ssl_cert_file() {
-                Some(path) => vec![path],
-                None => SYSTEM_STORES.map(PathBuf::from).into(),
-            };
-            stores.into_iter().chain([PathBuf::from(CLUSTER_CA)])
-        });
+        let default = self.default_stores(is_needed);
+        let default = default.map(|stores| stores.into_iter().chain([CLUSTER_CA.into()]));
         let given = [&self.cacert, &self.cert, &self.key];
         let given = given.map(Clone::clone).into_iter().flatten();
         given.chain(default.into_iter().flatten())
@@ -203,6 +206,9 @@ impl Trust {
 
     /// The settings as the files have them now. If these cannot be used, the settings before them are kept, and a
     /// warning says why, once for each change.
+    ///
+    /// It blocks the thread, although handshakes call it: a handshake only asks for the files' versions, and the files
+    /// are small and are read after a change alone. Calls that need them at the same time have to wait for them anyway.
     pub(crate) fn current(&self) -> Arc<TlsSettings> {
         let versions = self.files.versions(self.is_needed);
         let mut loaded = unpoisoned(self.loaded.lock());
@@ -233,10 +239,10 @@ impl Default for TlsSettings {
 impl TlsSettings {
     fn load(files: &TrustFiles, is_needed: bool) -> Result<Self, TrustError> {
         let provider = Arc::new(ring::default_provider());
-        let anchors = match &files.cacert {
-            Some(path) => certificates(path)?,
-            None if is_needed && !files.insecure => default_anchors()?,
-            None => Vec::new(),
+        let anchors = match (&files.cacert, files.default_stores(is_needed)) {
+            (Some(path), _) => certificates(path)?,
+            (None, Some(stores)) => default_anchors(&stores)?,
+            (None, None) => Vec::new(),
         };
         let mut roots = RootCertStore::empty();
         // A system's store may contain outdated certificates that cannot be parsed; the others can still be used.
@@ -262,17 +268,16 @@ fn ssl_cert_file() -> Option<PathBuf> {
     path.map(PathBuf::from)
 }
 
-/// The CA certificates to trust without `--cacert`.
-fn default_anchors() -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let mut anchors = match ssl_cert_file() {
-        Some(path) => certificates(&path)?,
-        None => {
-            let mut stores = SYSTEM_STORES.iter().map(Path::new);
-            match stores.find(|path| path.exists()) {
-                Some(path) => certificates(path)?,
-                None => Vec::new(),
-            }
-        }
+/// The CA certificates to trust without `--cacert`, from the first of these stores that exists.
+fn default_anchors(stores: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let store = match stores {
+        // It is an error if the only one does not exist: SSL_CERT_FILE names it.
+        [only] => Some(only),
+        _ => stores.iter().find(|path| path.exists()),
+    };
+    let mut anchors = match store {
+        Some(path) => certificates(path)?,
+        None => Vec::new(),
     };
     if Path::new(CLUSTER_CA).exists() {
         anchors.extend(certificates(Path::new(CLUSTER_CA))?);

@@ -71,6 +71,7 @@ impl Client {
     /// If the cryptography provider does not support the default TLS versions.
     pub(super) fn new(trust: Trust, http2: bool) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
+        // A configuration cannot be built without callbacks; each handshake replaces these with its own.
         let callbacks = Arc::new(HandshakeCallbacks::new(
             trust.current(),
             Arc::clone(&provider),
@@ -139,7 +140,7 @@ impl Client {
         let connecting = connector.connect(server_name, tap);
         let connected = timeout_at(deadline, connecting).await;
         let took = start.elapsed();
-        let mut tls = callbacks.shown();
+        let mut tls = callbacks.take_tls();
         tls.is_name_sent = is_name_sent;
         match connected {
             Ok(Ok(stream)) => {
@@ -296,8 +297,9 @@ impl HandshakeCallbacks {
         }
     }
 
-    /// The certificate that the server has presented so far, and whether it has requested one.
-    fn shown(&self) -> Tls {
+    /// What the server has presented and the verdict on it, which are taken out: the certificate, why it was rejected,
+    /// and whether the server has requested a client certificate.
+    fn take_tls(&self) -> Tls {
         let certificate = self.certificate.lock();
         Tls {
             version: None,
@@ -429,9 +431,7 @@ impl ServerCertVerifier for HandshakeCallbacks {
             let trusted = trusted.map(|trusted| (IssuerSource::Trusted, trusted));
             let rejected = Rejected {
                 is_for_host: is_for_host.is_ok(),
-                is_alone: intermediates.is_empty(),
-                last_issuer: certificate::last_issuer(end_entity, intermediates)
-                    .unwrap_or_default(),
+                last_issuer: certificate::last_issuer(end_entity, intermediates),
                 outdated_issuer: trusted.or_else(|| {
                     let sent = outdated(&error, certificate.as_ref(), intermediates)?;
                     Some((IssuerSource::Sent, sent))

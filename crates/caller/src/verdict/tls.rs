@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use tokio_rustls::rustls::{CertificateError, OtherError};
 
 use super::http::starts_as_http1;
+use crate::certificate;
 use crate::clock;
 use crate::dns::Host;
 use crate::failure::{Cause, Failure, FailureKind, TlsError};
@@ -110,9 +111,16 @@ pub(super) fn evidence(report: &Report, failure: &Failure) -> String {
     if is_certificate_wanted(report) && failure.kind == FailureKind::TlsHandshake {
         text += " (it asked for a client certificate)";
     }
-    let is_name_sent = report.tls.as_deref().is_none_or(|tls| tls.is_name_sent);
-    if !is_name_sent && matches!(report.target.host, Host::Name(_)) {
-        text += " (the server was not told the name, which cannot be sent in TLS here)";
+    if !is_name_sent(report) {
+        // The certificate of an address is the right one without a name.
+        let is_right = rejected(report).is_some_and(|rejected| rejected.is_for_host);
+        text += match &report.target.host {
+            Host::Name(_) => {
+                " (the server was not told the name, which cannot be sent in TLS here)"
+            }
+            Host::Address { .. } if is_right => "",
+            Host::Address { .. } => " (the server was not told a name: an address sends none)",
+        };
     }
     text
 }
@@ -243,25 +251,57 @@ fn untrusted(report: &Report, error: &CertificateError) -> Option<Cow<'static, s
         true if rejected.is_for_host => {
             "the certificate vouches for itself: if it is the right one, --cacert with it".into()
         }
-        true => {
-            "it is not for this host: a default certificate, as of an ingress that has none for it, or the wrong Service".into()
-        }
-        false if rejected.is_alone => {
-            "its issuer is not among those that are trusted here, and the server sent no other certificate: --cacert lacks the issuer, or the server has to send its whole chain".into()
-        }
-        false if rejected.last_issuer.is_empty() => return None,
-        false => format!(
-            "the chain that the server sent ends at {}, which is not among those that are trusted here: --cacert names others",
-            rejected.last_issuer
-        )
-        .into(),
+        true => not_for_host(report, certificate).into(),
+        false => match rejected.last_issuer.as_deref() {
+            None => {
+                "its issuer is not among those that are trusted here, and the server did not send the issuer's certificate: --cacert lacks it, or the server has to send its whole chain".into()
+            }
+            Some("") => return None,
+            Some(issuer) => format!(
+                "the chain that the server sent ends at {issuer}, which is not among those that are trusted here: --cacert names others, or the server has to send its whole chain"
+            )
+            .into(),
+        },
     })
 }
 
 const WORKLOAD: &str = "the certificate is the identity of a workload in a mesh, and names no host: only sidecars of that mesh accept it";
 
+/// What the names of a certificate tell of why it is not for the host of the target, if they do.
+fn likely_by_names(report: &Report, certificate: &Certificate) -> Option<&'static str> {
+    let is_address_as_name = |name: &String| match &report.target.host {
+        Host::Address { ip, .. } => {
+            let name = name.strip_prefix(certificate::AS_DNS_NAME);
+            name.and_then(|name| name.parse().ok()) == Some(*ip)
+        }
+        Host::Name(_) => false,
+    };
+    match certificate {
+        _ if is_of_workload(certificate) => Some(WORKLOAD),
+        _ if certificate.names.is_empty() => Some(
+            "the certificate has no host name in its subjectAltName, and a common name no longer counts",
+        ),
+        _ if certificate.names.iter().any(is_address_as_name) => Some(
+            "the certificate has the address as a DNS name: in the subjectAltName it has to be IP:, not DNS:",
+        ),
+        _ => None,
+    }
+}
+
+/// The likely cause if a certificate is not for the host of the target, beside what else is wrong with it.
+fn not_for_host(report: &Report, certificate: &Certificate) -> &'static str {
+    likely_by_names(report, certificate).unwrap_or("the certificate is not for this host: a default certificate, as of an ingress that has none for it, the wrong Service, or a certificate without the name that is used here")
+}
+
+const SERVES_NAMES: &str = "serves host names only (none was sent)";
+
 fn shown(report: &Report) -> Option<&Certificate> {
     report.tls.as_deref()?.certificate.as_ref()
+}
+
+fn is_name_sent(report: &Report) -> bool {
+    let tls = report.tls.as_deref();
+    tls.is_none_or(|tls| tls.is_name_sent)
 }
 
 fn is_certificate_wanted(report: &Report) -> bool {
@@ -284,7 +324,17 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
     let received = &failure.detail.received;
     Some(match (failure.kind, &failure.detail.cause) {
         (FailureKind::TlsHandshake, Cause::Tls(TlsError::Alert(alert))) => {
-            likely_by_alert(alert, is_certificate_wanted(report)).into()
+            let is_wanted = is_certificate_wanted(report);
+            let likely = likely_by_alert(alert, is_wanted);
+            match alert.as_str() {
+                // A server that asks for a certificate has chosen its own.
+                _ if is_name_sent(report) || is_wanted => likely.into(),
+                "unrecognized_name" => format!("the server {SERVES_NAMES}").into(),
+                "handshake_failure" | "internal_error" | "access_denied" => {
+                    format!("{likely}, or the server {SERVES_NAMES}").into()
+                }
+                _ => likely.into(),
+            }
         }
         (FailureKind::TlsHandshake, _) if starts_as_http1(received) => {
             "the port speaks plain HTTP: http://".into()
@@ -293,7 +343,11 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             "the wrong port: another protocol is spoken there".into()
         }
         (FailureKind::TlsHandshake, Cause::Closed | Cause::Os(_)) => {
-            "what listens there hangs up on TLS: it does not speak it, does not serve this name, or is a proxy without a backend".into()
+            let unserved = match is_name_sent(report) {
+                true => "does not serve this name",
+                false => SERVES_NAMES,
+            };
+            format!("what listens there hangs up on TLS: it does not speak it, {unserved}, or is a proxy without a backend").into()
         }
         (FailureKind::TlsHandshake, Cause::Tls(TlsError::Handshake(error)))
             if error.contains("incompatible") =>
@@ -307,28 +361,28 @@ pub(super) fn likely(report: &Report, failure: &Failure) -> Option<Cow<'static, 
             "its RSA key is shorter than 2048 bits, or the server has the key of another certificate".into()
         }
         (FailureKind::TlsExpired, _) => {
-            let issuer = outdated_issuer(report);
-            let outdated = issuer.map_or(shown(report), |(_, issuer)| Some(issuer));
-            match (issuer, outdated?) {
-                (_, outdated) if outdated.not_before > report.started => {
-                    "the certificate is from the future: the clock here, or where it was issued, is wrong".into()
+            let (certificate, issuer) = (shown(report)?, outdated_issuer(report));
+            let outdated = issuer.map_or(certificate, |(_, issuer)| issuer);
+            let likely = match issuer {
+                _ if outdated.not_before > report.started => {
+                    "the certificate is from the future: the clock here, or where it was issued, is wrong"
                 }
-                (Some((IssuerSource::Sent, _)), _) => {
-                    "the server sends an old chain, or that CA was not renewed".into()
+                Some((IssuerSource::Sent, _)) => {
+                    "the server sends an old chain, or that CA was not renewed"
                 }
-                (Some((IssuerSource::Trusted, _)), _) => {
-                    "--cacert, or the system's store, has an old certificate of that CA, or the CA was not renewed".into()
+                Some((IssuerSource::Trusted, _)) => {
+                    "--cacert, or the system's store, has an old certificate of that CA, or the CA was not renewed"
                 }
-                (None, _) => return None,
+                None => super::usual_cause(failure.kind),
+            };
+            match rejected(report) {
+                Some(rejected) if !rejected.is_for_host => {
+                    format!("{likely}; and {}", not_for_host(report, certificate)).into()
+                }
+                _ => likely.into(),
             }
         }
-        (FailureKind::TlsName, _) => match shown(report)? {
-            certificate if is_of_workload(certificate) => WORKLOAD.into(),
-            certificate if certificate.names.is_empty() => {
-                "the certificate has no host name in its subjectAltName, and a common name no longer counts".into()
-            }
-            _ => return None,
-        },
+        (FailureKind::TlsName, _) => likely_by_names(report, shown(report)?)?.into(),
         (FailureKind::ResponseTimeout, _) => {
             "the backend is overloaded or stuck, or waits for a client that speaks first in another protocol".into()
         }

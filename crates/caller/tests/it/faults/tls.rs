@@ -113,15 +113,21 @@ const CHAINS: &str = r#"
     san=subjectAltName=DNS:localhost
     ca=basicConstraints=critical,CA:true
     echo $ca | authority between "/CN=Between" ca
+    echo subjectAltName=DNS:127.0.0.1 | leaf address ca
     echo $san | leaf alone between
+    for name in twice unrelated; do cp alone.pem $name.pem; cp alone.key $name.key; done; cp alone.pem twice-chain.pem
     echo $ca | authority strange-between "/CN=Strange Between" stranger
     echo $san | leaf strange strange-between; cat strange-between.pem > strange-chain.pem
+    cp strange-between.pem unrelated-chain.pem; echo $san | leaf with-root stranger; cp stranger.pem with-root-chain.pem
     key old; faketime "40 days ago" openssl req -x509 -key old.key -subj "/CN=Old" -days 10 -out old.pem
     echo $san | leaf by-old old
     openssl req -x509 -key old.key -subj "/CN=Old" -days 9 -out renewed.pem; cat old.pem renewed.pem > both.pem
     openssl req -new -key old.key -subj "/CN=Old Between" -out old-between.csr; echo $ca > old-between.ext
     faketime "20 days ago" openssl x509 -req -in old-between.csr -CA ca.pem -CAkey ca.key -CAcreateserial       -out old-between.pem -days 10 -extfile old-between.ext; cp old.key old-between.key
     echo $san | leaf old-chain old-between; cat old-between.pem > old-chain-chain.pem
+    echo subjectAltName=DNS:other.example > old-other.ext; cp good.key old-other.key
+    faketime "20 days ago" openssl x509 -req -in good.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+      -out old-other.pem -days 10 -extfile old-other.ext
     key namesake; openssl req -x509 -key namesake.key -subj "/CN=Test CA" -days 9 -out namesake.pem
     echo $san | leaf by-namesake namesake
     (echo $san; echo extendedKeyUsage=clientAuth) | leaf for-clients ca
@@ -136,6 +142,7 @@ const CHAINS: &str = r#"
     echo subjectAltName=URI:spiffe://cluster.local/ns/demo/sa/default | leaf workload ca
     echo subjectAltName=email:a@example.com | leaf mail ca
     openssl req -x509 -key good.key -subj "/CN=TRAEFIK DEFAULT CERT" -days 9 -out default.pem       -addext subjectAltName=DNS:traefik.default; cp good.key default.key
+    openssl req -x509 -key good.key -subj "/CN=localhost" -days 9 -out common-name.pem; cp good.key common-name.key
     echo subjectAltName=DNS:backend.123,DNS:*.demo.0x7f,DNS:b-.x | leaf unusual ca
 "#;
 
@@ -167,14 +174,35 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
             "ca",
             TlsUntrusted,
             "not trusted (for localhost, issued by CN=Between,",
-            "the server sent no other certificate: --cacert lacks the issuer, or",
+            "the server did not send the issuer's certificate: --cacert lacks it, or",
+        ),
+        (
+            "twice",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Between,",
+            "the server did not send the issuer's certificate: --cacert lacks it, or",
+        ),
+        (
+            "unrelated",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Between,",
+            "the server did not send the issuer's certificate: --cacert lacks it, or",
+        ),
+        (
+            "with-root",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for localhost, issued by CN=Another CA,",
+            "ends at CN=Another CA, which",
         ),
         (
             "strange",
             "ca",
             TlsUntrusted,
             "not trusted (for localhost, issued by CN=Strange Between,",
-            "ends at CN=Another CA, which",
+            "is not among those that are trusted here: --cacert names others, or the server has",
         ),
         (
             "old-chain",
@@ -189,6 +217,13 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
             TlsExpired,
             "of a CA that is trusted here, CN=Old, expired 30 days ago (for localhost,",
             "an old certificate of that CA",
+        ),
+        (
+            "old-other",
+            "ca",
+            TlsExpired,
+            "TLS certificate expired 10 days ago (for other.example,",
+            "or the server has not loaded the new one; and the certificate is not for this host: a default certificate,",
         ),
         (
             "by-namesake",
@@ -265,7 +300,14 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
             "ca",
             TlsUntrusted,
             "(for traefik.default, self-signed by CN=TRAEFIK DEFAULT CERT,",
-            "a default certificate, as of an ingress",
+            "the wrong Service, or a certificate without the name that is used here",
+        ),
+        (
+            "common-name",
+            "ca",
+            TlsUntrusted,
+            "not trusted (for no host name, subject CN=localhost, self-signed,",
+            "no host name in its subjectAltName",
         ),
     ] {
         let (_server, addr) = serve_chain(&pki, certificate);
@@ -285,6 +327,21 @@ fn the_certificate_of_a_chain_that_is_not_accepted_and_the_reason_are_named() {
         .env("CALLER_CACERT", pki.file("both.pem"))
         .arg("once"));
     assert_eq!(output.code, Some(0), "{}", output.stdout);
+}
+
+#[test]
+fn an_address_as_a_dns_name_does_not_count() {
+    let Some(pki) = Pki::new() else { return };
+    make(&pki, CHAINS);
+    let (_server, addr) = serve_chain(&pki, "address");
+    let url = format!("https://{addr}/");
+    let output = run(caller(&pki, addr).args(["once", &url]));
+    for expected in [
+        "not for 127.0.0.1 (for DNS:127.0.0.1, issued",
+        "; likely the certificate has the address as a DNS name",
+    ] {
+        assert!(output.stdout.contains(expected), "{}", output.stdout);
+    }
 }
 
 /// Numeric namespaces are legal, and curl accepts a certificate for a name in one.
@@ -389,6 +446,51 @@ fn an_alert_shows_that_the_port_speaks_tls() {
             let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, alert]);
         });
         assert_once(addr, FailureKind::TlsHandshake, name, likely);
+    }
+}
+
+/// An address is not sent as the name of the server.
+#[test]
+fn a_server_that_serves_host_names_only_may_be_why_an_address_fails() {
+    let not_told = "(the server was not told a name: an address sends none)";
+    for (alert, likely) in [
+        (
+            Some(40),
+            "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3, or the server serves host names only",
+        ),
+        (
+            Some(80),
+            "it may have no certificate, or the server serves host names only (none was sent)",
+        ),
+        (
+            Some(112),
+            "likely the server serves host names only (none was sent)",
+        ),
+        (
+            Some(70),
+            "no TLS version or algorithm in common: this side speaks TLS 1.2 and 1.3\n",
+        ),
+        (
+            None,
+            "it does not speak it, serves host names only (none was sent), or is a proxy",
+        ),
+    ] {
+        let addr = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            if let Some(alert) = alert {
+                let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, alert]);
+            }
+        });
+        let mut command = Command::new(CALLER);
+        let output = run(command.args(["once", &format!("https://{addr}/")]));
+        assert_eq!(output.code, Some(35), "{}", output.stdout);
+        for expected in [not_told, likely] {
+            assert!(
+                output.stdout.contains(expected),
+                "no {expected:?} in {}",
+                output.stdout
+            );
+        }
     }
 }
 
