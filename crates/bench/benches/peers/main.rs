@@ -33,13 +33,37 @@ const TURNS: usize = 5;
 /// Number of idle connections, below the usual limit on file descriptors.
 const IDLE: usize = 9500;
 
+/// The parts of the table, which can be named on the command line.
+const PARTS: [&str; 3] = ["servers", "callers", "mesh"];
+
 fn main() {
+    // Cargo adds `--bench`.
+    let named = std::env::args().skip(1).filter(|arg| arg != "--bench");
+    let named: Vec<String> = named.collect();
+    if let Some(unknown) = named.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        eprintln!("{unknown} is not a part of the table: {}", PARTS.join(", "));
+        std::process::exit(2);
+    }
+    let is_measured = |part: &str| named.is_empty() || named.iter().any(|named| named == part);
     let binaries = build();
     println!("| what | ours | beside it | ratio | bar |\n|---|---|---|---|---|");
-    let servers = servers(&binaries);
+    if is_measured("servers") {
+        all_of_servers(&binaries);
+    }
+    if is_measured("callers") {
+        callers(&binaries);
+    }
+    if is_measured("mesh") {
+        meshes(&binaries);
+    }
+    println!("\nMeasured on {}.", machine());
+}
+
+fn all_of_servers(binaries: &Path) {
+    let servers = servers(binaries);
     if tool("wrk").is_some() {
         requests(&servers);
-        threads(&binaries);
+        threads(binaries);
     }
     if tool("h2load").is_some() {
         http2(&servers);
@@ -49,9 +73,6 @@ fn main() {
     }
     memory(&servers);
     start(&servers);
-    callers(&binaries);
-    meshes(&binaries);
-    println!("\nMeasured on {}.", machine());
 }
 
 /// Builds the binaries of the images, and returns the folder that has them as `caller/caller`, `release/echo-server`
