@@ -76,8 +76,8 @@ pub(crate) fn costs(binaries: &Path, nodes: u16, interval: Duration, rounds: u32
 /// Measures the matrix of a mesh in which every node has called every other one.
 pub(crate) fn full_matrix(binaries: &Path, nodes: u16, interval: Duration) -> Matrix {
     let mesh = Running::start(binaries, nodes, nodes.min(1000), interval);
-    // All calls of the first round are made at once, and keep the processors busy until then.
-    std::thread::sleep(interval / 2);
+    // The callers start one after another, over the first interval, and the last one does not answer before it starts.
+    std::thread::sleep(interval);
     for node in [1, nodes] {
         wait_until("a row of all peers", TIMEOUT, || {
             let row = get(mesh.page_of(node), "/mesh.json");
