@@ -13,6 +13,7 @@ use x509_cert::name::Name;
 use x509_cert::spki::ObjectIdentifier;
 use x509_cert::time::Time;
 
+use crate::failure::cut;
 use crate::report::Certificate;
 
 /// Most names of a certificate to keep: it comes from the network.
@@ -110,7 +111,7 @@ fn shown(name: &Name) -> String {
         ))
     };
     let parts: Vec<String> = name.iter().filter_map(part).collect();
-    cut(parts.join(", "))
+    cut(parts.join(", "), MAX_NAME)
 }
 
 /// A DNS name, an IP address or a URI of the certificate's subjectAltName; `None` for other types of names.
@@ -120,9 +121,9 @@ fn name(name: &GeneralName) -> Option<String> {
         GeneralName::DnsName(name) if name.as_str().parse::<IpAddr>().is_ok() => {
             Some(format!("{AS_DNS_NAME}{}", name.as_str()))
         }
-        GeneralName::DnsName(name) => Some(cut(name.to_string())),
+        GeneralName::DnsName(name) => Some(cut(name.to_string(), MAX_NAME)),
         // As in the certificate of a workload of a mesh: spiffe://...
-        GeneralName::UniformResourceIdentifier(uri) => Some(cut(uri.to_string())),
+        GeneralName::UniformResourceIdentifier(uri) => Some(cut(uri.to_string(), MAX_NAME)),
         GeneralName::IpAddress(bytes) => {
             let bytes = bytes.as_bytes();
             let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
@@ -136,16 +137,4 @@ fn name(name: &GeneralName) -> Option<String> {
 fn system_time(time: &Time) -> SystemTime {
     // The parser accepts only the years 1970 to 9999, so the sum cannot overflow.
     UNIX_EPOCH + time.to_unix_duration()
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_NAME {
-        let mut end = MAX_NAME;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push_str("...");
-    }
-    text
 }

@@ -302,6 +302,16 @@ pub enum Direction {
 /// Longest piece of evidence that comes from the network, in bytes; a longer one is cut.
 pub const MAX_EVIDENCE: usize = 512;
 
+/// Cuts a text to at most `max` bytes, and marks that with three dots after them.
+pub(crate) fn cut(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let fits = |at: &usize| text.is_char_boundary(*at);
+        text.truncate((0..=max).rev().find(fits).unwrap_or_default());
+        text.push_str("...");
+    }
+    text
+}
+
 /// How much of a response has been received.
 #[derive(Clone, Debug, Default)]
 pub struct Received {

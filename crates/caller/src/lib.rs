@@ -14,7 +14,7 @@
 //! | [`targets`] | files of targets and what is expected of them | `target`, `expectation` |
 //! | [`mesh`]: `sample` | which addresses a caller of a mesh calls | |
 //! | [`report`] | the result of one call, as data | `target`, `expectation`, `dns`, `failure`, `sample` |
-//! | `certificate` | the fields of a certificate | `report` |
+//! | `certificate` | the fields of a certificate | `report`, `failure` |
 //! | [`trust`] | which certificates TLS trusts and shows | `certificate` |
 //! | [`probe`] | makes a round of calls, stage by stage, and tests the network path | those above, `mesh` |
 //! | `listening` | the listening sockets of this pod | |

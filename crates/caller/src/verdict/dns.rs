@@ -9,7 +9,7 @@ use hickory_resolver::proto::rr::Name;
 use crate::dns::{
     Family, GaiError, Lookup, LookupFailure, Query, QueryOutcome, Race, Source, Transport,
 };
-use crate::failure::{FailureKind, Icmp, MAX_EVIDENCE, OsError};
+use crate::failure::{self, FailureKind, Icmp, MAX_EVIDENCE, OsError};
 use crate::millis::Millis;
 
 /// Most items of a list. The list is also cut to [`MAX_EVIDENCE`] bytes.
@@ -289,13 +289,13 @@ fn no_such_name(lookup: &Lookup) -> Option<(Cow<'static, str>, FailureKind)> {
     }
     let zone = lookup.service_zone();
     let is_in_zone = |zone: &Name| lookup.queries.iter().any(|query| zone.zone_of(&query.name));
-    if zone.is_some_and(|zone| !is_in_zone(&zone)) {
+    if zone.as_ref().is_some_and(|zone| !is_in_zone(zone)) {
         let likely = "an answer for another search domain ended the search, as it does in glibc, before the Service's \
                       own name was asked for";
         return Some((likely.into(), FailureKind::ResolvConf));
     }
     let outside = "nor such a name outside of the cluster";
-    let likely = match (labels.as_slice(), lookup.service_zone(), pod(lookup)) {
+    let likely = match (labels.as_slice(), zone, pod(lookup)) {
         ([_, _, _, "svc", ..], Some(_), Some((pod, service, Some(namespace)))) => format!(
             "no Service {service} in the namespace {namespace}, or no ready pod {pod} behind it"
         ),
@@ -539,11 +539,6 @@ fn distinct(items: impl Iterator<Item = String>) -> String {
 }
 
 /// Cuts the text to [`MAX_EVIDENCE`] bytes.
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_EVIDENCE {
-        let fits = |at: &usize| text.is_char_boundary(*at);
-        text.truncate((0..=MAX_EVIDENCE).rev().find(fits).unwrap_or_default());
-        text.push_str("...");
-    }
-    text
+fn cut(text: String) -> String {
+    failure::cut(text, MAX_EVIDENCE)
 }
